@@ -1,0 +1,41 @@
+# fastrec: `make train` and `make test` do all the set-up by themselves.
+.DEFAULT_GOAL := help
+.PHONY: help train test lint bench bench-rivals clean
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+DATA   ?=
+ARGS   ?=
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@echo 'Options: make train DATA=path-or-name ARGS="--epochs 5 --dim 64"; PYTHON=python3.12 picks the interpreter.'
+
+# A stamp per install: re-made only when what it was made from changes.
+$(VENV)/.base: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || { echo "making $(VENV) with $(PYTHON)"; $(PYTHON) -m venv $(VENV); }
+	@echo "installing fastrec (pinned in constraints.txt)"
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	@echo "installing what the tests need"
+	@$(PIP) -e '.[dev]'
+	@touch $@
+
+train: $(VENV)/.base  ## train GMF on MovieLens-1M, evaluate, print the closing table
+	@$(BIN)/python -m fastrec train $(if $(DATA),--data "$(DATA)") --synthetic-if-missing $(ARGS)
+
+test: $(VENV)/.dev  ## run the tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev  ## ruff (style, imports, bugs) and mypy (types)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+clean:  ## remove the environment and the caches
+	rm -rf $(VENV) .venv-rivals .numba_cache .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

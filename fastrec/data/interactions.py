@@ -1,0 +1,238 @@
+"""Interactions: who met what, as a CSR with the ids it came from. Opens from a saved file without Polars.
+
+U users, I items, E interactions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrec.errors import DataError
+from fastrec.sampling.csr import check_csr
+
+FILE_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """A CSR of positives over contiguous ids, with maps back to the ids of the source.
+
+    Parameters
+    ----------
+    indptr : int64[U+1]
+        Row bounds: the interactions of user ``u`` are ``items[indptr[u]:indptr[u+1]]``.
+    items : int32[E]
+        Item of each interaction, strictly ascending within a row.
+    user_ids, item_ids : int64[U] or str[U]; int64[I] or str[I]
+        The source's id of each contiguous id.
+    timestamps : int64[E], optional
+        Seconds since 1970 UTC, aligned with ``items``; None where the source has none.
+    file_order : int64[E], optional
+        Row of the source each interaction came from, for ties in time; None where it no longer matters.
+    titles : str[I], optional
+        Display title of each item.
+    catalog : Catalog, optional
+        What the source tells of items and users (``fastrec.data.catalog``); not saved.
+    name : str
+        What the data are called in messages and records.
+    notes : tuple of str
+        What was left out or merged on the way here, each with a count.
+    """
+
+    indptr: NDArray[np.int64]
+    items: NDArray[np.int32]
+    user_ids: NDArray[Any]
+    item_ids: NDArray[Any]
+    timestamps: NDArray[np.int64] | None = None
+    file_order: NDArray[np.int64] | None = None
+    titles: NDArray[np.str_] | None = None
+    catalog: Any = None
+    name: str = "interactions"
+    notes: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        indptr, items = check_csr(self.indptr, self.items, max(1, self.item_ids.shape[0]), name=self.name)
+        object.__setattr__(self, "indptr", indptr)
+        object.__setattr__(self, "items", items)
+        if indptr.size - 1 != self.user_ids.shape[0]:
+            raise DataError(
+                f"{self.name}: {indptr.size - 1} rows but {self.user_ids.shape[0]} user_ids; they must agree"
+            )
+        for what in ("timestamps", "file_order"):
+            values = getattr(self, what)
+            if values is not None and values.shape != items.shape:
+                raise DataError(f"{self.name}: {what} has shape {values.shape}, items {items.shape}; they must agree")
+        if self.titles is not None and self.titles.shape != self.item_ids.shape:
+            raise DataError(f"{self.name}: {self.titles.shape[0]} titles for {self.item_ids.shape[0]} items")
+
+    @property
+    def n_users(self) -> int:
+        """Number of users U, with or without interactions here."""
+        return int(self.user_ids.shape[0])
+
+    @property
+    def n_items(self) -> int:
+        """Number of items I, with or without interactions here."""
+        return int(self.item_ids.shape[0])
+
+    @property
+    def n_interactions(self) -> int:
+        """Number of interactions E."""
+        return int(self.items.shape[0])
+
+    @property
+    def users(self) -> NDArray[np.int32]:
+        """int32[E]: the user of each interaction, in CSR order. Cost: E * 4 bytes, made anew at each call."""
+        return np.repeat(np.arange(self.n_users, dtype=np.int32), np.diff(self.indptr))
+
+    @property
+    def degrees(self) -> NDArray[np.int64]:
+        """int64[U]: interactions of each user."""
+        return np.diff(self.indptr)
+
+    def item_counts(self) -> NDArray[np.int64]:
+        """int64[I]: interactions of each item (its popularity)."""
+        return np.bincount(self.items, minlength=self.n_items).astype(np.int64)
+
+    def row(self, user: int) -> NDArray[np.int32]:
+        """int32[degree]: the items of one contiguous user id, ascending."""
+        return self.items[self.indptr[user] : self.indptr[user + 1]]
+
+    def keep(self, mask: NDArray[np.bool_], *, name: str | None = None) -> Interactions:
+        """The interactions where ``mask`` bool[E] is true, over the same users, items and id maps."""
+        kept = np.concatenate(([0], np.cumsum(mask, dtype=np.int64)))
+        return replace(
+            self,
+            indptr=kept[self.indptr],
+            items=self.items[mask],
+            timestamps=None if self.timestamps is None else self.timestamps[mask],
+            file_order=None if self.file_order is None else self.file_order[mask],
+            name=name or self.name,
+        )
+
+    def fingerprint(self) -> str:
+        """sha256 over CSR, timestamps and id maps: equal for equal data, whatever the file was called."""
+        digest = hashlib.sha256(b"fastrec interactions 1")
+        for array in (self.indptr, self.items, self.timestamps, self.user_ids, self.item_ids):
+            if array is None:
+                digest.update(b"none")
+                continue
+            if array.dtype.kind == "U":
+                digest.update("\x00".join(array.tolist()).encode())
+            else:
+                digest.update(f"{array.dtype.str}{array.shape}".encode())
+                digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+        return digest.hexdigest()
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write one ``.safetensors`` file that ``Interactions.open`` maps into memory; ``catalog`` is not kept."""
+        from safetensors.numpy import save_file
+
+        path = Path(path)
+        tensors: dict[str, NDArray[Any]] = {"indptr": self.indptr, "items": self.items}
+        for what in ("timestamps", "file_order", "user_ids", "item_ids", "titles"):
+            values = getattr(self, what)
+            if values is not None:
+                tensors.update(pack(what, values))
+        meta = {"fastrec": f"interactions {FILE_VERSION}", "name": self.name, "notes": json.dumps(self.notes)}
+        aside = path.with_name(path.name + ".part")
+        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, aside, metadata=meta)
+        os.replace(aside, path)
+        return path
+
+    @staticmethod
+    def open(path: str | os.PathLike[str], *, mmap: bool = True) -> Interactions:
+        """Open what ``save`` wrote; with ``mmap`` the arrays stay on disk until touched.
+
+        Raises
+        ------
+        DataError
+            If the file is missing, truncated or something else.
+        """
+        tensors, meta = map_safetensors(path, mmap=mmap)
+        if meta.get("fastrec") != f"interactions {FILE_VERSION}":
+            raise DataError(
+                f"{path}: not a saved Interactions file of version {FILE_VERSION} (found {meta.get('fastrec')!r})"
+            )
+        return Interactions(
+            indptr=tensors["indptr"],
+            items=tensors["items"],
+            user_ids=unpack("user_ids", tensors),
+            item_ids=unpack("item_ids", tensors),
+            timestamps=tensors.get("timestamps"),
+            file_order=tensors.get("file_order"),
+            titles=unpack("titles", tensors) if "titles.bytes" in tensors else None,
+            name=meta["name"],
+            notes=tuple(json.loads(meta["notes"])),
+        )
+
+
+def pack(name: str, values: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Numbers as they are; strings as UTF-8 bytes (``name.bytes``) with offsets (``name.offsets``)."""
+    if values.dtype.kind not in "UO":
+        return {name: values}
+    encoded = [str(v).encode() for v in values.tolist()]
+    offsets = np.concatenate(([0], np.cumsum([len(e) for e in encoded], dtype=np.int64))).astype(np.int64)
+    return {f"{name}.bytes": np.frombuffer(b"".join(encoded), dtype=np.uint8), f"{name}.offsets": offsets}
+
+
+def unpack(name: str, tensors: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    """The inverse of ``pack``."""
+    if name in tensors:
+        return tensors[name]
+    blob, offsets = tensors[f"{name}.bytes"].tobytes(), tensors[f"{name}.offsets"].tolist()
+    return np.array([blob[a:b].decode() for a, b in itertools.pairwise(offsets)], dtype=np.str_)
+
+
+_DTYPES = {
+    "I64": np.int64,
+    "I32": np.int32,
+    "U8": np.uint8,
+    "F32": np.float32,
+    "F64": np.float64,
+    "U32": np.uint32,
+}
+
+
+def map_safetensors(
+    path: str | os.PathLike[str], *, mmap: bool = True
+) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Read a safetensors file as arrays over mapped memory (its own NumPy reader copies), with its metadata.
+
+    Source: the format at https://github.com/huggingface/safetensors (8 bytes of header length, JSON, then the data).
+
+    Raises
+    ------
+    DataError
+        If the file is missing, truncated or not in the format.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as f:
+            length = int.from_bytes(f.read(8), "little")
+            if length > size - 8:
+                raise ValueError(f"header of {length} bytes in a file of {size}")
+            header = json.loads(f.read(length))
+        meta = header.pop("__metadata__", {})
+        raw = np.memmap(path, dtype=np.uint8, mode="r") if mmap else np.fromfile(path, dtype=np.uint8)
+        tensors = {}
+        for key, entry in header.items():
+            a, b = entry["data_offsets"]
+            if 8 + length + b > size:
+                raise ValueError(f"{key} ends at byte {8 + length + b} of a file of {size}")
+            tensors[key] = raw[8 + length + a : 8 + length + b].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; save one with Interactions.save") from None
+    except (ValueError, KeyError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a whole safetensors file ({error}); make it again") from None
+    return tensors, meta

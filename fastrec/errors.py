@@ -1,0 +1,17 @@
+"""Every error that fastrec raises on purpose. A message says what, the value, where, and what to do."""
+
+
+class FastrecError(Exception):
+    """The base of all of them: ``except FastrecError`` catches what fastrec itself refuses."""
+
+
+class DataError(FastrecError, ValueError):
+    """Data that cannot be used as it is: a malformed file, an inconsistent CSR, an unknown id."""
+
+
+class ConfigError(FastrecError, ValueError):
+    """An option, argument or combination of them that cannot be honoured."""
+
+
+class CheckpointError(FastrecError):
+    """A run folder or checkpoint that is damaged, incomplete, or belongs to another run."""

@@ -1,0 +1,122 @@
+"""The one place for Numba flags, and the thread pool that runs kernels over row ranges.
+
+Kernels are plain functions of arrays and scalars over a half-open row range ``[lo, hi)``. They are compiled with
+``nogil`` and run by Python threads; Numba's own ``parallel=True`` is not used, because two Python threads inside it at
+once can abort the process and a forked child dies in it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar, cast
+
+import numba
+
+from fastrec.errors import ConfigError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def njit(function: F) -> F:
+    """Compile a sampling or scoring kernel: releases the GIL, cached on disk, IEEE division, no fast math.
+
+    The result keeps the plain Python function as ``.py_func``, which tests call.
+    """
+    return cast(F, numba.njit(nogil=True, cache=True, error_model="numpy")(function))
+
+
+def inline(function: F) -> F:
+    """Compile a helper that is always inlined by LLVM into the kernel that calls it."""
+    return cast(F, numba.njit(nogil=True, error_model="numpy", forceinline=True)(function))
+
+
+def njit_float(function: F) -> F:
+    """Compile a floating-point kernel that may contract and reorder sums (``contract``, ``reassoc``, ``nsz``).
+
+    Results still depend only on the arguments, on one machine with one set of versions: the same machine code runs for
+    every thread. NaN and infinity are kept exact, so that a diverging run is seen.
+    """
+    flags = {"contract", "reassoc", "nsz"}
+    return cast(F, numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=flags)(function))
+
+
+def available_threads() -> int:
+    """Number of processors this process may run on (affinity respected), at least 1."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return max(1, os.cpu_count() or 1)
+
+
+def resolve_threads(threads: int | None) -> int:
+    """``None`` means every processor this process may use; anything below 1 is refused.
+
+    Raises
+    ------
+    ConfigError
+        If ``threads`` is below 1.
+    """
+    if threads is None:
+        return available_threads()
+    if threads < 1:
+        raise ConfigError(f"threads={threads}: must be at least 1; leave it out to use all {available_threads()}")
+    return int(threads)
+
+
+_lock = threading.Lock()
+_pools: dict[int, ThreadPoolExecutor] = {}
+
+
+def _forget_pools() -> None:
+    """In a forked child the parent's workers do not exist: start again with a fresh lock and no pool."""
+    global _lock
+    _lock = threading.Lock()
+    _pools.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pools)
+
+
+def _pool(workers: int) -> ThreadPoolExecutor:
+    with _lock:
+        pool = _pools.get(workers)
+        if pool is None:
+            pool = _pools[workers] = ThreadPoolExecutor(workers, thread_name_prefix=f"fastrec-{workers}")
+        return pool
+
+
+def run_ranges(work: Callable[[int, int], Any], n: int, threads: int, *, grain: int = 1) -> list[Any]:
+    """Call ``work(lo, hi)`` over ``[0, n)`` cut into at most ``threads`` equal ranges, and return the results in order.
+
+    The caller's thread works on the first range itself. Where the cuts fall must never change a result: kernels
+    write disjoint rows. An exception in any range is raised here, after all ranges have ended.
+
+    Parameters
+    ----------
+    work : callable
+        Takes ``lo`` and ``hi`` (rows), releases the GIL inside.
+    n : int
+        Number of rows.
+    threads : int
+        Upper bound on the ranges.
+    grain : int
+        Fewest rows worth a thread of their own; cuts fall on multiples of it.
+    """
+    parts = max(1, min(threads, n // max(1, grain)))
+    if parts == 1:
+        return [work(0, n)] if n > 0 else []
+    step = -(-n // parts)
+    step = -(-step // grain) * grain
+    bounds = [(lo, min(lo + step, n)) for lo in range(0, n, step)]
+    futures = [_pool(threads - 1).submit(work, lo, hi) for lo, hi in bounds[1:]]
+    try:
+        first = work(*bounds[0])
+    finally:
+        others = [future.exception() for future in futures]  # waits for all: no range outlives the call
+    for error in others:
+        if error is not None:
+            raise error
+    return [first, *[future.result() for future in futures]]

@@ -1,0 +1,102 @@
+"""The one check of a CSR of positives, and membership in it (bitmap or binary search).
+
+U users, I items, E interactions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrec.errors import DataError
+from fastrec.jit import njit
+
+MAX_ITEMS = 2**31 - 1
+_OK, _START, _DECREASING, _RANGE, _UNSORTED = 0, 1, 2, 3, 4
+
+
+@njit
+def _first_fault(indptr, items, n_items):  # type: ignore[no-untyped-def]
+    """Return (kind, user, index) of the first fault of a CSR, or (0, 0, 0). One pass over E."""
+    if indptr[0] != 0:
+        return _START, 0, 0
+    for u in range(indptr.shape[0] - 1):
+        lo, hi = indptr[u], indptr[u + 1]
+        if hi < lo or hi > items.shape[0]:
+            return _DECREASING, u, hi
+        for k in range(lo, hi):
+            if items[k] < 0 or items[k] >= n_items:
+                return _RANGE, u, k
+            if k > lo and items[k] <= items[k - 1]:
+                return _UNSORTED, u, k
+    return _OK, 0, 0
+
+
+def _integers(name: str, array: Any, dtype: type) -> NDArray[Any]:
+    a = np.asarray(array)
+    if a.ndim != 1 or a.dtype.kind not in "iu":
+        raise DataError(f"{name} must be a one-dimensional integer array, not {a.dtype}{list(a.shape)}")
+    return np.ascontiguousarray(a, dtype=dtype)
+
+
+def check_csr(
+    indptr: Any, items: Any, n_items: int, *, name: str = "positives"
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Check a CSR once, so that kernels need not: the first offender is named.
+
+    Parameters
+    ----------
+    indptr : integer[U+1]
+        Row bounds; starts at 0, never falls, ends at E.
+    items : integer[E]
+        Item ids in [0, n_items), strictly ascending within a row.
+    n_items : int
+        Number of items I, 1 to 2^31-1.
+    name : str
+        What the CSR is called in messages.
+
+    Returns
+    -------
+    (int64[U+1], int32[E])
+        The same arrays where their dtypes already fit, else converted copies.
+
+    Raises
+    ------
+    DataError
+        Naming the first user and index at fault.
+    """
+    if not 1 <= n_items <= MAX_ITEMS:
+        raise DataError(f"n_items={n_items}: must lie in 1 to {MAX_ITEMS} (item ids are int32)")
+    indptr = _integers(f"{name}: indptr", indptr, np.int64)
+    raw = np.asarray(items)
+    if (
+        raw.dtype.kind in "iu"
+        and raw.dtype.itemsize > 4
+        and raw.size
+        and (int(raw.max()) > MAX_ITEMS or int(raw.min()) < 0)
+    ):
+        k = int(np.flatnonzero((raw > MAX_ITEMS) | (raw < 0))[0])
+        raise DataError(f"{name}: items[{k}] = {int(raw[k])} does not lie in [0, n_items={n_items})")
+    items = _integers(f"{name}: items", items, np.int32)
+    if indptr.size < 1:
+        raise DataError(f"{name}: indptr is empty; it needs n_users + 1 entries, the first 0")
+    kind, user, at = _first_fault(indptr, items, n_items)
+    if kind == _START:
+        raise DataError(f"{name}: indptr[0] = {indptr[0]}, but the first row must begin at 0")
+    if kind == _DECREASING:
+        raise DataError(
+            f"{name}: row of user {user} runs from {indptr[user]} to {indptr[user + 1]}, "
+            f"but rows may not run backwards or past the {items.size} items"
+        )
+    if kind == _RANGE:
+        raise DataError(f"{name}: items[{at}] = {items[at]} of user {user} does not lie in [0, n_items={n_items})")
+    if kind == _UNSORTED:
+        raise DataError(
+            f"{name}: items[{at}] = {items[at]} of user {user} follows {items[at - 1]}; items must ascend strictly "
+            "within a row: sort each row and drop duplicates"
+        )
+    if indptr[-1] != items.size:
+        raise DataError(f"{name}: indptr ends at {indptr[-1]} but there are {items.size} items")
+    return indptr, items
