@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "fastrec"
-ORDER = ["errors", "config", "jit", "sampling", "data", "models", "runs", "ranking", "fused", "training", "bench", "cli", "__main__"]
+ROOMS = "errors config jit sampling data models runs ranking fused training bench cli __main__"
+ORDER = ROOMS.split()
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
