@@ -264,7 +264,8 @@ def read_toml(path: str | Path, base: Config | None = None) -> Config:
 
 def presets() -> list[str]:
     """Names of the presets that come with fastrec."""
-    return sorted(p.name.removesuffix(".toml") for p in files("fastrec").joinpath("presets").iterdir())
+    names = [p.name for p in files("fastrec").joinpath("presets").iterdir()]
+    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
 
 
 def preset(name: str, base: Config | None = None) -> Config:

@@ -9,6 +9,10 @@ class DataError(FastrecError, ValueError):
     """Data that cannot be used as it is: a malformed file, an inconsistent CSR, an unknown id."""
 
 
+class DataNotFoundError(DataError):
+    """A named data set that is neither on this machine nor to be fetched now; the message says how to get it."""
+
+
 class ConfigError(FastrecError, ValueError):
     """An option, argument or combination of them that cannot be honoured."""
 

@@ -1,0 +1,89 @@
+"""From a Config to a split to a run: what ``fastrec train`` and ``fastrec.train`` both do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fastrec.config import Config, preset
+from fastrec.data.interactions import Interactions
+from fastrec.data.split import Split
+from fastrec.errors import ConfigError
+
+
+def prepare(config: Config) -> Split:
+    """Load ``config.data`` and split it as the config says; a split that comes with the data is used and said.
+
+    Raises
+    ------
+    DataNotFoundError
+        If a named set cannot be had.
+    DataError
+        If the data are malformed, or the split does not fit them.
+    """
+    from fastrec import data
+
+    options = {
+        "user_col": config.user_col,
+        "item_col": config.item_col,
+        "rating_col": config.rating_col,
+        "time_col": config.time_col,
+        "min_rating": config.min_rating,
+        "k_core": config.k_core,
+        "unrated_negatives": config.unrated_negatives,
+    }
+    source = data.find(config.data)
+    if config.split == "given" or (config.split == "auto" and data.has_split(source)):
+        return data.carve_validation(data.load_split(source), config.validation, config.split_seed)
+    return cut(data.load(source, **options), config)
+
+
+def cut(interactions: Interactions, config: Config) -> Split:
+    """Split loaded interactions by ``config.split``."""
+    from fastrec import data
+
+    if config.split in ("auto", "leave-one-out"):
+        return data.leave_one_out(interactions, validation=config.validation, seed=config.split_seed)
+    shares: dict[str, Any] = {"test": config.test_share, "validation": config.validation}
+    if config.split == "ratio":
+        return data.ratio_split(interactions, **shares, seed=config.split_seed)
+    if config.split == "time":
+        return data.time_split(interactions, **shares)
+    raise ConfigError(f"split = {config.split!r}: {interactions.name} brings no split of its own")
+
+
+def train(data: Interactions | Split | str | Path | None = None, **options: Any) -> Any:
+    """Train a model and evaluate it once on the test part.
+
+    Parameters
+    ----------
+    data : Interactions, Split, str or Path, optional
+        What to train on: loaded interactions (split by leave-one-out unless ``split=`` says otherwise), a split, or the
+        name or path of a data set. Left out: MovieLens-1M.
+    **options
+        Any field of ``fastrec.config.Config``, and ``preset=`` for a recipe that comes with fastrec.
+
+    Returns
+    -------
+    Result
+        ``run`` (the run folder), ``metrics``, ``samples_per_s``, ``best_epoch``.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown or impossible option.
+    DataError
+        For data that cannot be used.
+    """
+    from fastrec.training.fit import fit
+
+    base = preset(options.pop("preset")) if "preset" in options else Config()
+    if isinstance(data, (str, Path)):
+        options["data"] = str(data)
+    elif data is not None:
+        name = data.name if isinstance(data, Interactions) else data.train.name
+        options.setdefault("data", name)
+    config = base.override(**options)
+    if isinstance(data, Split):
+        return fit(data, config)
+    return fit(cut(data, config) if isinstance(data, Interactions) else prepare(config), config)
