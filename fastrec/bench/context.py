@@ -1,0 +1,128 @@
+"""What every case is given: the data, the threads, the device, and how long it may take."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from fastrec.data.interactions import Interactions
+from fastrec.errors import DataError
+from fastrec.jit import resolve_threads
+
+REAL = "ml-1m"
+SYNTHETIC = "synthetic-1m"
+
+
+@dataclass
+class Context:
+    """The circumstances of a run.
+
+    Parameters
+    ----------
+    data : Interactions
+        All interactions; ``split`` parts them.
+    source : str
+        Path of the file or folder that the data came from, or the name of the synthetic set.
+    said : str
+        One line about which data these are and why, printed above the tables.
+    threads : int
+        Threads of the parallel cases.
+    device : str
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+    quick : bool
+        Under a minute in all: fewer repeats, less work, and said so.
+    dim, n_negatives, batch_size, seed : int
+        D, N, positives a batch, and the seed of every address.
+    """
+
+    data: Interactions
+    source: str
+    said: str
+    threads: int
+    device: str = "cpu"
+    quick: bool = False
+    dim: int = 64
+    n_negatives: int = 4
+    batch_size: int = 8192
+    seed: int = 42
+
+    @cached_property
+    def split(self) -> Any:
+        """Leave-one-out with a validation part: what the training cases train on. Made once."""
+        return import_module("fastrec.data.split").leave_one_out(self.data, validation=0.1, seed=self.seed)
+
+    @property
+    def train(self) -> Interactions:
+        """The train part: the CSR that the training cases sample from."""
+        part: Interactions = self.split.train
+        return part
+
+    @property
+    def repeats(self) -> int:
+        """Rounds of a measurement."""
+        return 3 if self.quick else 7
+
+    @property
+    def min_s(self) -> float:
+        """Shortest stretch between two readings of the clock, in seconds."""
+        return 0.05 if self.quick else 0.2
+
+    def describe(self) -> dict[str, Any]:
+        """The data, for the record."""
+        return {
+            "name": self.data.name,
+            "said": self.said,
+            "fingerprint": self.data.fingerprint(),
+            "n_users": self.data.n_users,
+            "n_items": self.data.n_items,
+            "n_interactions": self.data.n_interactions,
+        }
+
+
+def find_data(wanted: str | None) -> tuple[Interactions, str, str]:
+    """The data to measure on: interactions, source, and one line that says which they are.
+
+    A saved ``.safetensors`` file opens without Polars. Without a wish: MovieLens-1M where it is found, else the
+    synthetic set of its shape, and the line says so.
+
+    Raises
+    ------
+    DataError
+        If a set that was named cannot be found.
+    """
+    if wanted is not None:
+        if Path(wanted).suffix == ".safetensors":
+            return Interactions.open(wanted), wanted, f"{wanted}, a saved Interactions file"
+        return *_load(wanted), f"{wanted}, as asked"
+    try:
+        return *_load(_real()), f"{REAL}: the real data were found"
+    except DataError as error:
+        data, source = _load(SYNTHETIC)
+        return data, source, f"{SYNTHETIC}, NOT real data: {REAL} was not found ({error})"
+
+
+def _real() -> str:
+    base = os.environ.get("FASTREC_DATA")
+    if base and (Path(base) / REAL).is_dir():
+        return str(Path(base) / REAL)
+    return str(import_module("fastrec.data.registry").resolve(REAL))
+
+
+def _load(name: str) -> tuple[Interactions, str]:
+    return import_module("fastrec.data").load(name), name
+
+
+def make_context(
+    *, data: str | None = None, threads: int | None = None, device: str | None = None, quick: bool = False
+) -> Context:
+    """A context from what the command line gives; ``device=None`` takes CUDA where torch finds it."""
+    if device is None:
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    interactions, source, said = find_data(data)
+    return Context(interactions, source, said, resolve_threads(threads), device, quick)

@@ -1,0 +1,286 @@
+"""Check, then time: contenders are warmed up, checked, and timed in turn (A/B/A/B) beside a calibration kernel.
+
+A case is a function of a ``Context`` that returns a ``Bench``: the contenders that do the same work, fastrec's first.
+A contender's ``check`` sees its output before any clock starts and raises ``Refused``: then there is no rate to print.
+
+    def sampler(context: Context) -> Bench:
+        train = context.train
+        s = NegativeSampler(train.indptr, train.items, n_items=train.n_items, seed=context.seed)
+        out = np.empty((train.n_interactions, 4), np.int32)
+        check = partial(check_negatives, indptr=train.indptr, items=train.items, users=train.users, ...)
+        return Bench([
+            Contender("fastrec", lambda k: s.sample(train.users, epoch=k, start=0, out=out), work=out.size, check=check,
+                      unit="negatives/s", what="exact, bitmap and Philox"),
+            Contender("numpy", ..., role="rival"),
+        ])
+
+B batch rows, N negatives, U users, I items, E interactions, D dim.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastrec.bench.calibration import REFERENCE_RATE, calibration_rate
+from fastrec.errors import ConfigError, FastrecError
+
+NOISY_SPREAD = 0.15
+"""Above it a row is flagged noisy: interquartile range over median, of its rates or of the calibration beside them."""
+
+
+class Refused(FastrecError):
+    """A contender's output failed its check: the bench prints no rate for it."""
+
+
+@dataclass
+class Contender:
+    """One way to do a case's work.
+
+    Parameters
+    ----------
+    name : str
+        Short and stable: records are compared by it.
+    run : callable
+        ``run(k)`` does the work once for the k-th time (k = 0, 1, ...) and returns what ``check`` looks at.
+    work : float
+        Units done by one call, in the singular of ``unit``.
+    check : callable
+        Takes the first call's output; raises ``Refused`` (or ``AssertionError``) if it is not what it should be. May
+        return a dict of facts found on the way, such as ``false_negative_rate``.
+    unit : str
+        Such as ``"negatives/s"``, ``"samples/s"``.
+    what : str
+        One line that a newcomer understands.
+    role : {"fastrec", "rival", "ceiling", "cost"}
+        ``ceiling`` is a bound that no engine passes, ``cost`` a figure without a rival.
+    threads : int
+        Threads that it may use.
+    sync : callable, optional
+        Called before each reading of the clock: ``torch.cuda.synchronize`` for work on a device.
+    details : callable, optional
+        Called after the last repeat; its dict joins the row (``data_wait_pct``, ``bytes_per_sample``, ...).
+    extrapolated : str
+        How a rate from less than the whole work was scaled; said in the table. Empty means measured in full.
+    repeats : int, optional
+        Fewer repeats than the others, for what is slow; 0 takes the first call as the measurement.
+    """
+
+    name: str
+    run: Callable[[int], Any]
+    work: float
+    check: Callable[[Any], dict[str, Any] | None]
+    unit: str = "samples/s"
+    what: str = ""
+    role: str = "fastrec"
+    threads: int = 1
+    sync: Callable[[], None] | None = None
+    details: Callable[[], dict[str, Any]] | None = None
+    extrapolated: str = ""
+    repeats: int | None = None
+
+
+@dataclass
+class Bench:
+    """What a case hands to the harness.
+
+    Parameters
+    ----------
+    contenders : list of Contender
+        The first is the case's headline; the others stand beside it, in the same run.
+    facts : dict
+        Figures that are not rates: bytes, shapes, seconds once.
+    notes : list of str
+        What the reader of the table must be told.
+    close : callable, optional
+        Called when the case is over, whatever happened.
+    """
+
+    contenders: list[Contender] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    close: Callable[[], None] | None = None
+
+
+@dataclass
+class _Lane:
+    contender: Contender
+    first_call_s: float
+    inner: int
+    found: dict[str, Any]
+    calls: int
+    rates: list[float] = field(default_factory=list)
+    calibration: list[float] = field(default_factory=list)
+
+
+def spread(values: Sequence[float]) -> float:
+    """Interquartile range over median (range over median below four values; 0.0 for one)."""
+    if len(values) < 2:
+        return 0.0
+    middle = statistics.median(values)
+    if len(values) < 4:
+        return (max(values) - min(values)) / middle
+    quartiles = statistics.quantiles(values, n=4, method="inclusive")
+    return (quartiles[2] - quartiles[0]) / middle
+
+
+def _timed(contender: Contender, first: int, calls: int) -> float:
+    """Seconds that ``calls`` calls take, numbered from ``first``."""
+    if contender.sync:
+        contender.sync()
+    started = time.perf_counter()
+    for k in range(first, first + calls):
+        contender.run(k)
+    if contender.sync:
+        contender.sync()
+    return time.perf_counter() - started
+
+
+def _open_lane(contender: Contender) -> _Lane:
+    """The first call (compilation, first touch) and the check of what it returned."""
+    if contender.sync:
+        contender.sync()
+    started = time.perf_counter()
+    output = contender.run(0)
+    if contender.sync:
+        contender.sync()
+    first_call_s = time.perf_counter() - started
+    try:
+        found = contender.check(output) or {}
+    except AssertionError as error:
+        raise Refused(f"{contender.name}: its output failed the check ({error}); no rate is given") from error
+    except Refused as error:
+        raise Refused(f"{contender.name}: {error}; no rate is given") from error
+    return _Lane(contender, first_call_s, 1, found, 1)
+
+
+def _warm_up(lane: _Lane, min_s: float) -> None:
+    """One warm call, which tells how many calls make up ``min_s``; what runs once only has had its measurement."""
+    if lane.contender.repeats == 0:
+        lane.rates.append(lane.contender.work / lane.first_call_s)
+        lane.calibration.append(calibration_rate())
+        return
+    warm_s = _timed(lane.contender, 1, 1)
+    lane.calls = 2
+    lane.inner = max(1, min(1000, math.ceil(min_s / max(warm_s, 1e-9))))
+
+
+def measure(contenders: Sequence[Contender], *, repeats: int = 5, min_s: float = 0.2) -> list[dict[str, Any]]:
+    """Time the contenders in interleaved rounds and return a row for each.
+
+    Parameters
+    ----------
+    contenders : sequence of Contender
+        They are checked first, all of them: one refusal and nothing is timed.
+    repeats : int
+        Rounds. Each round reads the calibration kernel and then each contender in turn.
+    min_s : float
+        Shortest stretch between two readings of the clock, in seconds; fast work is called many times.
+
+    Returns
+    -------
+    list of dict
+        ``rate`` (median), ``low`` and ``high`` (smallest and largest: with 5 rounds each, equal speeds give disjoint
+        intervals in 2 of C(10, 5) = 252 cases), ``rates``, ``calibration`` (rates of the kernel beside each),
+        ``calibrated`` (the rate scaled to the reference machine speed), ``spread``, ``noisy``, ``first_call_s``.
+
+    Raises
+    ------
+    Refused
+        If the output of a contender fails its check.
+    """
+    if repeats < 1:
+        raise ConfigError(f"repeats={repeats}: must be at least 1")
+    names = [c.name for c in contenders]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"contenders named {names}: names must differ, records are compared by them")
+    calibration_rate()  # compiled before the first round
+    lanes = [_open_lane(contender) for contender in contenders]
+    for lane in lanes:
+        _warm_up(lane, min_s)
+    for turn in range(repeats):
+        for lane in lanes:
+            allowed = repeats if lane.contender.repeats is None else lane.contender.repeats
+            if turn >= allowed:
+                continue
+            lane.calibration.append(calibration_rate())
+            seconds = _timed(lane.contender, lane.calls, lane.inner)
+            lane.calls += lane.inner
+            lane.rates.append(lane.contender.work * lane.inner / seconds)
+    return [_row(lane) for lane in lanes]
+
+
+def _row(lane: _Lane) -> dict[str, Any]:
+    contender = lane.contender
+    details = dict(lane.found)
+    if contender.details:
+        details.update(contender.details())
+    scaled = [r * REFERENCE_RATE / c for r, c in zip(lane.rates, lane.calibration)]
+    width = spread(lane.rates)
+    return {
+        "name": contender.name,
+        "what": contender.what,
+        "role": contender.role,
+        "unit": contender.unit,
+        "rate": statistics.median(lane.rates),
+        "low": min(lane.rates),
+        "high": max(lane.rates),
+        "spread": width,
+        "noisy": bool(max(width, spread(lane.calibration)) > NOISY_SPREAD),
+        "rates": lane.rates,
+        "calibration": lane.calibration,
+        "calibrated": statistics.median(scaled),
+        "work": contender.work,
+        "calls_per_repeat": lane.inner,
+        "threads": contender.threads,
+        "first_call_s": lane.first_call_s,
+        "extrapolated": contender.extrapolated,
+        "details": details,
+    }
+
+
+def ratios(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The headline row against every other of the same unit: median, smallest and largest of the round-by-round ratios.
+
+    Pairing by round takes out what both felt: a machine that slows down for a minute slows both.
+    """
+    result = []
+    head = rows[0]
+    for other in rows[1:]:
+        if other["unit"] != head["unit"]:
+            continue
+        if len(other["rates"]) == len(head["rates"]):
+            pairs = [a / b for a, b in zip(head["rates"], other["rates"])]
+        else:
+            pairs = [a / other["rate"] for a in head["rates"]]
+        result.append(
+            {
+                "of": head["name"],
+                "to": other["name"],
+                "ratio": statistics.median(pairs),
+                "low": min(pairs),
+                "high": max(pairs),
+            }
+        )
+    return result
+
+
+def run_bench(name: str, title: str, bench: Bench, *, repeats: int, min_s: float) -> dict[str, Any]:
+    """Measure a case and return its result; a failed check gives ``status: "refused"`` with the reason and no rate."""
+    result: dict[str, Any] = {"name": name, "title": title, "facts": bench.facts, "notes": bench.notes}
+    started = time.perf_counter()
+    try:
+        rows = measure(bench.contenders, repeats=repeats, min_s=min_s) if bench.contenders else []
+    except Refused as error:
+        return result | {"status": "refused", "reason": str(error), "seconds": time.perf_counter() - started}
+    finally:
+        if bench.close:
+            bench.close()
+    result |= {"status": "ok", "rows": rows, "ratios": ratios(rows) if rows else []}
+    if rows:
+        result |= {key: rows[0][key] for key in ("unit", "rate", "low", "high", "calibrated", "noisy", "first_call_s")}
+    return result | {"seconds": time.perf_counter() - started}
