@@ -1,5 +1,46 @@
 """Loading, splitting and describing interaction data. Polars is imported on first use of what needs it."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from fastrec.data.interactions import Interactions
 
-__all__ = ["Interactions"]
+if TYPE_CHECKING:
+    from fastrec.data.catalog import Catalog
+    from fastrec.data.loading import load
+    from fastrec.data.split import Split, carve_validation, leave_one_out, load_split, ratio_split, time_split
+
+_EXPORTS = {
+    "Catalog": "fastrec.data.catalog",
+    "Split": "fastrec.data.split",
+    "carve_validation": "fastrec.data.split",
+    "leave_one_out": "fastrec.data.split",
+    "load": "fastrec.data.loading",
+    "load_split": "fastrec.data.split",
+    "ratio_split": "fastrec.data.split",
+    "time_split": "fastrec.data.split",
+}
+
+__all__ = [
+    "Catalog",
+    "Interactions",
+    "Split",
+    "carve_validation",
+    "leave_one_out",
+    "load",
+    "load_split",
+    "ratio_split",
+    "time_split",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        return getattr(import_module(_EXPORTS[name]), name)
+    raise AttributeError(f"module 'fastrec.data' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

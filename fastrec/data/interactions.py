@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrec.data.build import MAX_IDS, contiguous, core_mask, group
 from fastrec.errors import DataError
 from fastrec.sampling.csr import check_csr
 
@@ -36,7 +37,7 @@ class Interactions:
         The source's id of each contiguous id.
     timestamps : int64[E], optional
         Seconds since 1970 UTC, aligned with ``items``; None where the source has none.
-    file_order : int64[E], optional
+    file_order : int32[E] or int64[E], optional
         Row of the source each interaction came from, for ties in time; None where it no longer matters.
     titles : str[I], optional
         Display title of each item.
@@ -53,7 +54,7 @@ class Interactions:
     user_ids: NDArray[Any]
     item_ids: NDArray[Any]
     timestamps: NDArray[np.int64] | None = None
-    file_order: NDArray[np.int64] | None = None
+    file_order: NDArray[Any] | None = None
     titles: NDArray[np.str_] | None = None
     catalog: Any = None
     name: str = "interactions"
@@ -73,6 +74,61 @@ class Interactions:
                 raise DataError(f"{self.name}: {what} has shape {values.shape}, items {items.shape}; they must agree")
         if self.titles is not None and self.titles.shape != self.item_ids.shape:
             raise DataError(f"{self.name}: {self.titles.shape[0]} titles for {self.item_ids.shape[0]} items")
+
+    @staticmethod
+    def from_arrays(
+        users: Any,
+        items: Any,
+        timestamps: Any = None,
+        ratings: Any = None,
+        *,
+        min_rating: float | None = None,
+        k_core: int = 0,
+        name: str = "interactions",
+        max_ids: int = MAX_IDS,
+    ) -> Interactions:
+        """Build from one array per column, without Polars.
+
+        Parameters
+        ----------
+        users, items : integer[R] or str[R]
+            Source ids of each row. Contiguous ids follow the ascending order of source ids.
+        timestamps : integer[R], optional
+            Seconds since 1970 UTC.
+        ratings : float[R], optional
+            Looked at by ``min_rating`` alone.
+        min_rating : float, optional
+            Keep rows rated at least this, after duplicates are settled; users and items left empty lose their ids.
+        k_core : int
+            Keep the largest subset in which every user and item has at least this many interactions.
+        name : str
+            What the data are called in messages.
+        max_ids : int
+            Most distinct users, and items, allowed.
+
+        Raises
+        ------
+        DataError
+            If lengths disagree, ids are not integers or strings, there are too many of them, or nothing is left.
+
+        Notes
+        -----
+        Guarantee: of rows with one (user, item) the latest is kept, ties in time to the later row; ``notes`` says how
+        many were merged.
+        """
+        user_codes, user_ids = contiguous(users, "user", max_ids=max_ids)
+        item_codes, item_ids = contiguous(items, "item", max_ids=max_ids)
+        return from_codes(
+            user_codes,
+            user_ids,
+            item_codes,
+            item_ids,
+            timestamps,
+            ratings,
+            min_rating=min_rating,
+            k_core=k_core,
+            name=name,
+        )
 
     @property
     def n_users(self) -> int:
@@ -174,6 +230,78 @@ class Interactions:
             name=meta["name"],
             notes=tuple(json.loads(meta["notes"])),
         )
+
+
+def from_codes(
+    users: NDArray[np.int32],
+    user_ids: NDArray[Any],
+    items: NDArray[np.int32],
+    item_ids: NDArray[Any],
+    timestamps: Any = None,
+    ratings: Any = None,
+    *,
+    min_rating: float | None = None,
+    k_core: int = 0,
+    name: str = "interactions",
+) -> Interactions:
+    """``Interactions.from_arrays`` for rows that are numbered already: int32[R] contiguous ids and the id maps."""
+    if users.size == 0:
+        raise DataError(f"{name}: no interactions; there is nothing to build from")
+    columns = {"items": items, "timestamps": timestamps, "ratings": ratings}
+    for what, values in columns.items():
+        if values is not None and np.shape(values) != users.shape:
+            raise DataError(f"{name}: {what} has shape {np.shape(values)}, users {users.shape}; they must agree")
+    times = None if timestamps is None else as_int64(timestamps, f"{name}: timestamps")
+    csr = group(users, items, user_ids.shape[0], item_ids.shape[0], times)
+    notes = []
+    if csr.items.size < users.size:
+        notes.append(f"{users.size - csr.items.size} duplicate (user, item) rows merged, the latest kept")
+    made = Interactions(
+        indptr=csr.indptr,
+        items=csr.items,
+        user_ids=user_ids,
+        item_ids=item_ids,
+        timestamps=None if times is None else times[csr.rows],
+        file_order=csr.rows,
+        name=name,
+    )
+    if min_rating is not None:
+        if ratings is None:
+            raise DataError(f"{name}: min_rating={min_rating} needs ratings, and there are none; leave it out")
+        mask = np.asarray(ratings)[csr.rows] >= min_rating
+        notes.append(f"{mask.size - int(mask.sum())} interactions rated below {min_rating} left out")
+        made = dense(made.keep(mask), f"min_rating={min_rating}")
+    if k_core > 0:
+        mask = core_mask(made.indptr, made.items, made.n_items, k_core)
+        notes.append(f"{mask.size - int(mask.sum())} interactions outside the {k_core}-core left out")
+        made = dense(made.keep(mask), f"k_core={k_core}")
+    return replace(made, notes=tuple(notes))
+
+
+def dense(interactions: Interactions, why: str) -> Interactions:
+    """Drop users and items without interactions and close the gaps in the ids; ``why`` names the cause in errors."""
+    has_user, has_item = interactions.degrees > 0, interactions.item_counts() > 0
+    if not interactions.n_interactions:
+        raise DataError(f"{interactions.name}: no interaction is left with {why}; choose a weaker one")
+    if has_user.all() and has_item.all():
+        return interactions
+    new_item = np.cumsum(has_item, dtype=np.int64) - 1
+    return replace(
+        interactions,
+        indptr=np.concatenate((interactions.indptr[:-1][has_user], interactions.indptr[-1:])),
+        items=new_item.astype(np.int32)[interactions.items],
+        user_ids=interactions.user_ids[has_user],
+        item_ids=interactions.item_ids[has_item],
+        titles=None if interactions.titles is None else interactions.titles[has_item],
+    )
+
+
+def as_int64(values: Any, what: str) -> NDArray[np.int64]:
+    """One-dimensional integers as int64; floats are refused, because they round."""
+    values = np.asarray(values)
+    if values.dtype.kind not in "iu":
+        raise DataError(f"{what} are {values.dtype}; they must be integers (seconds since 1970 UTC)")
+    return np.ascontiguousarray(values, dtype=np.int64)
 
 
 def pack(name: str, values: NDArray[Any]) -> dict[str, NDArray[Any]]:

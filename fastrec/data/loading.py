@@ -1,0 +1,161 @@
+"""``load``: a path or a name to ``Interactions``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastrec.data.build import MAX_IDS, contiguous
+from fastrec.data.interactions import Interactions, from_codes
+from fastrec.errors import DataError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from fastrec.data.formats import Log
+
+
+def load(
+    path_or_name: str | os.PathLike[str],
+    *,
+    user_col: str | None = None,
+    item_col: str | None = None,
+    rating_col: str | None = None,
+    time_col: str | None = None,
+    min_rating: float | None = None,
+    k_core: int = 0,
+    unrated_negatives: bool = False,
+) -> Interactions:
+    """Load a log of interactions: a file, a folder, or a data set by name.
+
+    Parameters
+    ----------
+    path_or_name : str or path
+        A file or folder in a known format (MovieLens ``.dat``, ml-100k, MovieLens csv, the NCF paper's files, adjacency
+        lists, any CSV, TSV or Parquet with named columns, each also as ``.gz``), a ``.safetensors`` file written by
+        ``Interactions.save``, or a name that ``fastrec data list`` shows.
+    user_col, item_col, rating_col, time_col : str, optional
+        Columns of a table; usual names are recognised.
+    min_rating : float, optional
+        Keep interactions rated at least this. By default every rating counts as an interaction.
+    k_core : int
+        Keep the largest subset in which every user and item has at least this many interactions; 0 keeps all.
+    unrated_negatives : bool
+        Give items that only the catalogue lists an id too, so that they can be drawn as negatives. By default
+        ``n_items`` counts items with at least one interaction.
+
+    Returns
+    -------
+    Interactions
+        Contiguous ids ascend with the ids of the source; ``notes`` counts what was merged or left out.
+
+    Raises
+    ------
+    DataError
+        If nothing is there, a line is malformed (file and line are named), or nothing is left.
+    ConfigError
+        If columns are named for a format that has none.
+
+    Notes
+    -----
+    Guarantee: the same content gives the same ids, whatever the number of threads.
+    """
+    path = locate(path_or_name)
+    options: dict[str, Any] = {"min_rating": min_rating, "k_core": k_core}
+    if path.name.endswith(".safetensors"):
+        return Interactions.open(path)
+    from fastrec.data.formats import Columns, read_log
+
+    log = read_log(path, Columns(user_col, item_col, rating_col, time_col))
+    return from_log(log, name=path.name, unrated_negatives=unrated_negatives, **options)
+
+
+def locate(path_or_name: str | os.PathLike[str]) -> Path:
+    """The path itself where it exists, else what the registry knows under the name."""
+    path = Path(path_or_name)
+    if path.exists():
+        return path
+    beside = Path(os.environ.get("FASTREC_DATA", "")) / path
+    if "FASTREC_DATA" in os.environ and beside.exists():
+        return beside
+    raise DataError(f"{path_or_name}: no such file or folder, nor a data set under that name")
+
+
+def from_log(
+    log: Log,
+    *,
+    name: str,
+    min_rating: float | None = None,
+    k_core: int = 0,
+    unrated_negatives: bool = False,
+    max_ids: int = MAX_IDS,
+) -> Interactions:
+    """Number the ids of a frame that a reader made, build the CSR and fill titles and catalog."""
+    from dataclasses import replace
+
+    frame = log.frame
+    users, user_ids = number(frame["user"], max_ids=max_ids)
+    items, item_ids = number(frame["item"], max_ids=max_ids)
+    made = from_codes(
+        users,
+        user_ids,
+        items,
+        item_ids,
+        frame["timestamp"].to_numpy() if "timestamp" in frame.columns else None,
+        frame["rating"].to_numpy() if "rating" in frame.columns and min_rating is not None else None,
+        min_rating=min_rating,
+        k_core=k_core,
+        name=name,
+    )
+    made = replace(made, catalog=log.catalog, notes=log.notes + made.notes)
+    if unrated_negatives:
+        made = with_catalogued_items(made)
+    if log.catalog.movies is not None:
+        titles = np.array(log.catalog.titles_of(made.item_ids), dtype=np.str_)
+        made = replace(made, titles=titles)
+    return made
+
+
+def number(ids: pl.Series, *, max_ids: int = MAX_IDS) -> tuple[np.ndarray, np.ndarray]:
+    """``contiguous`` for a Polars column; text is numbered by Polars, since NumPy would widen it to UTF-32 first."""
+    import polars as pl
+
+    if ids.dtype.is_integer():
+        return contiguous(ids.to_numpy(), ids.name, max_ids=max_ids)
+    distinct = ids.unique().sort()
+    if distinct.len() > max_ids:
+        raise DataError(
+            f"{distinct.len()} distinct {ids.name} ids, but contiguous ids are int32: at most {max_ids}; leave some out"
+        )
+    codes = ids.cast(pl.Enum(distinct)).to_physical().cast(pl.Int32)
+    return codes.to_numpy(), distinct.to_numpy().astype(np.str_)
+
+
+def with_catalogued_items(interactions: Interactions) -> Interactions:
+    """Ids for the items that only the catalogue lists, in ascending order with the others.
+
+    Raises
+    ------
+    DataError
+        If the source came without a catalogue of items.
+    """
+    from dataclasses import replace
+
+    catalog = interactions.catalog
+    if catalog is None or catalog.movies is None:
+        raise DataError(
+            f"{interactions.name}: unrated_negatives needs a catalogue of items (movies.dat, u.item or movies.csv), "
+            "and there is none; leave the option out"
+        )
+    every = np.union1d(interactions.item_ids, catalog.movies["item"].to_numpy())
+    new = np.searchsorted(every, interactions.item_ids).astype(np.int32)
+    added = every.size - interactions.n_items
+    return replace(
+        interactions,
+        items=new[interactions.items],
+        item_ids=every,
+        notes=interactions.notes + (f"{added} catalogued items without interactions were given ids",),
+    )

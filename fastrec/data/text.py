@@ -1,0 +1,219 @@
+"""Strict reading of delimited text with Polars: a fast path, and a slow one that names the line at fault.
+
+Polars' scanner lets fields past the schema go by without a word and turns missing ones into nulls. Here the separators
+of the whole file are counted (a few ms for 25 MB), which together with the nulls proves that every line has exactly its
+fields; only a file that fails is read again, line by line, for the message.
+"""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import zlib
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import IO, cast
+
+import numpy as np
+import polars as pl
+
+from fastrec.errors import DataError
+from fastrec.jit import available_threads, njit, run_ranges
+
+
+@njit
+def _separators(raw, byte, lo, hi, out):  # type: ignore[no-untyped-def]
+    """out += (occurrences of the byte, of the byte right after itself) within [lo, hi)."""
+    single = 0
+    double = 0
+    for k in range(max(lo, 1), hi):
+        here = raw[k] == byte
+        single += here
+        double += here & (raw[k - 1] == byte)
+    if lo == 0 and raw[0] == byte:
+        single += 1
+    out[0] += single
+    out[1] += double
+
+
+def count_separators(raw: np.ndarray, separator: str) -> tuple[int, int]:
+    """How often the one-byte separator occurs in uint8[n], and how often twice in a row (overlapping)."""
+    byte = np.uint8(ord(separator))
+
+    def part(lo: int, hi: int) -> np.ndarray:
+        out = np.zeros(2, np.int64)
+        _separators(raw, byte, lo, hi, out)
+        return out
+
+    total = sum(run_ranges(part, raw.size, available_threads(), grain=1 << 20), np.zeros(2, np.int64))
+    return int(total[0]), int(total[1])
+
+
+def require_file(path: Path) -> Path:
+    """The path itself if it is a file with something in it.
+
+    Raises
+    ------
+    DataError
+        If it is missing, a folder, or empty.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; give the path of an existing one")
+    if path.stat().st_size == 0:
+        raise DataError(f"{path}: the file is empty; it may be a download that failed: fetch it again")
+    return path
+
+
+def unpack_gzip(path: Path) -> bytes:
+    """The whole content of a ``.gz`` file in memory.
+
+    Raises
+    ------
+    DataError
+        If the file is missing or empty, or the gzip stream is damaged.
+    """
+    try:
+        content = gzip.decompress(require_file(path).read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: not a whole gzip file ({error}); fetch it again") from None
+    if not content:
+        raise DataError(f"{path}: there is nothing in the gzip file; fetch it again")
+    return content
+
+
+def open_text(path: Path, encoding: str = "utf-8") -> IO[str]:
+    """A file or a ``.gz`` as text, undecodable bytes shown as backslash escapes."""
+    require_file(path)
+    opener = gzip.open if path.suffix == ".gz" else open
+    return cast(IO[str], opener(path, "rt", encoding=encoding, errors="backslashreplace", newline="\n"))
+
+
+def lines_of(path: Path) -> Iterator[tuple[int, str]]:
+    """(line number from 1, text without its line end)."""
+    with open_text(path) as f:
+        for number, line in enumerate(f, 1):
+            yield number, line.rstrip("\r\n")
+
+
+def read_delimited(
+    path: Path,
+    separator: str,
+    schema: Mapping[str, type[pl.DataType]],
+    *,
+    header: bool = False,
+    keep: Collection[str] | None = None,
+) -> pl.DataFrame:
+    """Read all lines of a file whose fields are never quoted.
+
+    Parameters
+    ----------
+    path : Path
+        A text file, or ``.gz``.
+    separator : str
+        One byte, or the same byte twice (``::``).
+    schema : mapping
+        Name and dtype of every field of a line, in order.
+    header : bool
+        Whether the first line holds names.
+    keep : collection of str, optional
+        Names of the fields to keep, all of them by default; the others are counted, not read.
+
+    Returns
+    -------
+    polars.DataFrame
+        One row per line, no nulls, no NaN.
+
+    Raises
+    ------
+    DataError
+        Naming file and line: a missing or extra field, a value that does not parse.
+    """
+    source = unpack_gzip(path) if path.suffix == ".gz" else require_file(path)
+    raw = np.frombuffer(source, np.uint8) if isinstance(source, bytes) else np.memmap(source, np.uint8, mode="r")
+    kept = {name: dtype for name, dtype in schema.items() if keep is None or name in keep}
+    lazy = scan_delimited(source, separator, schema, header=header).select(list(kept))
+    try:
+        frame = lazy.collect()
+    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
+        raise _explain(path, separator, schema, kept, header, str(error)) from None
+    while frame.height and all(v is None for v in frame.row(-1)):
+        frame = frame.head(-1)  # blank lines at the end
+    n_separators, n_pairs = count_separators(raw, separator[0])
+    lines = frame.height + header
+    if len(separator) == 1:
+        whole = n_separators == lines * (len(schema) - 1)
+    else:
+        whole = n_separators == 2 * n_pairs == lines * 2 * (len(schema) - 1)
+    if not whole or any(frame.null_count().row(0)) or not frame.height:
+        raise _explain(path, separator, schema, kept, header, "the count of separators does not fit the lines")
+    for name, dtype in kept.items():
+        if dtype.is_float() and not frame[name].is_finite().all():
+            raise _explain(path, separator, schema, kept, header, f"{name} holds NaN or infinity")
+    return frame
+
+
+def scan_delimited(
+    source: Path | bytes, separator: str, schema: Mapping[str, type[pl.DataType]], *, header: bool = False
+) -> pl.LazyFrame:
+    """The lazy scan under ``read_delimited``: a doubled separator is read as single ones with empty fields between."""
+    fields = dict(schema)
+    if len(separator) == 2:
+        fields = {}
+        for k, (name, dtype) in enumerate(schema.items()):
+            fields |= {f"_gap{k}": pl.String, name: dtype} if k else {name: dtype}
+    return pl.scan_csv(
+        source, separator=separator[0], has_header=header, schema=fields, quote_char=None, glob=False
+    ).select(list(schema))
+
+
+def _explain(
+    path: Path,
+    separator: str,
+    schema: Mapping[str, type[pl.DataType]],
+    kept: Collection[str],
+    header: bool,
+    cause: str,
+) -> DataError:
+    """Read line by line and name the first fault; ``cause`` is what the fast path said, if no line shows it."""
+    n_lines = 0
+    layout = separator.replace("\t", "<tab>").join(schema)
+    names = list(schema)
+    for number, line in lines_of(path):
+        if header and number == 1:
+            continue
+        fields = line.split(separator)
+        shown = line if len(line) <= 80 else line[:77] + "..."
+        if not line:
+            if any(rest for _, rest in itertools.islice(lines_of(path), number, None)):
+                return DataError(f"{path}, line {number}: blank; every line must be {layout}. Remove it")
+            continue
+        n_lines += 1
+        if len(fields) != len(names):
+            few = "only " if len(fields) < len(names) else ""
+            return DataError(
+                f"{path}, line {number}: {few}{len(fields)} fields in {shown!r}, but every line must be {layout}. "
+                "Mend or remove the line, or fetch the file again if it was cut short"
+            )
+        for (name, dtype), text in zip(schema.items(), fields):
+            fault = fault_of(dtype, text) if name in kept else ""
+            if fault:
+                return DataError(f"{path}, line {number}: {name} {text!r} {fault}, in {shown!r}. Mend or remove it")
+    if n_lines == 0:
+        return DataError(f"{path}: no line of data; every line must be {layout}")
+    return DataError(f"{path}: could not be read as lines of {layout} ({cause})")
+
+
+def fault_of(dtype: type[pl.DataType], text: str) -> str:
+    """What is wrong with the text of one field, or nothing."""
+    if dtype == pl.String:
+        return "" if text else "is empty"
+    if dtype.is_integer():
+        digits = text[1:] if text[:1] in "+-" else text
+        if not (digits.isascii() and digits.isdigit()):
+            return "is not a whole number"
+        return "" if -(2**63) <= int(text) < 2**63 else "does not fit 64 bits"
+    try:
+        value = float(text if text == text.strip() and "_" not in text else "no")
+    except ValueError:
+        return "is not a number"
+    return "" if np.isfinite(value) else "is not a finite number"
