@@ -1,0 +1,121 @@
+"""Cursor -> batch, a pure function: which positives are visited, and their negatives, come from addresses alone.
+
+B batch rows, N negatives, E interactions.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrec.errors import DataError
+from fastrec.jit import njit
+from fastrec.sampling.order import Cursor, Order
+
+
+class Batch(NamedTuple):
+    """One batch on the host."""
+
+    users: NDArray[np.int32]
+    """int32[B]"""
+    items: NDArray[np.int32]
+    """int32[B, 1+N]; column 0 the positive"""
+    positions: NDArray[np.int64]
+    """int64[B]: index of each positive in the train CSR, its address"""
+
+
+@njit
+def _look_up(order, eligible, users_of, items_of, positions, users, items, lo, hi):  # type: ignore[no-untyped-def]
+    """Rows [lo, hi): position, user and positive of each place in the order."""
+    for k in range(lo, hi):
+        p = eligible[order[k]] if eligible.shape[0] else order[k]
+        positions[k] = p
+        users[k] = users_of[p]
+        items[k, 0] = items_of[p]
+
+
+@njit
+def _put_negatives(negatives, items, lo, hi):  # type: ignore[no-untyped-def]
+    for k in range(lo, hi):
+        for s in range(negatives.shape[1]):
+            items[k, 1 + s] = negatives[k, s]
+
+
+class Stream:
+    """The batches of every epoch, with random access.
+
+    Parameters
+    ----------
+    indptr : int64[U+1]
+    items : int32[E]
+        The CSR of training positives.
+    sampler : NegativeSampler
+        Built over the same users; ``n_negatives`` columns of a batch come from it.
+    seed : int
+        Of the order of visit, 0 to 2^32-1.
+
+    Raises
+    ------
+    DataError
+        If no positive has a negative.
+
+    Notes
+    -----
+    Guarantee: ``read(epoch, a, c)`` is ``read(epoch, a, b)`` followed by ``read(epoch, b, c)``, byte for byte.
+    Users without a legal negative are left out of the order; ``n_left_out`` counts their positives.
+    Cost: 4 bytes an interaction for the user of each position.
+    """
+
+    def __init__(self, indptr: NDArray[np.int64], items: NDArray[np.int32], sampler: Any, *, seed: int) -> None:
+        self.items_of = items
+        self.users_of = np.repeat(np.arange(indptr.size - 1, dtype=np.int32), np.diff(indptr))
+        self.sampler = sampler
+        self.n_negatives = int(sampler.n_negatives)
+        self._eligible = self._find_eligible(indptr)
+        self.n_positives = self._eligible.size or items.size
+        self.n_left_out = items.size - self.n_positives
+        if self.n_positives == 0:
+            raise DataError("no training positive has a negative: every user has every item, or there are none at all")
+        self.order = Order(self.n_positives, seed)
+
+    def _find_eligible(self, indptr: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Positions of users that the sampler can serve; empty when that is all of them."""
+        users = np.flatnonzero(np.diff(indptr)).astype(np.int32)
+        probe = self.sampler.sample(users, epoch=0, positions=indptr[users])
+        if not (probe[:, 0] < 0).any():
+            return np.empty(0, np.int64)
+        served = np.zeros(indptr.size - 1, np.bool_)
+        served[users] = probe[:, 0] >= 0
+        eligible = np.flatnonzero(served[self.users_of])
+        if not eligible.size:
+            raise DataError("every user with a training positive has every item, so there is no negative to train on")
+        return eligible
+
+    def read(self, epoch: int, start: int, stop: int, out: Batch | None = None, *, threads: int = 1) -> Batch:
+        """The rows visited from ``start`` to ``stop`` (exclusive) of an epoch.
+
+        Parameters
+        ----------
+        epoch, start, stop : int
+            ``0 <= start <= stop <= n_positives``.
+        out : Batch, optional
+            Memory to fill, at least as many rows; pinned memory as well.
+        threads : int
+            Threads of the sampler for this call.
+        """
+        n = stop - start
+        if out is None:
+            out = Batch(np.empty(n, np.int32), np.empty((n, 1 + self.n_negatives), np.int32), np.empty(n, np.int64))
+        batch = Batch(out.users[:n], out.items[:n], out.positions[:n])
+        order = self.order.positions(epoch, start, stop)
+        _look_up(order, self._eligible, self.users_of, self.items_of, batch.positions, batch.users, batch.items, 0, n)
+        negatives = self.sampler.sample(batch.users, epoch=epoch, positions=batch.positions, threads=threads)
+        _put_negatives(negatives, batch.items, 0, n)
+        return batch
+
+    def batch(self, cursor: Cursor, batch_size: int) -> tuple[Batch, Cursor]:
+        """One batch from ``cursor`` and the cursor after it; the tail of an epoch is shorter, never dropped."""
+        stop = min(cursor.position + batch_size, self.n_positives)
+        return self.read(cursor.epoch, cursor.position, stop), Cursor(cursor.epoch, stop)
