@@ -1,0 +1,348 @@
+"""The run folder: made by ``create``, opened and verified by ``open_run``.
+
+``config.toml``, ``data.safetensors`` (the split, with ids and titles), ``model.safetensors`` (weights alone),
+``manifest.json`` (sha256 of those, provenance, results), ``metrics.jsonl``, ``checkpoints/``, ``tensorboard/``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import time
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastrec.data.interactions import Interactions, map_safetensors, pack, unpack
+from fastrec.data.split import TEST, TRAIN, VALIDATION, Split
+from fastrec.errors import CheckpointError, ConfigError, DataError
+from fastrec.runs.files import sha256_file, sync_folder, write_atomic, write_tensors
+from fastrec.runs.provenance import environment, fingerprints
+
+VERSION = 1
+CONFIG, DATA, MODEL, MANIFEST = "config.toml", "data.safetensors", "model.safetensors", "manifest.json"
+
+
+class Run:
+    """A run folder that is whole as far as it goes; made by ``create`` or ``open_run``.
+
+    Attributes
+    ----------
+    path : Path
+        The folder.
+    config : dict
+        ``config.toml``: the resolved options.
+    manifest : dict
+        ``manifest.json``; change it by ``record``.
+    """
+
+    def __init__(
+        self, path: Path, config: dict[str, Any], manifest: dict[str, Any], split: Split | None = None
+    ) -> None:
+        self.path, self.config, self.manifest = path, config, manifest
+        self._split = split
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    def record(self, **fields: Any) -> None:
+        """Put fields into the manifest and write it, atomically.
+
+        Raises
+        ------
+        ConfigError
+            If a value is not fit for JSON, NaN among them.
+        """
+        manifest = {**self.manifest, **fields}
+        try:
+            text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{self.path / MANIFEST}: cannot record {sorted(fields)}: {error}") from None
+        write_atomic(self.path / MANIFEST, text.encode() + b"\n")
+        self.manifest = json.loads(text)
+
+    def save_model(self, model: Any) -> None:
+        """Write the weights of a model that ``models.nets.build`` made, and how to build it into the manifest.
+
+        Guarantee: equal weights give equal bytes; the file has no time, path or other trace of its making.
+        """
+        digest = write_tensors(self.path / MODEL, model.state_dict())
+        self.record(model=dict(model.build_args), files={**self.manifest["files"], MODEL: digest})
+
+    def model(self) -> Any:
+        """torch.nn.Module on the CPU with the saved weights.
+
+        Raises
+        ------
+        CheckpointError
+            If there are no weights yet, or they are not the recorded ones.
+        """
+        from safetensors.torch import load_file
+
+        from fastrec.models.nets import build
+
+        if MODEL not in self.manifest["files"]:
+            raise CheckpointError(
+                f"{self.path}: has no weights yet (status: {self.manifest.get('status')}); end the training with "
+                f"fastrec train --resume {self.path}, or train anew"
+            )
+        model = build(**self.manifest["model"])
+        try:
+            model.load_state_dict(load_file(self.verified(MODEL)))
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{self.path / MODEL}: does not fit the model that {MANIFEST} describes ({error}); train anew"
+            ) from None
+        return model
+
+    def split(self) -> Split:
+        """The split that was trained on, read once; without times and catalog.
+
+        Raises
+        ------
+        CheckpointError
+            If the file is not the recorded one.
+        """
+        if self._split is None:
+            self._split = _read_split(self.verified(DATA))
+        return self._split
+
+    def verified(self, name: str) -> Path:
+        """Path of a file of this run whose bytes are the recorded ones.
+
+        Raises
+        ------
+        CheckpointError
+            If it is missing or altered.
+        """
+        path, recorded = self.path / name, self.manifest["files"].get(name)
+        try:
+            found = sha256_file(path)
+        except OSError as error:
+            raise CheckpointError(
+                f"{path}: cannot be read ({error.strerror}); bring it back from a copy, or train anew"
+            ) from None
+        if found != recorded:
+            raise CheckpointError(
+                f"{path}: is not the file this run wrote (sha256 {found[:12]}, recorded {str(recorded)[:12]}): it was "
+                "altered, or a crash came in between; bring it back from a copy, go on with fastrec train --resume "
+                f"{self.path}, or train anew"
+            )
+        return path
+
+
+def create(
+    out: str | os.PathLike[str] | None,
+    *,
+    config: Mapping[str, Any],
+    split: Split,
+    toml: str | None = None,
+    root: str | os.PathLike[str] = "runs",
+) -> Run:
+    """Make a run folder with its configuration, data and provenance.
+
+    Parameters
+    ----------
+    out : path or None
+        The folder, which must not exist; None makes ``root/YYYYmmdd-HHMMSS-model-data``, with -2, -3, ... where taken.
+    config : mapping
+        The resolved options, as TOML types; None values are left out.
+    split : Split
+        What is trained on; it is kept in the folder, so that the run needs nothing else.
+    toml : str, optional
+        The text of config.toml where it has comments; must say the same as ``config``.
+    root : path
+        Where folders without a name are made.
+
+    Returns
+    -------
+    Run
+        With ``status`` "training".
+
+    Raises
+    ------
+    ConfigError
+        If ``out`` exists.
+    FastrecError
+        If the folder cannot be written; nothing is left behind then.
+    """
+    path = _new_folder(out, Path(root), config, split)
+    try:
+        if toml is None:
+            import tomli_w
+
+            toml = tomli_w.dumps({k: v for k, v in config.items() if v is not None})
+        files = {CONFIG: write_atomic(path / CONFIG, toml.encode()), DATA: _write_split(path / DATA, split)}
+        run = Run(path, tomllib.loads(toml), {}, split)
+        run.record(
+            fastrec=f"run {VERSION}",
+            status="training",
+            created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            data=describe(split),
+            environment=environment(),
+            files=files,
+        )
+        sync_folder(path.parent)
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    return run
+
+
+def describe(split: Split) -> dict[str, Any]:
+    """What a split is, for records: name, rule, counts, fingerprints, notes."""
+    counts = {f"n_{name}": getattr(split, name).n_interactions for name in ("train", "validation", "test")}
+    return {
+        "name": _name(split),
+        "split": split.how,
+        "n_users": split.n_users,
+        "n_items": split.n_items,
+        **counts,
+        "fingerprints": fingerprints(split),
+        "comparable": split.comparable,
+        "notes": [*split.train.notes, *split.notes],
+    }
+
+
+def open_run(path: str | os.PathLike[str]) -> Run:
+    """Open a run folder; config.toml and the manifest are checked here, data and weights when they are read.
+
+    Raises
+    ------
+    CheckpointError
+        If it is no run folder, incomplete, altered or of another version; the message says what to do.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        near = sorted(p.parent.name for p in path.parent.glob(f"*/{MANIFEST}"))[-3:] if path.parent.is_dir() else []
+        hint = f"; the latest in {path.parent} are {', '.join(near)}" if near else "; fastrec train makes one"
+        raise CheckpointError(f"{path}: no such run folder{hint}")
+    try:
+        manifest = json.loads((path / MANIFEST).read_bytes())
+        kind, files = manifest["fastrec"], manifest["files"]
+        if not isinstance(files, dict) or not isinstance(kind, str):
+            raise TypeError("not a manifest")
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path}: not a run folder, or one that was cut off while it was made (no {MANIFEST}); name another, or "
+            "delete it and train anew"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path / MANIFEST}: damaged ({error}); bring it back from a copy, or train anew"
+        ) from None
+    if kind != f"run {VERSION}":
+        raise CheckpointError(
+            f"{path}: made as {kind!r}, this fastrec reads 'run {VERSION}'; open it with that version"
+        )
+    run = Run(path, {}, manifest)
+    try:
+        run.config = tomllib.loads(run.verified(CONFIG).read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise CheckpointError(f"{path / CONFIG}: not TOML ({error}); train anew") from None
+    return run
+
+
+def _new_folder(out: str | os.PathLike[str] | None, root: Path, config: Mapping[str, Any], split: Split) -> Path:
+    if out is not None:
+        path = Path(out)
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            raise ConfigError(
+                f"{path}: exists; every run gets a new folder, so that nothing is overwritten: name another, or leave "
+                "--out away"
+            ) from None
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be made ({error.strerror}); name another folder with --out") from None
+        return path
+    data = Path(str(config.get("data") or _name(split))).name
+    stem = "-".join([time.strftime("%Y%m%d-%H%M%S"), str(config.get("model", "model")), data])
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem)
+    for n in range(1, 10_000):
+        path = root / (stem if n == 1 else f"{stem}-{n}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be made ({error.strerror}); name a folder with --out") from None
+        return path
+    raise ConfigError(f"{root / stem}: ten thousand runs of this second exist; name a folder with --out")
+
+
+def _name(split: Split) -> str:
+    return split.train.name.removesuffix(" train")
+
+
+def _write_split(path: Path, split: Split) -> str:
+    """The union of the parts as one CSR with the part of each interaction; ids, titles and candidates beside it."""
+    parts = {TRAIN: split.train, VALIDATION: split.validation, TEST: split.test}
+    # each part's keys ascend already: a stable sort merges three runs in linear time
+    keys = np.concatenate([p.users.astype(np.int64) * split.n_items + p.items for p in parts.values()])
+    order = np.argsort(keys, kind="stable")
+    degrees = split.train.degrees + split.validation.degrees + split.test.degrees
+    tensors: dict[str, Any] = {
+        "indptr": np.concatenate(([0], np.cumsum(degrees))).astype(np.int64),
+        "items": np.concatenate([p.items for p in parts.values()])[order],
+        "part": np.repeat(np.array(list(parts), np.uint8), [p.n_interactions for p in parts.values()])[order],
+    }
+    for name in ("user_ids", "item_ids", "titles"):
+        values = getattr(split.train, name)
+        if values is not None:
+            tensors.update(pack(name, values))
+    if split.candidates is not None:
+        tensors["candidates"] = split.candidates
+    meta = {
+        "version": VERSION,
+        "names": [p.name for p in parts.values()],
+        "how": split.how,
+        "comparable": split.comparable,
+        "notes": split.notes,
+        "data_notes": split.train.notes,
+    }
+    return write_tensors(path, tensors, {"fastrec": json.dumps(meta, sort_keys=True)})
+
+
+def _read_split(path: Path) -> Split:
+    try:
+        tensors, header = map_safetensors(path)
+        meta = json.loads(header["fastrec"])
+        whole = Interactions(
+            indptr=tensors["indptr"],
+            items=tensors["items"],
+            user_ids=unpack("user_ids", tensors),
+            item_ids=unpack("item_ids", tensors),
+            titles=unpack("titles", tensors) if "titles.bytes" in tensors else None,
+            notes=tuple(meta["data_notes"]),
+        )
+        names = dict(zip((TRAIN, VALIDATION, TEST), meta["names"]))
+        train, validation, test = (whole.keep(tensors["part"] == part, name=name) for part, name in names.items())
+        return Split(
+            train=train,
+            validation=validation,
+            test=test,
+            how=meta["how"],
+            candidates=tensors.get("candidates"),
+            comparable=meta["comparable"],
+            notes=tuple(meta["notes"]),
+        )
+    except (DataError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: not the data of a run ({error}); train anew") from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"{type(value).__name__} is not fit for JSON")
