@@ -7,7 +7,15 @@ from typing import Any
 
 from fastrec.config import Config, preset
 from fastrec.data.interactions import Interactions
-from fastrec.data.split import Split
+from fastrec.data.split import (
+    Split,
+    carve_validation,
+    has_split,
+    leave_one_out,
+    load_split,
+    ratio_split,
+    time_split,
+)
 from fastrec.errors import ConfigError
 
 
@@ -21,7 +29,7 @@ def prepare(config: Config) -> Split:
     DataError
         If the data are malformed, or the split does not fit them.
     """
-    from fastrec import data
+    from fastrec.data.loading import load
 
     options = {
         "user_col": config.user_col,
@@ -32,23 +40,20 @@ def prepare(config: Config) -> Split:
         "k_core": config.k_core,
         "unrated_negatives": config.unrated_negatives,
     }
-    source = data.find(config.data)
-    if config.split == "given" or (config.split == "auto" and data.has_split(source)):
-        return data.carve_validation(data.load_split(source), config.validation, config.split_seed)
-    return cut(data.load(source, **options), config)
+    if config.split == "given" or (config.split == "auto" and has_split(config.data)):
+        return carve_validation(load_split(config.data), config.validation, config.split_seed)
+    return cut(load(config.data, **options), config)
 
 
 def cut(interactions: Interactions, config: Config) -> Split:
     """Split loaded interactions by ``config.split``."""
-    from fastrec import data
-
     if config.split in ("auto", "leave-one-out"):
-        return data.leave_one_out(interactions, validation=config.validation, seed=config.split_seed)
+        return leave_one_out(interactions, validation=config.validation, seed=config.split_seed)
     shares: dict[str, Any] = {"test": config.test_share, "validation": config.validation}
     if config.split == "ratio":
-        return data.ratio_split(interactions, **shares, seed=config.split_seed)
+        return ratio_split(interactions, **shares, seed=config.split_seed)
     if config.split == "time":
-        return data.time_split(interactions, **shares)
+        return time_split(interactions, **shares)
     raise ConfigError(f"split = {config.split!r}: {interactions.name} brings no split of its own")
 
 
