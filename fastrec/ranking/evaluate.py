@@ -52,7 +52,7 @@ class Vectors:
         given = model.vectors()
         if given is None:
             return None
-        users, items, bias = (_host(x, f"the model's {what}") for x, what in zip(given, _PARTS))
+        users, items, bias = (host(x, f"the model's {what}") for x, what in zip(given, _PARTS))
         norm = float(np.sqrt(np.einsum("ud,ud->u", items, items, dtype=np.float64).max(initial=0.0)))
         own = np.sqrt(np.einsum("ud,ud->u", users, users, dtype=np.float64))
         bound = own * norm + float(np.abs(bias).max(initial=0.0))
@@ -72,7 +72,7 @@ class Vectors:
 _PARTS = ("user vectors", "item vectors", "item bias")
 
 
-def _host(values: Any, what: str) -> NDArray[np.float32]:
+def host(values: Any, what: str) -> NDArray[np.float32]:
     """A float32 tensor or array as a contiguous host array."""
     if hasattr(values, "detach"):
         if str(values.dtype) != "torch.float32":
@@ -186,8 +186,8 @@ def _scored_ranks(
             valid = others >= 0
             items = np.concatenate((own, np.where(valid, others, own)), axis=1)
             scores = model(torch.from_numpy(users[lo : lo + rows]).to(device), torch.from_numpy(items).to(device))
-            host = _host(scores, "the model's scores")
-            found.append(ranks(host[:, 0], host[:, 1:], valid))
+            table = host(scores, "the model's scores")
+            found.append(ranks(table[:, 0], table[:, 1:], valid))
     return np.concatenate(found)
 
 
@@ -289,6 +289,6 @@ def _blocks(
     with scoring(model) as device:
         for lo in range(0, users.size, rows):
             block = users[lo : lo + rows]
-            scores = _host(model.score_all(torch.from_numpy(block).to(device)), "the model's scores")
+            scores = host(model.score_all(torch.from_numpy(block).to(device)), "the model's scores")
             check_scores(scores, "the model's scores")
             yield block, scores

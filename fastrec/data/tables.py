@@ -1,0 +1,31 @@
+"""The only writer of Parquet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+from numpy.typing import NDArray
+
+
+def write_parquet(path: str | os.PathLike[str], columns: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays of equal length as the columns of one Parquet file.
+
+    Parameters
+    ----------
+    path : path
+        The file to make or replace.
+    columns : mapping of str to array
+        Numbers [n] as they are; numbers [n, d] as lists of d; text [n] as strings, in object arrays with None for null.
+    """
+    series = []
+    for name, values in columns.items():
+        if values.dtype.kind in "UO":
+            series.append(pl.Series(name, values.tolist(), dtype=pl.String))
+        elif values.ndim == 2:
+            series.append(pl.Series(name, values).cast(pl.List(pl.Series(values[:0, 0]).dtype)))
+        else:
+            series.append(pl.Series(name, values))
+    pl.DataFrame(series).write_parquet(path)
