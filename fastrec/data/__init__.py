@@ -10,12 +10,21 @@ from fastrec.data.interactions import Interactions
 if TYPE_CHECKING:
     from fastrec.data.catalog import Catalog
     from fastrec.data.loading import load
-    from fastrec.data.split import Split, carve_validation, leave_one_out, load_split, ratio_split, time_split
+    from fastrec.data.split import (
+        Split,
+        carve_validation,
+        has_split,
+        leave_one_out,
+        load_split,
+        ratio_split,
+        time_split,
+    )
 
 _EXPORTS = {
     "Catalog": "fastrec.data.catalog",
     "Split": "fastrec.data.split",
     "carve_validation": "fastrec.data.split",
+    "has_split": "fastrec.data.split",
     "leave_one_out": "fastrec.data.split",
     "load": "fastrec.data.loading",
     "load_split": "fastrec.data.split",
@@ -28,6 +37,7 @@ __all__ = [
     "Interactions",
     "Split",
     "carve_validation",
+    "has_split",
     "leave_one_out",
     "load",
     "load_split",

@@ -73,8 +73,8 @@ class Catalog:
         return [known.get(i) or str(i) for i in item_ids.tolist()]
 
 
-def movies_frame(items: Any, titles: Sequence[str], genres: Sequence[Sequence[str]] | None = None) -> pl.DataFrame:
-    """The ``movies`` frame of a catalog from ids, published titles and genre lists.
+def movies_frame(items: Any, titles: Sequence[str], genres: Sequence[str] | None = None) -> pl.DataFrame:
+    """The ``movies`` frame of a catalog from ids, published titles and genres written ``Action|Drama``.
 
     Raises
     ------
@@ -88,7 +88,10 @@ def movies_frame(items: Any, titles: Sequence[str], genres: Sequence[Sequence[st
     return frame.with_columns(
         pl.Series("title_ascii", transliterate(titles), dtype=pl.String),
         pl.col("title").str.extract(YEAR, 1).cast(pl.Int16).alias("year"),
-        pl.Series("genres", genres if genres is not None else [[] for _ in titles], dtype=pl.List(pl.String)),
+        pl.Series("genres", [""] * len(titles) if genres is None else genres, dtype=pl.String)
+        .replace("(no genres listed)", "")
+        .str.split("|")
+        .list.filter(pl.element() != ""),
     )
 
 

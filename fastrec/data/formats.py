@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,11 +126,14 @@ def sniff(file: Path) -> str:
     require_file(file)
     if suffix_of(file) == ".parquet":
         return "table"
-    first = next((line for _, line in lines_of(file)), "")
+    first = next((line for _, line in lines_of(file)), None)
+    if first is None:
+        raise DataError(f"{file}: there is nothing in the file; fetch it again")
     if "::" in first:
         return "dat"
     fields = first.split("\t")
-    if 2 <= len(fields) <= 4 and all(map(is_number, fields[2:] or fields)):
+    numbers = 2 <= len(fields) <= 4 and all(map(is_number, fields[2:] or fields))
+    if numbers or suffix_of(file) in (".data", ".base", ".rating"):
         return "tabs"
     words = first.split()
     if words and (all(map(str.isdigit, words)) or file.name.startswith(("train.txt", "test.txt"))):
@@ -149,16 +154,17 @@ def is_number(text: str) -> bool:
 
 def read_columns(file: Path, separator: str) -> tuple[pl.DataFrame, pl.LazyFrame]:
     """Lines of ``user item [rating [timestamp]]`` without a header: the frame, and a lazy scan of the same."""
-    first = next(line for _, line in lines_of(file))
-    fields = first.split(separator)
+    head = [line.split(separator) for _, line in itertools.islice(lines_of(file), 9)]
+    width = Counter(map(len, head)).most_common(1)[0][0]  # a fault in the first line must not set the layout
     names = ("user", "item", "rating", "timestamp")
-    if not 2 <= len(fields) <= 4:
+    if not 2 <= width <= 4:
         layout = separator.replace("\t", "<tab>").join(names)
-        raise DataError(f"{file}, line 1: {len(fields)} fields in {first[:80]!r}, but every line must be {layout}")
-    schema: dict[str, type[pl.DataType]] = {
-        name: pl.Int64 if is_integer(text) else pl.String for name, text in zip(names[:2], fields)
-    }
-    schema |= dict(zip(names[2 : len(fields)], (pl.Float32, pl.Int64)))
+        raise DataError(f"{file}, line 1: {width} fields in {head[0]}, but every line must be {layout}")
+    schema: dict[str, type[pl.DataType]] = {}
+    for k, name in enumerate(names[:2]):
+        whole = [is_integer(fields[k]) for fields in head if len(fields) == width]
+        schema[name] = pl.Int64 if 2 * sum(whole) >= len(whole) else pl.String
+    schema |= dict(zip(names[2:width], (pl.Float32, pl.Int64)))
     frame = read_delimited(file, separator, schema)
     return frame, with_datetime(scan_delimited(file, separator, schema))
 

@@ -76,13 +76,8 @@ def movies_dat(folder: Path) -> pl.DataFrame | None:
             )
         ids.append(_number(path, number, "MovieID", head))
         titles.append(title)
-        genres.append(genre_list(kinds))
+        genres.append(kinds)
     return movies_frame(ids, titles, genres)
-
-
-def genre_list(text: str) -> list[str]:
-    """``Action|Drama`` as a list; ``(no genres listed)`` as an empty one."""
-    return [] if text in ("", "(no genres listed)") else text.split("|")
 
 
 def users_dat(folder: Path) -> pl.DataFrame | None:
@@ -112,7 +107,7 @@ def movies_100k(folder: Path) -> pl.DataFrame:
             )
         ids.append(_number(path, number, "movie id", fields[0]))
         titles.append(fields[1])
-        genres.append([name for name, flag in zip(names, fields[5:]) if flag == "1"])
+        genres.append("|".join(name for name, flag in zip(names, fields[5:]) if flag == "1"))
     return movies_frame(ids, titles, genres)
 
 
@@ -137,5 +132,4 @@ def movies_csv(folder: Path) -> pl.DataFrame | None:
     if frame["movieId"].null_count() or frame["title"].null_count():
         row = frame.select((pl.col("movieId").is_null() | pl.col("title").is_null()).arg_max()).item()
         raise DataError(f"{path}, line {row + 2}: movieId or title is missing. Mend or remove the line")
-    genres = [genre_list(text or "") for text in frame["genres"].to_list()]
-    return movies_frame(frame["movieId"], frame["title"].to_list(), genres)
+    return movies_frame(frame["movieId"], frame["title"].to_list(), frame["genres"].fill_null("").to_list())

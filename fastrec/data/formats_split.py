@@ -10,10 +10,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from fastrec.data.assemble import from_codes
 from fastrec.data.catalog import Catalog
 from fastrec.data.formats import TABLES, Columns, Log, present, read_columns
 from fastrec.data.formats_table import read_table
-from fastrec.data.interactions import Interactions, from_codes
+from fastrec.data.interactions import Interactions
 from fastrec.data.loading import number
 from fastrec.data.split import Split
 from fastrec.data.text import lines_of, require_file
@@ -63,6 +64,8 @@ def find_split(path: Path) -> Files | None:
             middle = next((p for n in ("validation", "valid", "val") if (p := present(path, n + suffix))), None)
             if middle is not None:
                 parts["validation"] = middle
+            if suffix in TABLES and present(path, "test" + suffix) is None:
+                return None  # one table that happens to be called train
             return _files(kind, parts, path, "test" + suffix, None)
     return None
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrec.data.build import MAX_IDS, contiguous, core_mask, group
+from fastrec.data.build import MAX_IDS, contiguous, core_mask
 from fastrec.errors import DataError
 from fastrec.sampling.csr import check_csr
 
@@ -116,6 +116,8 @@ class Interactions:
         Guarantee: of rows with one (user, item) the latest is kept, ties in time to the later row; ``notes`` says how
         many were merged.
         """
+        from fastrec.data.assemble import from_codes
+
         user_codes, user_ids = contiguous(users, "user", max_ids=max_ids)
         item_codes, item_ids = contiguous(items, "item", max_ids=max_ids)
         return from_codes(
@@ -129,6 +131,37 @@ class Interactions:
             k_core=k_core,
             name=name,
         )
+
+    @staticmethod
+    def from_frame(
+        frame: Any,
+        *,
+        user_col: str | None = None,
+        item_col: str | None = None,
+        rating_col: str | None = None,
+        time_col: str | None = None,
+        min_rating: float | None = None,
+        k_core: int = 0,
+        name: str = "frame",
+    ) -> Interactions:
+        """Build from a frame in memory; see ``fastrec.data.load`` for the options.
+
+        Parameters
+        ----------
+        frame : polars.DataFrame, polars.LazyFrame, pandas.DataFrame or mapping of str to array
+            One row per interaction; usual column names are recognised.
+
+        Raises
+        ------
+        DataError
+            Naming the column or row at fault.
+        """
+        from fastrec.data.formats import Columns
+        from fastrec.data.formats_table import read_frame
+        from fastrec.data.loading import from_log
+
+        log = read_frame(frame, Columns(user_col, item_col, rating_col, time_col), name)
+        return from_log(log, name=name, min_rating=min_rating, k_core=k_core)
 
     @property
     def n_users(self) -> int:
@@ -174,6 +207,27 @@ class Interactions:
             file_order=None if self.file_order is None else self.file_order[mask],
             name=name or self.name,
         )
+
+    def core(self, k: int) -> Interactions:
+        """The k-core: the largest subset in which every user and item left has at least ``k`` interactions.
+
+        Users and items outside it lose their ids; ``notes`` counts the interactions left out. ``k`` of 0 or 1 leaves
+        the users and items as they are.
+
+        Raises
+        ------
+        DataError
+            If nothing is left, or ``k`` is negative.
+        """
+        if k < 0:
+            raise DataError(f"k_core={k}: must be at least 0 (0 keeps all)")
+        if k <= 1:
+            return self
+        from fastrec.data.assemble import dense
+
+        mask = core_mask(self.indptr, self.items, self.n_items, k)
+        note = f"{mask.size - int(mask.sum())} interactions outside the {k}-core left out"
+        return replace(dense(self.keep(mask), f"k_core={k}"), notes=(*self.notes, note))
 
     def fingerprint(self) -> str:
         """sha256 over CSR, timestamps and id maps: equal for equal data, whatever the file was called."""
@@ -230,78 +284,6 @@ class Interactions:
             name=meta["name"],
             notes=tuple(json.loads(meta["notes"])),
         )
-
-
-def from_codes(
-    users: NDArray[np.int32],
-    user_ids: NDArray[Any],
-    items: NDArray[np.int32],
-    item_ids: NDArray[Any],
-    timestamps: Any = None,
-    ratings: Any = None,
-    *,
-    min_rating: float | None = None,
-    k_core: int = 0,
-    name: str = "interactions",
-) -> Interactions:
-    """``Interactions.from_arrays`` for rows that are numbered already: int32[R] contiguous ids and the id maps."""
-    if users.size == 0:
-        raise DataError(f"{name}: no interactions; there is nothing to build from")
-    columns = {"items": items, "timestamps": timestamps, "ratings": ratings}
-    for what, values in columns.items():
-        if values is not None and np.shape(values) != users.shape:
-            raise DataError(f"{name}: {what} has shape {np.shape(values)}, users {users.shape}; they must agree")
-    times = None if timestamps is None else as_int64(timestamps, f"{name}: timestamps")
-    csr = group(users, items, user_ids.shape[0], item_ids.shape[0], times)
-    notes = []
-    if csr.items.size < users.size:
-        notes.append(f"{users.size - csr.items.size} duplicate (user, item) rows merged, the latest kept")
-    made = Interactions(
-        indptr=csr.indptr,
-        items=csr.items,
-        user_ids=user_ids,
-        item_ids=item_ids,
-        timestamps=None if times is None else times[csr.rows],
-        file_order=csr.rows,
-        name=name,
-    )
-    if min_rating is not None:
-        if ratings is None:
-            raise DataError(f"{name}: min_rating={min_rating} needs ratings, and there are none; leave it out")
-        mask = np.asarray(ratings)[csr.rows] >= min_rating
-        notes.append(f"{mask.size - int(mask.sum())} interactions rated below {min_rating} left out")
-        made = dense(made.keep(mask), f"min_rating={min_rating}")
-    if k_core > 0:
-        mask = core_mask(made.indptr, made.items, made.n_items, k_core)
-        notes.append(f"{mask.size - int(mask.sum())} interactions outside the {k_core}-core left out")
-        made = dense(made.keep(mask), f"k_core={k_core}")
-    return replace(made, notes=tuple(notes))
-
-
-def dense(interactions: Interactions, why: str) -> Interactions:
-    """Drop users and items without interactions and close the gaps in the ids; ``why`` names the cause in errors."""
-    has_user, has_item = interactions.degrees > 0, interactions.item_counts() > 0
-    if not interactions.n_interactions:
-        raise DataError(f"{interactions.name}: no interaction is left with {why}; choose a weaker one")
-    if has_user.all() and has_item.all():
-        return interactions
-    new_item = np.cumsum(has_item, dtype=np.int64) - 1
-    return replace(
-        interactions,
-        indptr=np.concatenate((interactions.indptr[:-1][has_user], interactions.indptr[-1:])),
-        items=new_item.astype(np.int32)[interactions.items],
-        user_ids=interactions.user_ids[has_user],
-        item_ids=interactions.item_ids[has_item],
-        titles=None if interactions.titles is None else interactions.titles[has_item],
-    )
-
-
-def as_int64(values: Any, what: str) -> NDArray[np.int64]:
-    """One-dimensional integers as int64; floats are refused, because they round."""
-    values = np.asarray(values)
-    if values.dtype.kind not in "iu":
-        raise DataError(f"{what} are {values.dtype}; they must be integers (seconds since 1970 UTC)")
-    return np.ascontiguousarray(values, dtype=np.int64)
 
 
 def pack(name: str, values: NDArray[Any]) -> dict[str, NDArray[Any]]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastrec.data.assemble import from_codes
 from fastrec.data.build import MAX_IDS, contiguous
-from fastrec.data.interactions import Interactions, from_codes
-from fastrec.errors import DataError
+from fastrec.data.interactions import Interactions
+from fastrec.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -63,25 +65,46 @@ def load(
     -----
     Guarantee: the same content gives the same ids, whatever the number of threads.
     """
+    asked = {"user_col": user_col, "item_col": item_col, "rating_col": rating_col, "time_col": time_col}
+    if is_synthetic(path_or_name) or Path(path_or_name).suffix == ".safetensors":
+        absent = [f"{name}={value!r}" for name, value in asked.items() if value is not None]
+        absent += [] if min_rating is None else [f"min_rating={min_rating}"]
+        if absent:
+            raise ConfigError(
+                f"{', '.join(absent)}: {path_or_name} is a CSR already, without columns or ratings; leave it out"
+            )
+        if is_synthetic(path_or_name):
+            from fastrec.data.synthetic import make
+
+            made = make(str(path_or_name))
+        else:
+            made = Interactions.open(path_or_name)
+        return (with_catalogued_items(made) if unrated_negatives else made).core(k_core)
     path = locate(path_or_name)
-    options: dict[str, Any] = {"min_rating": min_rating, "k_core": k_core}
-    if path.name.endswith(".safetensors"):
-        return Interactions.open(path)
     from fastrec.data.formats import Columns, read_log
 
     log = read_log(path, Columns(user_col, item_col, rating_col, time_col))
-    return from_log(log, name=path.name, unrated_negatives=unrated_negatives, **options)
+    return from_log(log, name=path.name, min_rating=min_rating, k_core=k_core, unrated_negatives=unrated_negatives)
+
+
+def is_synthetic(path_or_name: str | os.PathLike[str]) -> bool:
+    """Whether it names a log that is generated, and no file or folder of that name is here."""
+    from fastrec.data.synthetic import SHAPES
+
+    return str(path_or_name) in SHAPES and not Path(path_or_name).exists()
 
 
 def locate(path_or_name: str | os.PathLike[str]) -> Path:
-    """The path itself where it exists, else what the registry knows under the name."""
-    path = Path(path_or_name)
-    if path.exists():
-        return path
-    beside = Path(os.environ.get("FASTREC_DATA", "")) / path
-    if "FASTREC_DATA" in os.environ and beside.exists():
-        return beside
-    raise DataError(f"{path_or_name}: no such file or folder, nor a data set under that name")
+    """The path itself where it exists, else the folder that the registry finds or fetches under the name.
+
+    Raises
+    ------
+    DataError
+        If there is neither.
+    """
+    from fastrec.data.registry import resolve
+
+    return resolve(path_or_name)
 
 
 def from_log(
@@ -94,8 +117,6 @@ def from_log(
     max_ids: int = MAX_IDS,
 ) -> Interactions:
     """Number the ids of a frame that a reader made, build the CSR and fill titles and catalog."""
-    from dataclasses import replace
-
     frame = log.frame
     users, user_ids = number(frame["user"], max_ids=max_ids)
     items, item_ids = number(frame["item"], max_ids=max_ids)
@@ -142,8 +163,6 @@ def with_catalogued_items(interactions: Interactions) -> Interactions:
     DataError
         If the source came without a catalogue of items.
     """
-    from dataclasses import replace
-
     catalog = interactions.catalog
     if catalog is None or catalog.movies is None:
         raise DataError(

@@ -78,6 +78,11 @@ class Split:
                 f"{self.test.n_interactions} test pairs"
             )
 
+        if c is not None and c.size and (c.max() >= self.n_items or c.min() < -1):
+            raise DataError(
+                f"{self.how}: candidates run from {c.min()} to {c.max()}, but there are {self.n_items} items"
+            )
+
     @property
     def n_users(self) -> int:
         """Number of users U, the same in every part."""
@@ -132,7 +137,7 @@ def _draw_keys(key, epoch, seed, tag, lo, hi):  # type: ignore[no-untyped-def]
 
 @njit
 def _mark_share(indptr, parts, key, share, part, lo, hi):  # type: ignore[no-untyped-def]
-    """Per row, give ``part`` to the ceil(share * n) smallest keys of the n interactions in train, but never to all."""
+    """Per row, give ``part`` to the ceil(share * n) least keys of the n interactions in train, but never to all."""
     for u in range(lo, hi):
         n = 0
         for e in range(indptr[u], indptr[u + 1]):
@@ -141,16 +146,16 @@ def _mark_share(indptr, parts, key, share, part, lo, hi):  # type: ignore[no-unt
         if take <= 0:
             continue
         drawn = np.empty(n, np.uint64)
-        where = np.empty(n, np.int64)
         m = 0
         for e in range(indptr[u], indptr[u + 1]):
             if parts[e] == 0:
                 drawn[m] = key[e]
-                where[m] = e
                 m += 1
-        order = np.argsort(drawn, kind="mergesort")
-        for k in range(take):
-            parts[where[order[k]]] = part
+        greatest = np.partition(drawn, take - 1)[take - 1]
+        for e in range(indptr[u], indptr[u + 1]):
+            if take > 0 and parts[e] == 0 and key[e] <= greatest:
+                parts[e] = part
+                take -= 1
 
 
 def _share(name: str, value: float) -> float:
@@ -327,17 +332,15 @@ def _cut(times: NDArray[np.int64], share: float) -> int:
 
 
 def carve_validation(split: Split, validation: float = 0.1, seed: int = 42) -> Split:
-    """Take a validation part out of train, as ``leave_one_out`` does, where a given split has none.
+    """Take a validation part out of train, as ``leave_one_out`` does; a split that has one is given back as it is.
 
     Raises
     ------
     ConfigError
-        If the split has a validation part already, ``validation`` is no share or ``seed`` out of range.
+        If ``validation`` is no share or ``seed`` out of range.
     """
     if split.validation.n_interactions:
-        raise ConfigError(
-            f"{split.how}: the split has {split.validation.n_interactions} validation interactions already; use those"
-        )
+        return split
     parts = np.zeros(split.train.n_interactions, np.uint8)
     _draw(split.train, parts, _share("validation", validation), VALIDATION, _VALIDATION_DRAW, seed)
     return replace(
@@ -373,9 +376,17 @@ def load_split(path: str | os.PathLike[str]) -> Split:
 
 
 def has_split(path: str | os.PathLike[str]) -> bool:
-    """Whether ``load_split(path)`` would find a split that comes with the data."""
+    """Whether ``load_split(path)`` would find a split that comes with the data.
+
+    Raises
+    ------
+    DataError
+        If there is nothing at the path or under the name.
+    """
     from fastrec.data.formats_split import find_split
-    from fastrec.data.loading import locate
+    from fastrec.data.loading import is_synthetic, locate
 
     direct = Path(path)
+    if is_synthetic(path):
+        return False
     return find_split(direct if direct.exists() or find_split(direct) else locate(path)) is not None

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 from numpy.typing import NDArray
+
+from fastrec.errors import DataError
 
 
 def write_parquet(path: str | os.PathLike[str], columns: Mapping[str, NDArray[Any]]) -> None:
@@ -19,7 +22,15 @@ def write_parquet(path: str | os.PathLike[str], columns: Mapping[str, NDArray[An
         The file to make or replace.
     columns : mapping of str to array
         Numbers [n] as they are; numbers [n, d] as lists of d; text [n] as strings, in object arrays with None for null.
+
+    Raises
+    ------
+    DataError
+        If the columns differ in length.
     """
+    lengths = {name: values.shape[0] for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise DataError(f"{path}: columns differ in length ({lengths}); a table has one value of each per row")
     series = []
     for name, values in columns.items():
         if values.dtype.kind in "UO":
@@ -28,4 +39,4 @@ def write_parquet(path: str | os.PathLike[str], columns: Mapping[str, NDArray[An
             series.append(pl.Series(name, values).cast(pl.List(pl.Series(values[:0, 0]).dtype)))
         else:
             series.append(pl.Series(name, values))
-    pl.DataFrame(series).write_parquet(path)
+    pl.DataFrame(series).write_parquet(Path(path))

@@ -31,7 +31,7 @@ def prepare(config: Config) -> Split:
     """
     from fastrec.data.loading import load
 
-    options = {
+    options: dict[str, Any] = {
         "user_col": config.user_col,
         "item_col": config.item_col,
         "rating_col": config.rating_col,
