@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from fastrec.data.interactions import Interactions
-from fastrec.errors import DataError
+from fastrec.data.split import leave_one_out
 from fastrec.jit import resolve_threads
 
 REAL = "ml-1m"
@@ -53,7 +50,7 @@ class Context:
     @cached_property
     def split(self) -> Any:
         """Leave-one-out with a validation part: what the training cases train on. Made once."""
-        return import_module("fastrec.data.split").leave_one_out(self.data, validation=0.1, seed=self.seed)
+        return leave_one_out(self.data, validation=0.1, seed=self.seed)
 
     @property
     def train(self) -> Interactions:
@@ -94,26 +91,17 @@ def find_data(wanted: str | None) -> tuple[Interactions, str, str]:
     DataError
         If a set that was named cannot be found.
     """
+    from fastrec.data import load, registry, synthetic
+
+    if wanted is not None and wanted in synthetic.SHAPES:
+        return synthetic.make(wanted), wanted, f"{wanted}, as asked: generated, NOT real data"
     if wanted is not None:
-        if Path(wanted).suffix == ".safetensors":
-            return Interactions.open(wanted), wanted, f"{wanted}, a saved Interactions file"
-        return *_load(wanted), f"{wanted}, as asked"
-    try:
-        return *_load(_real()), f"{REAL}: the real data were found"
-    except DataError as error:
-        data, source = _load(SYNTHETIC)
-        return data, source, f"{SYNTHETIC}, NOT real data: {REAL} was not found ({error})"
-
-
-def _real() -> str:
-    base = os.environ.get("FASTREC_DATA")
-    if base and (Path(base) / REAL).is_dir():
-        return str(Path(base) / REAL)
-    return str(import_module("fastrec.data.registry").resolve(REAL))
-
-
-def _load(name: str) -> tuple[Interactions, str]:
-    return import_module("fastrec.data").load(name), name
+        return load(wanted), wanted, f"{wanted}, as asked"
+    found = registry.find(REAL)
+    if found is not None:
+        return load(found), str(found), f"{REAL}: the real data were found"
+    said = f"{SYNTHETIC}, NOT real data: {REAL} is neither under $FASTREC_DATA nor in the cache"
+    return synthetic.make(SYNTHETIC), SYNTHETIC, said
 
 
 def make_context(

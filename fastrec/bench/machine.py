@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,10 @@ import numpy as np
 
 from fastrec.bench.calibration import REFERENCE_RATE, calibration_rate
 from fastrec.errors import FastrecError
-from fastrec.jit import available_threads, run_ranges
+from fastrec.jit import run_ranges
+from fastrec.runs.provenance import environment
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PACKAGES = ("numpy", "numba", "llvmlite", "polars", "torch", "triton", "safetensors")
 
 
 def _first(path: str, key: str) -> str | None:
@@ -31,32 +29,6 @@ def _first(path: str, key: str) -> str | None:
     except OSError:
         pass
     return None
-
-
-def commit() -> dict[str, Any]:
-    """``commit`` (40 hex digits, or None outside a git checkout) and ``dirty`` (tracked files differ from it)."""
-
-    def git(*args: str) -> str | None:
-        try:
-            done = subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=True, timeout=20)
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return done.stdout.strip()
-
-    head = git("rev-parse", "HEAD")
-    dirty = git("status", "--porcelain", "--untracked-files=no", "--", "fastrec")
-    return {"commit": head, "dirty": None if dirty is None else bool(dirty)}
-
-
-def versions() -> dict[str, str | None]:
-    """Python and the packages that a figure depends on; None for what is not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = None
-    return found
 
 
 def copy_bandwidth(threads: int, *, size_bytes: int = 1 << 28, repeats: int = 5) -> float:
@@ -103,16 +75,17 @@ def describe(threads: int, device: str = "cpu") -> dict[str, Any]:
         import torch
 
         gpu = torch.cuda.get_device_name(device)
+    found = environment()
+    commit = found["commit"]
     return {
-        "cpu": _first("/proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
-        "cores": available_threads(),
+        "cpu": found["processor"],
+        "cores": found["usable_processors"],
         "threads": threads,
         "memory_bytes": int(memory.split()[0]) * 1024 if memory else None,
-        "os": f"{platform.system()} {platform.release()}",
+        "os": found["platform"],
         "gpu": gpu,
         "device": device,
-        "versions": versions(),
-        "numba_cpu": os.environ.get("NUMBA_CPU_NAME"),
+        "versions": {"fastrec": found["fastrec"], "python": found["python"], **found["packages"]},
         "copy_bytes_per_s": {
             "1": copy_bandwidth(1),
             str(threads): copy_bandwidth(threads),
@@ -124,7 +97,8 @@ def describe(threads: int, device: str = "cpu") -> dict[str, Any]:
             "high": max(calibration),
             "reference_rate": REFERENCE_RATE,
         },
-        **commit(),
+        "commit": commit.removesuffix("-dirty") if commit else None,
+        "dirty": commit.endswith("-dirty") if commit else None,
     }
 
 
@@ -167,25 +141,3 @@ def fresh_process(code: str, *, timeout_s: float = 600, env: dict[str, str] | No
         raise FastrecError(f"a measuring process ended with {done.returncode}: {done.stderr.strip()[-2000:]}")
     result: dict[str, Any] = json.loads(lines[-1])
     return result
-
-
-def bytes_per_sample(dim: int, n_negatives: int, *, weight: int = 4, state: int = 0, row_state: int = 0) -> float:
-    """Bytes moved per sample by a pass that reads and writes each row once per use.
-
-    Parameters
-    ----------
-    dim : int
-        D, elements of a row.
-    weight, state : int
-        Bytes per element of the weights and of the optimiser's state, each read and written.
-    row_state : int
-        Bytes of optimiser state per row.
-
-    Notes
-    -----
-    Q = 2 D (weight + state) + 2 row_state; per sample Q (item) + Q / (N+1) (user, shared by N+1 samples)
-    + 4 (1 + 1/(N+1)) (the ids, int32).
-    """
-    row = 2.0 * dim * (weight + state) + 2.0 * row_state
-    share = 1.0 / (n_negatives + 1)
-    return row + row * share + 4.0 * (1.0 + share)

@@ -1,0 +1,114 @@
+"""Records: the JSON that a run leaves, its schema, and how it is read and written."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from fastrec.bench import machine
+from fastrec.bench.cases import Case
+from fastrec.bench.context import Context
+from fastrec.bench.table import Printer
+from fastrec.errors import DataError, FastrecError
+from fastrec.runs.files import write_atomic
+
+FORMAT = 1
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a record."""
+    loaded: dict[str, Any] = json.loads(files("fastrec.bench").joinpath("schema.json").read_text())
+    return loaded
+
+
+def plain(value: Any) -> Any:
+    """NumPy scalars and arrays as Python's; a number that is not finite is an error, JSON has none."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        raise DataError(f"a record cannot hold {value}")
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    return str(value)
+
+
+def write(record: dict[str, Any], path: str | os.PathLike[str]) -> None:
+    """Write a record aside and rename it: a run that is cut leaves the cases that it had finished."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, (json.dumps(plain(record), indent=1, allow_nan=False) + "\n").encode())
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a record.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, is no JSON, or is no record of this format.
+    """
+    try:
+        record = json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; make one with python -m fastrec.bench --json {path}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a record of the bench ({error})") from None
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise DataError(f"{path}: not a record of the bench of format {FORMAT}; it was made by another version")
+    return record
+
+
+def run(
+    cases: Sequence[Case],
+    context: Context,
+    *,
+    printer: Printer,
+    json_path: str | None = None,
+    argv: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Run cases one after the other, print each table as it ends, and return the record.
+
+    A case that refuses or fails is recorded as such, with the reason and without a rate; the others still run.
+    """
+    started = datetime.now(UTC)
+    record: dict[str, Any] = {
+        "format": FORMAT,
+        "date": started.isoformat(timespec="seconds"),
+        "command": shlex.join(["python", "-m", "fastrec.bench", *argv]),
+        "quick": context.quick,
+        "machine": machine.describe(context.threads, context.device),
+        "data": context.describe(),
+        "cases": {},
+    }
+    printer.header(record)
+    for case in cases:
+        begun = datetime.now(UTC)
+        try:
+            result = case.run(context)
+        except Exception as error:  # one broken case must not cost the record of the others
+            if not isinstance(error, FastrecError):
+                traceback.print_exc(file=sys.stderr)
+            seconds = (datetime.now(UTC) - begun).total_seconds()
+            reason = f"{type(error).__name__}: {error}"
+            result = {"name": case.name, "title": case.title, "status": "failed", "reason": reason, "seconds": seconds}
+        record["cases"][case.name] = plain(result)
+        printer.case(result)
+        record["seconds"] = (datetime.now(UTC) - started).total_seconds()
+        if json_path:
+            write(record, json_path)
+    printer.four_rates(record["cases"])
+    printer.line()
+    printer.line(f"{record['seconds']:.0f} s in all" + (f"; record written to {json_path}" if json_path else ""))
+    return record

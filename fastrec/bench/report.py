@@ -1,0 +1,245 @@
+"""``bench report``: a static page with charts from records, and the README's section from the same figures."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import html
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fastrec.bench import record as records
+from fastrec.bench.table import FOUR, fact_text, human, rate_text, samples_per_s, times_text
+from fastrec.errors import ConfigError, DataError
+
+BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+_SOURCE = re.compile(r"<!-- records: (.+?) -->")
+
+CAPTIONS = {
+    "rivals": "fastrec and its rivals in one interleaved run",
+    "scaling": "rates over the size of the problem",
+    "roofline": "samples a second against bytes moved per sample",
+}
+
+
+def digest(paths: Sequence[str | os.PathLike[str]]) -> str:
+    """sha256 over the records' bytes, in the order given."""
+    total = hashlib.sha256()
+    for path in paths:
+        total.update(Path(path).read_bytes())
+    return total.hexdigest()
+
+
+def merge(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
+    """The first record with the cases that later ones add; machine, data and commit are the first one's.
+
+    Raises
+    ------
+    DataError
+        If a file is no record.
+    ConfigError
+        If none is given, or they come from different machines.
+    """
+    if not paths:
+        raise ConfigError("give at least one record with --record")
+    merged = records.read(paths[0])
+    for path in paths[1:]:
+        other = records.read(path)
+        for key in ("cpu", "gpu"):
+            if other["machine"][key] != merged["machine"][key]:
+                raise ConfigError(f"{path} comes from another machine ({other['machine'][key]}): report them apart")
+        merged["cases"] = {**merged["cases"], **{k: v for k, v in other["cases"].items() if k not in merged["cases"]}}
+    return merged
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *(f"| {' | '.join(row)} |" for row in rows), ""]
+
+
+def _origin(record: dict[str, Any]) -> str:
+    machine, data = record["machine"], record["data"]
+    changes = " with local changes" if machine["dirty"] else ""
+    return (
+        f"{data['name']} ({data['n_interactions']:,} interactions), {machine['threads']} threads of "
+        f"{machine['gpu'] or machine['cpu']}, {record['date'][:10]}, "
+        f"commit {(machine['commit'] or 'unknown')[:9]}{changes}"
+    )
+
+
+def _four_rates(cases: dict[str, Any]) -> list[str]:
+    there = [name for name in FOUR if cases.get(name, {}).get("status") == "ok"]
+    if not there:
+        return []
+    rows = [[f"`{name}`", f"{human(samples_per_s(cases[name])).rstrip()} samples/s", FOUR[name]] for name in there]
+    return _table(["rate", "figure", "what it covers"], rows)
+
+
+def _rivals(case: dict[str, Any], title: str) -> list[str]:
+    shown = [row for row in case["rows"] if row["role"] in ("fastrec", "rival") and row["unit"] == case["unit"]]
+    best = max((row for row in shown if row["role"] == "fastrec"), key=lambda row: row["rate"])
+    lines = []
+    for row in sorted(shown, key=lambda row: -row["rate"]):
+        figure = rate_text(row) + (" (extrapolated)" if row["extrapolated"] else "")
+        name = f"**{row['name']}**" if row["role"] == "fastrec" else row["name"]
+        ratio = "" if row is best else times_text(best["rate"] / row["rate"])
+        lines.append([name, figure, ratio, row["what"]])
+    return _table([title, "rate", f"{best['name']} is", "what it is"], lines)
+
+
+def _quality(case: dict[str, Any]) -> list[str]:
+    rows = [
+        [entry["name"], f"{entry['seconds']:.3g} s{' (extrapolated)' if entry['extrapolated'] else ''}", entry["how"]]
+        for entry in sorted(case["facts"]["reached"], key=lambda entry: float(entry["seconds"]))
+    ]
+    return _table([f"to validation HR@10 {case['facts']['target']}", "training time", "how"], rows)
+
+
+def readme_section(base: Path, paths: Sequence[str], charts: str, names: Sequence[str]) -> str:
+    """What stands between the README's markers: tables of the records' figures, the chart, and where they are from.
+
+    Parameters
+    ----------
+    base : Path
+        Folder of the README.
+    paths : sequence of str
+        Records, as the README names them (relative to it).
+    charts : str
+        Folder of the charts, relative to the README.
+    names : sequence of str
+        Charts to embed, without theme and suffix.
+    """
+    merged = merge([base / path for path in paths])
+    cases = merged["cases"]
+    lines = [BEGIN, f"<!-- records: {' '.join(paths)} -->", "", f"Measured: {_origin(merged)}.", ""]
+    lines += _four_rates(cases)
+    for name, title in (("end_to_end", "training"), ("sampler", "drawing negatives")):
+        if cases.get(name, {}).get("status") == "ok":
+            lines += _rivals(cases[name], title)
+    if cases.get("time_to_quality", {}).get("status") == "ok":
+        lines += _quality(cases["time_to_quality"])
+    for name in names:
+        lines += [
+            "<picture>",
+            f'  <source media="(prefers-color-scheme: dark)" srcset="{charts}/{name}-dark.png">',
+            f'  <img alt="{CAPTIONS[name]}" src="{charts}/{name}-light.png">',
+            "</picture>",
+            "",
+        ]
+    lines += [f"`{merged['command']}` makes the record anew.", "", END]
+    return "\n".join(lines)
+
+
+def section_of(readme: str) -> str:
+    """The README's present section, markers included.
+
+    Raises
+    ------
+    DataError
+        If the markers are missing.
+    """
+    start, stop = readme.find(BEGIN), readme.find(END)
+    if start < 0 or stop < start:
+        raise DataError(f"the README has no {BEGIN} ... {END}: put both lines where the section belongs")
+    return readme[start : stop + len(END)]
+
+
+def records_of(section: str) -> list[str]:
+    """The records that a section says it was made from; empty if it was never made."""
+    found = _SOURCE.search(section)
+    return found.group(1).split() if found else []
+
+
+def write_readme(readme: Path, paths: Sequence[Path]) -> None:
+    """Draw the charts beside the records' folder and put the section into the README."""
+    from fastrec.bench import charts
+
+    base = readme.resolve().parent
+    named = [str(Path(os.path.relpath(path.resolve(), base))) for path in paths]
+    folder = paths[0].resolve().parent.parent / "charts"
+    drawn = charts.draw_all(merge(paths), folder, digest(paths))
+    text = readme.read_text()
+    new = readme_section(base, named, os.path.relpath(folder, base), [name for name in drawn if name == "rivals"])
+    readme.write_text(text.replace(section_of(text), new))
+
+
+_STYLE = """
+:root { color-scheme: light dark; --text: #1f2328; --back: #ffffff; --line: #d1d9e0; --own: #0969da; }
+@media (prefers-color-scheme: dark) { :root { --text: #e6edf3; --back: #0d1117; --line: #30363d; --own: #58a6ff; } }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back); max-width: 70rem;
+  margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; }
+td, th { padding: .2rem .7rem; border-bottom: 1px solid var(--line); text-align: left; }
+td.n { text-align: right; font-variant-numeric: tabular-nums; }
+tr.fastrec td:first-child { color: var(--own); font-weight: 600; }
+img { max-width: 100%; } .bad { color: #d1242f; }
+"""
+
+
+def _html_case(case: dict[str, Any]) -> str:
+    title = f"<h2>{html.escape(case['name'])}</h2><p>{html.escape(case['title'])}</p>"
+    if case["status"] != "ok":
+        return f'{title}<p class="bad">{html.escape(case["status"])}: {html.escape(case["reason"])}</p>'
+    ratio = {r["to"]: r["ratio"] for r in case["ratios"]}
+    body = "".join(
+        f'<tr class="{row["role"]}"><td>{html.escape(row["name"])}</td><td class="n">{rate_text(row)}</td>'
+        f'<td class="n">{100 * row["low"] / row["rate"] - 100:+.0f} {100 * row["high"] / row["rate"] - 100:+.0f} %</td>'
+        f'<td class="n">{times_text(ratio[row["name"]]) if row["name"] in ratio else ""}</td>'
+        f"<td>{html.escape(row['what'])}{' (noisy)' if row['noisy'] else ''}"
+        f"{html.escape(' (extrapolated: ' + row['extrapolated'] + ')') if row['extrapolated'] else ''}</td></tr>"
+        for row in case["rows"]
+    )
+    head = "<tr><th>who</th><th>rate</th><th>spread</th><th>the first is</th><th>what</th></tr>"
+    facts = "".join(
+        f"<li>{html.escape(key)}: {html.escape(fact_text(key, value))}</li>"
+        for key, value in case["facts"].items()
+        if not isinstance(value, (dict, list))
+    )
+    notes = "".join(f"<li>{html.escape(note)}</li>" for note in case["notes"])
+    return f"{title}{f'<table>{head}{body}</table>' if body else ''}<ul>{facts}{notes}</ul>"
+
+
+def write_page(folder: Path, paths: Sequence[Path]) -> Path:
+    """``folder/index.html`` with tables and charts; needs nothing else to be read."""
+    from fastrec.bench import charts
+
+    merged = merge(paths)
+    drawn = charts.draw_all(merged, folder, digest(paths))
+    pictures = "".join(
+        f'<h2>{CAPTIONS[name]}</h2><picture><source media="(prefers-color-scheme: dark)" srcset="{name}-dark.png">'
+        f'<img alt="{CAPTIONS[name]}" src="{name}-light.png"></picture>'
+        for name in drawn
+    )
+    cases = "".join(_html_case(case) for case in merged["cases"].values())
+    page = folder / "index.html"
+    page.write_text(
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>fastrec bench</title><style>{_STYLE}</style>'
+        f"<h1>fastrec bench</h1><p>{html.escape(_origin(merged))}. A sample is one (user, item) score trained.</p>"
+        f"{pictures}{cases}</html>\n"
+    )
+    return page
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line of ``bench report``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fastrec.bench report",
+        description="Make a static page with charts from records, or put their figures into a README.",
+    )
+    parser.add_argument(
+        "--record", nargs="+", action="extend", required=True, metavar="FILE", help="records, first counts"
+    )
+    parser.add_argument(
+        "--out", default="bench-report", metavar="FOLDER", help="folder of the page (default: %(default)s)"
+    )
+    parser.add_argument("--readme", metavar="FILE", help="put tables and chart between its bench markers instead")
+    args = parser.parse_args(argv)
+    paths = [Path(path) for path in args.record]
+    if args.readme:
+        write_readme(Path(args.readme), paths)
+        print(f"{args.readme}: section written from {', '.join(args.record)}")
+    else:
+        print(f"page written to {write_page(Path(args.out), paths)}")
+    return 0
