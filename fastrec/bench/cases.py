@@ -52,7 +52,7 @@ CASES = {
     for case in (
         Case("load", "a log from its file to a CSR", "cases_data:load"),
         Case("split", "leave-one-out, with a validation part", "cases_data:split"),
-        Case("sampler", "exact negatives for every positive, in CSR order", "cases_sampling:sampler", "quick"),
+        Case("sampler", "exact negatives for every positive, in CSR order", "cases_sampler:sampler", "quick"),
         Case("stream", "batches on the host, in shuffled order, one thread after the other", "cases_train:stream"),
     )
 }
