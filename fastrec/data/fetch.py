@@ -7,6 +7,7 @@ its own until it is whole: a name that exists is complete, whatever interrupted 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import http.client
 import os
@@ -14,7 +15,6 @@ import queue
 import shutil
 import ssl
 import sys
-import tempfile
 import threading
 import time
 import urllib.error
@@ -31,6 +31,7 @@ SILENCE_S = 8.0
 
 _RESUMES = 20
 _CHUNK = 1 << 18
+_DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 def download(
@@ -92,6 +93,8 @@ def download(
                 if n_bytes is None or before != n_bytes:
                     _append(url, part, n_bytes, share, label=label, progress=progress)
             except (OSError, http.client.HTTPException, ValueError) as error:
+                if isinstance(error, OSError) and error.errno in _DISK_FAULTS:
+                    raise DataError(f"{part}: cannot be written: {error.strerror}; free some space there") from None
                 faults[url] = _reason(error)
                 silent = isinstance(error, TimeoutError)
                 if _size(part) != before:  # it said something, so the clock starts again from its last byte
@@ -154,10 +157,7 @@ def _write(response: Any, part: Path, start: int, end: int | None, *, label: str
                 at += len(chunk)
                 if end is not None and at > end:
                     raise OSError(f"sent more than the {end:,} bytes it announced")
-                try:
-                    out.write(chunk)
-                except OSError as error:
-                    raise DataError(f"{part}: cannot be written: {error.strerror}; free some space there") from None
+                out.write(chunk)
                 bar.update(len(chunk))
     except TimeoutError:
         raise TimeoutError(f"fell silent after {at:,} bytes") from None
@@ -234,6 +234,8 @@ def _mismatch(path: Path, n_bytes: int | None, md5: str | None, sha256: str | No
 def unpack(archive: Path, folder: Path, members: Mapping[str, str]) -> None:
     """Write the named members of a zip archive as plain files of ``folder``, which appears whole or not at all.
 
+    One call at a time for one folder: ``exclusive`` sees to that.
+
     Parameters
     ----------
     archive : Path
@@ -249,12 +251,11 @@ def unpack(archive: Path, folder: Path, members: Mapping[str, str]) -> None:
     DataError
         If the archive is damaged, lacks a member, or ``folder`` cannot be written.
     """
+    aside, old = (folder.with_name(f".{folder.name}.{what}") for what in ("unpacking", "old"))
     try:
-        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".unpacking", dir=folder.parent))
-    except OSError as error:
-        raise DataError(f"{folder.parent}: cannot be written: {error.strerror}") from None
-    try:
-        aside.chmod(0o755)
+        for leftover in (aside, old):  # of a run that was killed here
+            shutil.rmtree(leftover, ignore_errors=True)
+        aside.mkdir()
         with zipfile.ZipFile(archive) as z:
             for member, name in members.items():
                 if Path(name).name != name or name in {"", ".", ".."}:
@@ -263,7 +264,6 @@ def unpack(archive: Path, folder: Path, members: Mapping[str, str]) -> None:
                     shutil.copyfileobj(source, out, _CHUNK)
                     out.flush()
                     os.fsync(out.fileno())  # on the disk before the folder gets its name
-        old = aside.with_suffix(".old")
         if folder.exists():
             os.replace(folder, old)
         os.replace(aside, folder)
