@@ -14,6 +14,7 @@ import torch
 from fastrec.errors import FastrecError
 from fastrec.models import nets
 from fastrec.training.checkpoint import Checkpoints
+from fastrec.training.engine_torch import flushed_denormals
 from fastrec.training.tracking import Tracker
 from fastrec.training.trainer import Trainer
 from tests.training_helpers import make_engine
@@ -191,3 +192,13 @@ def test_l2_by_autograd_equals_l2_by_hand() -> None:
         engine.advance(make(engine=engine).state.cursor, 5)
     for name, p in engines[0].model.state_dict().items():
         torch.testing.assert_close(p, engines[1].model.state_dict()[name], rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_tiny_numbers_are_flushed_while_training_alone() -> None:
+    tiny = torch.tensor(1e-39)
+    with flushed_denormals():
+        assert (tiny * 0.5).item() == 0.0
+        with flushed_denormals():
+            pass
+        assert (tiny * 0.5).item() == 0.0, "what was on before stays on"
+    assert (tiny * 0.5).item() > 0.0, "the host program gets its own setting back"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -62,6 +63,10 @@ class TorchEngine:
 
     def advance(self, cursor: Cursor, n_steps: int) -> Progress:
         """Do up to ``n_steps`` steps, not beyond the cursor's epoch."""
+        with flushed_denormals():
+            return self._advance(cursor, n_steps)
+
+    def _advance(self, cursor: Cursor, n_steps: int) -> Progress:
         total, samples, steps, start = 0.0, 0, 0, cursor.position
         found: list[tuple[Tensor, int]] = []
         while steps < n_steps and cursor.position < self.n_positives:
@@ -147,3 +152,17 @@ class TorchEngine:
 
     def close(self) -> None:
         """Nothing runs in the background yet."""
+
+
+@contextlib.contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Count numbers below 1.2e-38 as zero in this thread; the setting before comes back.
+
+    L2 shrinks factors that a GMF does not need to such numbers, and a processor takes 10 times as long over them.
+    """
+    before = (torch.tensor(1e-39) * 0.5).item() == 0.0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
