@@ -52,7 +52,10 @@ def from_codes(
     if min_rating is not None:
         if ratings is None:
             raise DataError(f"{name}: min_rating={min_rating} needs ratings, and there are none; leave it out")
-        mask = np.asarray(ratings)[csr.rows] >= min_rating
+        scores = np.asarray(ratings)
+        if np.isnan(scores).any():
+            raise DataError(f"{name}: rating of row {int(np.isnan(scores).argmax())} is nan; mend or remove the row")
+        mask = scores[csr.rows] >= min_rating
         notes.append(f"{mask.size - int(mask.sum())} interactions rated below {min_rating} left out")
         made = dense(made.keep(mask), f"min_rating={min_rating}")
     return replace(made, notes=tuple(notes)).core(k_core)

@@ -75,6 +75,13 @@ class Interactions:
         if self.titles is not None and self.titles.shape != self.item_ids.shape:
             raise DataError(f"{self.name}: {self.titles.shape[0]} titles for {self.item_ids.shape[0]} items")
 
+    def __repr__(self) -> str:
+        times = "with" if self.timestamps is not None else "without"
+        return (
+            f"Interactions({self.name!r}: {self.n_users} users x {self.n_items} items, "
+            f"{self.n_interactions} interactions, {times} timestamps)"
+        )
+
     @staticmethod
     def from_arrays(
         users: Any,

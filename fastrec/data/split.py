@@ -83,6 +83,10 @@ class Split:
                 f"{self.how}: candidates run from {c.min()} to {c.max()}, but there are {self.n_items} items"
             )
 
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{part} {getattr(self, part).n_interactions}" for part in ("train", "validation", "test"))
+        return f"Split({self.how}: {sizes}; {self.n_users} users x {self.n_items} items)"
+
     @property
     def n_users(self) -> int:
         """Number of users U, the same in every part."""
