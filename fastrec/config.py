@@ -50,7 +50,7 @@ class Config:
 
     # model
     model: str = _option("gmf", "model", "the model to train", choices=("mf", "gmf", "mlp", "neumf"))
-    dim: int = _option(32, "model", "factors of MF and GMF; of NeuMF's GMF part; the last layer of an MLP")
+    dim: int = _option(64, "model", "factors of MF and GMF; of NeuMF's GMF part; the last layer of an MLP")
     layers: tuple[int, ...] = _option((), "model", "MLP layer widths, input first; empty: 4, 2, 1 times --dim")
     dropout: float = _option(0.0, "model", "dropout before each MLP layer")
     init_std: float = _option(0.01, "model", "standard deviation of the initial factors")
@@ -73,15 +73,15 @@ class Config:
         "the update rule",
         choices=("adam", "adamw", "sgd", "adagrad", "lazy-adam", "row-adagrad"),
     )
-    lr: float = _option(1e-3, "training", "learning rate")
-    l2: float = _option(0.0, "training", "L2 on every factor, h and biases included")
+    lr: float = _option(2e-3, "training", "learning rate")
+    l2: float = _option(1e-3, "training", "L2 on every factor, h and biases included, once a sample")
     schedule: str = _option(
         "constant", "training", "of the learning rate", choices=("constant", "cosine", "linear", "step")
     )
     warmup: int = _option(0, "training", "steps of linear warm-up before the schedule")
     step_epochs: int = _option(10, "training", "epochs between drops of the step schedule")
     step_factor: float = _option(0.5, "training", "what each drop of the step schedule multiplies by")
-    epochs: int = _option(20, "training", "passes over the training positives, at most")
+    epochs: int = _option(30, "training", "passes over the training positives, at most")
     batch_size: int = _option(1024, "training", "positives a step; samples a step = batch size * (1 + negatives)")
     accumulate: int = _option(1, "training", "batches whose gradients are summed before an update")
     negatives: int = _option(4, "training", "negatives drawn for each positive, anew each epoch")

@@ -23,9 +23,11 @@ def test_schedules() -> None:
         learning_rate(0, lr=1.0, schedule="exponential")
 
 
-def run(name: str, gradients: list[np.ndarray], start: np.ndarray, lr: float = 0.1, l2: float = 0.0) -> np.ndarray:
+def run(
+    name: str, gradients: list[np.ndarray], start: np.ndarray, lr: float = 0.1, l2: float = 0.0, **options: bool
+) -> np.ndarray:
     p = torch.nn.Parameter(torch.from_numpy(start.astype(np.float32)))
-    optimizer = make_optimizer(name, [p], lr=lr, l2=l2)
+    optimizer = make_optimizer(name, [p], lr=lr, l2=l2, **options)
     for g in gradients:
         p.grad = torch.from_numpy(g.astype(np.float32))
         optimizer.step()
@@ -62,6 +64,17 @@ def test_adam_and_adamw_against_numpy(problem: tuple[np.ndarray, list[np.ndarray
     np.testing.assert_allclose(run("adam", gradients, w), adam(w, gradients, 0.1), rtol=1e-5, atol=1e-6)
     expected = adam(w, gradients, 0.1, decay=0.01)
     np.testing.assert_allclose(run("adamw", gradients, w, l2=0.01), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_host_adam_against_numpy_and_it_zeroes_gradients(problem: tuple[np.ndarray, list[np.ndarray]]) -> None:
+    w, gradients = problem
+    np.testing.assert_allclose(run("adam", gradients, w, host=True), adam(w, gradients, 0.1), rtol=1e-5, atol=1e-6)
+    expected = adam(w, gradients, 0.1, decay=0.01)
+    np.testing.assert_allclose(run("adamw", gradients, w, l2=0.01, host=True), expected, rtol=1e-5, atol=1e-6)
+    p = torch.nn.Parameter(torch.ones(3))
+    p.grad = torch.ones(3)
+    make_optimizer("adam", [p], lr=0.1, host=True).step()
+    assert not p.grad.any()
 
 
 def test_lazy_adam_leaves_rows_without_gradient(problem: tuple[np.ndarray, list[np.ndarray]]) -> None:

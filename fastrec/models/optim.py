@@ -6,10 +6,12 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fastrec.errors import ConfigError
+from fastrec.jit import njit_float
 
 SCHEDULES = ("constant", "cosine", "linear", "step")
 
@@ -53,6 +55,58 @@ def learning_rate(
         raise ConfigError(f"schedule = {schedule!r}: must be one of {', '.join(SCHEDULES)}")
     share = min(1.0, (step - warmup) / max(1, total - warmup))
     return lr * (0.5 * (1.0 + math.cos(math.pi * share)) if schedule == "cosine" else 1.0 - share)
+
+
+@njit_float
+def _adam(p, m, v, g, size, b2, c1, c2, eps, root, keep, lo, hi):  # type: ignore[no-untyped-def]
+    """One Adam update of elements [lo, hi), and their gradients back to zero, in one pass over memory."""
+    p, m, v, g = p[lo:hi], m[lo:hi], v[lo:hi], g[lo:hi]  # from 0 on, the compiler sees no negative index and vectorises
+    for k in range(p.shape[0]):
+        x = g[k]
+        a = m[k] + (x - m[k]) * c1
+        b = b2 * v[k] + c2 * x * x
+        m[k] = a
+        v[k] = b
+        p[k] = p[k] * keep - size * a / (np.sqrt(b) * root + eps)
+        g[k] = 0
+
+
+class HostAdam(torch.optim.Optimizer):
+    """Dense Adam or AdamW on the CPU that leaves every gradient zero, for gradients that are added to.
+
+    Cost: one pass over four arrays on the calling thread, a fifth less than ``torch.optim.Adam(fused=True)`` and
+    zeroing at one thread; and no OpenMP team, which stalls whenever another thread needs its core.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # noqa: ARG002
+        """One update of every parameter that has a gradient."""
+        for group in self.param_groups:
+            b1, b2 = group["betas"]
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                state = self.state[p]
+                if not state:
+                    state["step"] = torch.zeros((), dtype=torch.int64)
+                    state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
+                state["step"] += 1
+                t = int(state["step"])
+                kind = p.numpy().dtype.type
+                scalars = (group["lr"] / (1 - b1**t), b2, 1 - b1, 1 - b2, group["eps"], (1 - b2**t) ** -0.5)
+                keep = 1 - group["lr"] * group["weight_decay"]
+                arrays = [x.view(-1).numpy() for x in (p, state["exp_avg"], state["exp_avg_sq"], p.grad)]
+                _adam(*arrays, *map(kind, (*scalars, keep)), 0, p.numel())  # type: ignore[call-arg]
 
 
 class RowAdagrad(torch.optim.Optimizer):
@@ -119,7 +173,9 @@ class LazyAdam(torch.optim.Optimizer):
                 p.sub_(torch.where(touched, group["lr"] * size.to(p.dtype) * m / (v.sqrt() + group["eps"]), 0.0))
 
 
-def make_optimizer(name: str, params: Iterable[Any], *, lr: float | Tensor, l2: float = 0.0) -> torch.optim.Optimizer:
+def make_optimizer(
+    name: str, params: Iterable[Any], *, lr: float | Tensor, l2: float = 0.0, host: bool = False
+) -> torch.optim.Optimizer:
     """An optimiser by its config name.
 
     Parameters
@@ -130,8 +186,12 @@ def make_optimizer(name: str, params: Iterable[Any], *, lr: float | Tensor, l2: 
         A tensor where a CUDA graph reads it.
     l2 : float
         AdamW's decoupled decay; the other optimisers get their L2 with the loss.
+    host : bool
+        Adam and AdamW by ``HostAdam``, which zeroes gradients as it goes.
     """
     params = list(params)
+    if host and name in ("adam", "adamw"):
+        return HostAdam(params, lr=lr, weight_decay=l2 if name == "adamw" else 0.0)  # type: ignore[arg-type]
     if name == "adam":
         return torch.optim.Adam(params, lr=lr, fused=True)
     if name == "adamw":

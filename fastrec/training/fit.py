@@ -1,0 +1,303 @@
+"""From a split and a config to a trained, evaluated run folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastrec.config import Config
+from fastrec.data.split import Split
+from fastrec.errors import CheckpointError, ConfigError
+from fastrec.models.engine import Engine
+from fastrec.models.optim import learning_rate
+from fastrec.runs import Run, create, open_run
+from fastrec.sampling import NegativeSampler
+from fastrec.training.checkpoint import Checkpoints
+from fastrec.training.stream import Stream
+from fastrec.training.tracking import Tracker
+from fastrec.training.trainer import SELECTED_BY, Trainer
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a training run came to."""
+
+    run: Run
+    metrics: dict[str, dict[str, Any]]
+    """Test metrics by protocol; empty for an interrupted run, or without a test part."""
+    stopped: str
+    """"all epochs", "early stopping" or "interrupted"."""
+    epochs_done: int
+    best_epoch: int | None
+    """Epoch (from 1) whose weights are kept; None when they are the last."""
+    best_validation: float | None
+    seconds: float
+    """Wall time of training, validation included."""
+    samples_per_s: float
+    """Samples over the time spent in training steps, drawing included; validation and checkpoints are not."""
+    example_user: Any = None
+    notes: list[str] = field(default_factory=list)
+
+
+def fit(split: Split, config: Config, *, out: str | Path | None = None, progress: bool | None = None) -> Result:
+    """Train as the config says, keep the run, evaluate once on the test part.
+
+    Parameters
+    ----------
+    split : Split
+    config : Config
+    out : path, optional
+        The run folder, in place of ``config.out``.
+    progress : bool, optional
+        In place of ``config.progress``.
+
+    Raises
+    ------
+    ConfigError
+        If the folder exists, or options do not go together.
+    FastrecError
+        If training diverges or cannot go on; what was saved stays.
+    """
+    config = resolve(config)
+    engine = build_engine(split, config)  # before the folder: what cannot be built leaves none behind
+    try:
+        run = create(out or config.out, config=config.to_dict(), split=split, toml=config.to_toml())
+        run.record(engine=engine.describe(), avoided=config.avoid)
+        return _train(run, split, config, engine, progress=config.progress if progress is None else progress)
+    finally:
+        engine.close()
+
+
+def resume(path: str | Path, *, progress: bool | None = None, **given: Any) -> Result:
+    """Go on with an interrupted run where its last checkpoint stands; on the CPU to the bit.
+
+    Parameters
+    ----------
+    path : path
+        A run folder.
+    progress : bool, optional
+        Show progress.
+    **given
+        Config fields that were given anew: those that decide the weights must be the run's own.
+
+    Raises
+    ------
+    CheckpointError
+        If there is nothing whole to go on from, or config or data are not those of the run: the difference is shown.
+    """
+    run = open_run(path)
+    config = Config().override(**run.config)
+    asked = config.override(**{k: v for k, v in given.items() if k not in ("data", "out")})
+    changes = config.differences(asked)
+    if given.get("data", config.data) != config.data:
+        changes.insert(0, f"data: {config.data!r} -> {given['data']!r}")
+    if changes:
+        raise CheckpointError(
+            f"{run.path}: cannot go on under another config ({'; '.join(changes)}); leave these options out, or "
+            "train anew"
+        )
+    if run.manifest.get("status") == "done":
+        return _finished(run, config)
+    engine = build_engine(run.split(), asked)
+    try:
+        return _train(
+            run, run.split(), asked, engine, progress=asked.progress if progress is None else progress, again=True
+        )
+    finally:
+        engine.close()
+
+
+def resolve(config: Config) -> Config:
+    """The config with every "auto" but the split's replaced by what it stands for here."""
+    import torch
+
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"device = {device!r}: torch {torch.__version__} finds no CUDA device; use device = cpu")
+    precision = config.precision
+    if precision == "auto":
+        precision = "bf16" if device.startswith("cuda") else "fp32"
+    engine = "torch" if config.engine == "auto" else config.engine
+    return config.override(device=device, precision=precision, engine=engine)
+
+
+def build_engine(split: Split, config: Config) -> Engine:
+    """The engine of a resolved config, with initial weights."""
+    import torch
+
+    from fastrec.models.nets import build
+    from fastrec.training.engine_torch import TorchEngine
+
+    if config.engine != "torch":
+        raise ConfigError(f"engine = {config.engine!r}: this fastrec has the torch engine alone")
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    sampler = make_sampler(split, config)
+    stream = Stream(split.train.indptr, split.train.items, sampler, seed=config.seed)
+    model = build(
+        config.model,
+        n_users=split.n_users,
+        n_items=split.n_items,
+        dim=config.dim,
+        seed=config.seed,
+        init_std=config.init_std,
+        layers=config.layers,
+    )
+    return TorchEngine(
+        model,
+        stream,
+        batch_size=config.batch_size,
+        rate=make_rate(config, stream.n_positives),
+        loss=config.loss,
+        optimizer=config.optimizer,
+        l2=config.l2,
+    )
+
+
+def make_sampler(split: Split, config: Config) -> NegativeSampler:
+    """The sampler of training negatives."""
+    train = split.train
+    return NegativeSampler(
+        train.indptr,
+        train.items,
+        n_items=split.n_items,
+        n_negatives=config.negatives,
+        seed=config.seed,
+        on_full="skip",
+    )
+
+
+def make_rate(config: Config, n_positives: int) -> Any:
+    """Step -> learning rate, as the config's schedule says."""
+    per_epoch = -(-n_positives // (config.batch_size * config.accumulate))
+
+    def rate(step: int) -> float:
+        return learning_rate(
+            step,
+            lr=config.lr,
+            schedule=config.schedule,
+            total=config.epochs * per_epoch,
+            warmup=config.warmup,
+            every=config.step_epochs * per_epoch,
+            factor=config.step_factor,
+        )
+
+    return rate
+
+
+def _train(run: Run, split: Split, config: Config, engine: Engine, *, progress: bool, again: bool = False) -> Result:
+    checkpoints = Checkpoints(run.path / "checkpoints", config.keep)
+    notes = _notes(split, config, engine)
+    trainer = Trainer(
+        engine,
+        epochs=config.epochs,
+        patience=config.patience,
+        validate=_validation(split, config, engine),
+        checkpoints=checkpoints,
+        checkpoint_every=config.checkpoint_every,
+        log_every=config.log_every,
+        progress=progress,
+        rate=make_rate(config, engine.n_positives),
+        extra={"config": config.digest(), "data": run.manifest["data"]["fingerprints"]["split"]},
+    )
+    if again and checkpoints.steps():
+        tensors, meta = checkpoints.load()
+        for what in ("config", "data"):
+            if meta[what] != trainer.extra[what]:
+                raise CheckpointError(
+                    f"{run.path}: the last checkpoint was written under another {what} (digest {meta[what][:12]}, the "
+                    f"run's is {trainer.extra[what][:12]}); bring the run's own files back, or train anew"
+                )
+        trainer.resume(tensors, meta)
+    tracker = Tracker(
+        run.path, tensorboard=config.tensorboard, length=trainer.state.metrics_bytes, step=trainer.state.step
+    )
+    trainer.tracker = tracker
+    try:
+        if not trainer.state.step:
+            tracker.options(config.to_dict())
+        stopped = trainer.run()
+        s = trainer.state
+        best_epoch = s.best_epoch if trainer.selects and stopped != "interrupted" else None
+        summary = {
+            "stopped": stopped,
+            "epochs_done": s.epoch,
+            "best_epoch": best_epoch,
+            "best_validation": s.best,
+            "seconds": s.wall_s,
+            "samples_per_s": s.total_samples / s.train_s if s.train_s else 0.0,
+        }
+        metrics: dict[str, dict[str, Any]] = {}
+        if stopped != "interrupted":
+            run.save_model(engine.model)
+            metrics = _test(split, config, engine)
+            for protocol, values in metrics.items():
+                notes += [note for note in values.get("notes", ()) if note not in notes]
+                numbers = {f"{protocol} {k}": v for k, v in values.items() if isinstance(v, float)}
+                tracker.record("test", s.step, numbers)
+    finally:
+        tracker.close()
+    run.record(
+        status="interrupted" if stopped == "interrupted" else "done",
+        result={**summary, "metrics": metrics, "notes": notes},
+    )
+    return _result(run, summary, metrics, notes)
+
+
+def _finished(run: Run, config: Config) -> Result:  # noqa: ARG001
+    result = dict(run.manifest["result"])
+    metrics, notes = result.pop("metrics"), result.pop("notes")
+    return _result(run, result, metrics, [*notes, f"{run.path} is done: there was nothing left to train"])
+
+
+def _result(run: Run, summary: dict[str, Any], metrics: dict[str, dict[str, Any]], notes: list[str]) -> Result:
+    users = run.split().train
+    first = int(np.flatnonzero(users.degrees)[0])
+    return Result(run=run, metrics=metrics, notes=notes, example_user=users.user_ids[first].item(), **summary)
+
+
+def _notes(split: Split, config: Config, engine: Engine) -> list[str]:
+    notes = list(split.notes)
+    left_out = getattr(getattr(engine, "stream", None), "n_left_out", 0)
+    if left_out:
+        notes.append(f"{left_out:,} training positives left out: their users have every item, so there is no negative")
+    if config.patience and not split.validation.n_interactions:
+        notes.append("no validation part: all epochs were trained and the last weights kept")
+    if config.avoid != "train":
+        notes.append(f"negatives avoid {config.avoid}: training knows of held-out positives, which is a leak")
+    return notes
+
+
+def _validation(split: Split, config: Config, engine: Engine) -> Any:
+    """() -> metrics of the model on the validation positives, each against candidates of its own; or None."""
+    from fastrec.ranking.candidates import candidates_for
+
+    if not split.validation.n_interactions:
+        return None
+    frozen = candidates_for(
+        split, "validation", n=config.candidates, seed=config.candidate_seed, threads=config.threads
+    )
+
+    def validate() -> dict[str, float]:
+        metrics = frozen.evaluate(engine.model, (10,), threads=config.threads)
+        return {k: metrics[k] for k in ("HR@10", SELECTED_BY)}
+
+    return validate
+
+
+def _test(split: Split, config: Config, engine: Engine) -> dict[str, dict[str, Any]]:
+    from fastrec.ranking.score import score_split
+
+    return score_split(
+        engine.model,
+        split,
+        cutoffs=config.cutoffs,
+        n_candidates=config.candidates,
+        candidate_seed=config.candidate_seed,
+        threads=config.threads,
+    )

@@ -1,0 +1,288 @@
+"""The training loop that every engine shares: epochs, validation, early stopping, checkpoints, signals."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from fastrec.errors import FastrecError
+from fastrec.models.engine import Engine, Progress
+from fastrec.sampling.order import Cursor
+from fastrec.training.checkpoint import Checkpoints
+from fastrec.training.tracking import Screen, Tracker, rounded
+
+SELECTED_BY = "NDCG@10"
+_PATIENT_S = 1.0  # an advance lasts about this long at most, so that a signal is answered
+
+
+@dataclass
+class State:
+    """Where a run stands, besides the engine's own state: JSON in each checkpoint."""
+
+    epoch: int = 0
+    position: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    n_samples: int = 0
+    window: tuple[float, int, float] = (0.0, 0, 0.0)
+    """Loss sum, samples and seconds since the last record."""
+    best: float | None = None
+    best_epoch: int | None = None
+    waited: int = 0
+    best_file: dict[str, str] | None = None
+    train_s: float = 0.0
+    wall_s: float = 0.0
+    total_samples: int = 0
+    metrics_bytes: int = 0
+    ended: str | None = None
+
+    @property
+    def cursor(self) -> Cursor:
+        """Epoch and position as one."""
+        return Cursor(self.epoch, self.position)
+
+
+@dataclass
+class Trainer:
+    """Runs an engine to the end of its epochs, or until something stops it.
+
+    Parameters
+    ----------
+    engine : Engine
+    epochs : int
+        Passes over the positives at most.
+    patience : int
+        Epochs without a better validation NDCG@10 before stopping; 0 never stops and keeps the last weights.
+    validate : callable, optional
+        Gives the metrics of the current weights, among them NDCG@10; None where there is no validation part.
+    checkpoints : Checkpoints, optional
+        Where states go; None keeps everything in memory.
+    tracker : Tracker, optional
+    checkpoint_every : int
+        Steps between checkpoints; 0 writes one at the end of each epoch.
+    log_every : int
+        Steps between records of the loss.
+    progress : bool
+        Show progress on stderr.
+    rate : callable, optional
+        Step -> learning rate, for the record.
+    extra : dict
+        Kept in every checkpoint: what a resumed run must agree with.
+    """
+
+    engine: Engine
+    epochs: int
+    patience: int = 0
+    validate: Callable[[], dict[str, float]] | None = None
+    checkpoints: Checkpoints | None = None
+    tracker: Tracker | None = None
+    checkpoint_every: int = 0
+    log_every: int = 100
+    progress: bool = True
+    rate: Callable[[int], float] | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+    state: State = field(default_factory=State)
+
+    def __post_init__(self) -> None:
+        self._signal: int | None = None
+        self._best_weights: dict[str, Any] | None = None
+        self._step_s = 0.0
+
+    @property
+    def selects(self) -> bool:
+        """Whether the best epoch's weights are kept, rather than the last."""
+        return self.patience > 0 and self.validate is not None
+
+    def run(self, *, stop_after: int | None = None) -> str:
+        """Train on from ``state``; returns why it ended.
+
+        Parameters
+        ----------
+        stop_after : int, optional
+            End as if interrupted once this many steps are done in all.
+
+        Returns
+        -------
+        str
+            "all epochs", "early stopping" or "interrupted". Unless interrupted, the model then holds the weights that
+            are kept: those of the best epoch, or the last with ``patience=0`` or without validation.
+
+        Raises
+        ------
+        FastrecError
+            If the loss is no number, memory runs out, or a file cannot be written. The last checkpoint is intact.
+        """
+        s, samples = self.state, self._samples_per_epoch()
+        screen = Screen(self.progress, epochs=self.epochs, samples=samples, done=s.total_samples)
+        began, before = time.perf_counter(), s.wall_s
+        try:
+            with self._signals():
+                while s.ended is None and s.epoch < self.epochs:
+                    if s.position < self.engine.n_positives:
+                        self._advance(screen, stop_after)
+                    s.wall_s = before + time.perf_counter() - began
+                    if s.position >= self.engine.n_positives:
+                        self._end_epoch(screen)
+                        if s.ended is None and not self.checkpoint_every:
+                            self._save()
+                    if self._signal is not None or (stop_after is not None and s.step >= stop_after):
+                        if s.ended is None and s.epoch < self.epochs:
+                            self._save()
+                            return "interrupted"
+                        break
+                s.ended = s.ended or "all epochs"
+                s.wall_s = before + time.perf_counter() - began
+                self._save()
+        finally:
+            screen.close()
+        self._restore_best()
+        return s.ended
+
+    def resume(self, tensors: dict[str, Any], meta: dict[str, Any]) -> None:
+        """Take up the state of a checkpoint."""
+        self.state = State(**meta["trainer"])
+        self.engine.load_state(tensors, meta["engine"])
+
+    def _samples_per_epoch(self) -> int:
+        stream = getattr(self.engine, "stream", None)
+        return self.engine.n_positives * (1 + stream.n_negatives) if stream is not None else self.engine.n_positives
+
+    def _advance(self, screen: Screen, stop_after: int | None) -> None:
+        s = self.state
+        n = self.log_every - s.step % self.log_every
+        if self.checkpoint_every:
+            n = min(n, self.checkpoint_every - s.step % self.checkpoint_every)
+        if self._step_s:
+            n = min(n, max(1, int(_PATIENT_S / self._step_s)))
+        if stop_after is not None:
+            n = min(n, stop_after - s.step)
+        began = time.perf_counter()
+        with _clear_memory_errors():
+            done = self.engine.advance(s.cursor, n)
+        took = time.perf_counter() - began
+        self._step_s = took / max(1, done.n_steps)
+        self._check_loss(done)
+        s.epoch, s.position = done.cursor
+        s.step += done.n_steps
+        s.loss_sum += done.loss_sum
+        s.n_samples += done.n_samples
+        s.total_samples += done.n_samples
+        s.train_s += took
+        screen.advance(s.epoch, done.n_samples, s.loss_sum / s.n_samples)
+        loss, n_samples, seconds = s.window
+        s.window = (loss + done.loss_sum, n_samples + done.n_samples, seconds + took)
+        if s.step % self.log_every == 0:
+            self._record_window()
+        at_end = s.position >= self.engine.n_positives
+        if self.checkpoint_every and s.step % self.checkpoint_every == 0 and not at_end:
+            self._save()
+
+    def _record_window(self) -> None:
+        """The loss of the steps since the last record; where those steps were cut up plays no part."""
+        s = self.state
+        loss, n_samples, seconds = s.window
+        s.window = (0.0, 0, 0.0)
+        if self.tracker is not None and n_samples:
+            values = {"loss": rounded(loss / n_samples), "samples_per_s": round(n_samples / max(seconds, 1e-9))}
+            self.tracker.record("train", s.step, values | ({"lr": self.rate(s.step - 1)} if self.rate else {}))
+
+    def _check_loss(self, done: Progress) -> None:
+        if not math.isfinite(done.loss_sum):
+            epoch, position = done.cursor
+            raise FastrecError(
+                f"the loss is {done.loss_sum} at epoch {epoch + 1}, by positive {position:,}: training diverged; "
+                "train anew with a lower lr or a higher l2. The last checkpoint is intact"
+            )
+
+    def _end_epoch(self, screen: Screen) -> None:
+        """Validate, record, decide; then the cursor stands at the start of the next epoch."""
+        s = self.state
+        values: dict[str, Any] = {"epoch": s.epoch + 1, "loss": rounded(s.loss_sum / s.n_samples)}
+        speed = s.total_samples / s.train_s if s.train_s else 0.0
+        if self.validate is not None:
+            metrics = self.validate()
+            values |= {f"val {k}": float(v) for k, v in metrics.items()}
+            if self.selects:
+                self._select(metrics[SELECTED_BY])
+        screen.epoch(s.epoch, values, speed)
+        if self.tracker is not None:
+            values |= {"samples_per_s": round(speed), "train_s": round(s.train_s, 3), "wall_s": round(s.wall_s, 3)}
+            self.tracker.record("epoch", s.step, values)
+        s.epoch, s.position, s.loss_sum, s.n_samples = s.epoch + 1, 0, 0.0, 0
+        if self.selects and s.waited >= self.patience:
+            s.ended = "early stopping"
+        elif self.checkpoint_every and s.step % self.checkpoint_every == 0 and s.epoch < self.epochs:
+            self._save()
+
+    def _select(self, value: float) -> None:
+        s = self.state
+        if s.best is not None and not value > s.best:
+            s.waited += 1
+            return
+        s.best, s.best_epoch, s.waited = value, s.epoch + 1, 0
+        weights = {k: v.detach().cpu().clone() for k, v in self.engine.model.state_dict().items()}
+        if self.checkpoints is not None:
+            s.best_file = self.checkpoints.save_best(s.best_epoch, weights)
+        else:
+            self._best_weights = weights
+
+    def _restore_best(self) -> None:
+        if not self.selects or self.state.best_epoch is None:
+            return
+        if self.checkpoints is not None and self.state.best_file is not None:
+            self._best_weights = self.checkpoints.load_best(self.state.best_file)
+        self.engine.model.load_state_dict(self._best_weights)
+
+    def _save(self) -> None:
+        if self.checkpoints is None:
+            return
+        if self.tracker is not None:
+            self.state.metrics_bytes = self.tracker.length
+        tensors, meta = self.engine.state()
+        self.checkpoints.save(
+            self.state.step,
+            tensors,
+            {"trainer": asdict(self.state), "engine": meta, "best": self.state.best_file, **self.extra},
+        )
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM ask for an end after the step; a second one is not held back."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # Python delivers signals to the main thread alone
+            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+        def ask(number: int, _: Any) -> None:
+            self._signal = number
+            for n, handler in before.items():
+                signal.signal(n, handler)
+
+        for number in before:
+            signal.signal(number, ask)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _clear_memory_errors() -> Iterator[None]:
+    """Say what to do when memory runs out, on the host or on the device."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error)
+        if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+            raise FastrecError(
+                f"out of memory while training ({text.splitlines()[0] if text else 'host memory'}); lower batch_size "
+                "or dim, or set accumulate; the last checkpoint is intact"
+            ) from error
+        raise
