@@ -241,6 +241,26 @@ def test_tables_called_train_validation_and_test(tmp_path: Path) -> None:
     split = load_split(tmp_path)
     assert [p.n_interactions for p in (split.train, split.validation, split.test)] == [2, 1, 2]
     assert split.notes == ("1 users of the test part have no interaction in train",)
+    assert load(tmp_path).n_interactions == 5
+    for part in ("train", "valid", "test"):
+        text = (tmp_path / f"{part}.csv").read_text()
+        (tmp_path / f"{part}.csv").write_text(text.replace("user,item", "who,what"))
+    with pytest.raises(DataError, match="no user column recognised"):
+        load_split(tmp_path)
+    assert load_split(tmp_path, user_col="who", item_col="what").train.n_interactions == 2
+    assert load(tmp_path, user_col="who", item_col="what").n_interactions == 5
+
+
+def test_named_columns_for_a_split_without_names_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--time-col t: .*toy\.train\.rating has no named columns"):
+        load_split(ncf(tmp_path), time_col="t")
+
+
+def test_a_log_and_a_catalogue_whose_ids_never_meet(tmp_path: Path) -> None:
+    write(tmp_path / "ratings.csv", "userId,movieId,rating\n1,A1,3\n")
+    write(tmp_path / "movies.csv", "movieId,title,genres\n1,Film (1990),Drama\n")
+    with pytest.raises(DataError, match="item ids of the log are String, those of its catalogue Int64"):
+        load(tmp_path)
 
 
 def test_named_columns_for_a_format_without_names_are_refused(tmp_path: Path) -> None:

@@ -98,9 +98,9 @@ def contiguous(values: Any, what: str, *, max_ids: int = MAX_IDS) -> tuple[NDArr
     DataError
         If there are more than ``max_ids`` distinct ids, or they are neither integers nor strings.
 
-    Notes
-    -----
-    Cost: two passes where integer ids are about as dense as rows (8 bytes a value of the range at most), a sort of the
+    Cost
+    ----
+    Two passes where integer ids are about as dense as rows (8 bytes a value of the range at most), a sort of the
     ids and a binary search per row where they are scattered.
     """
     values = _plain_ids(values, what)
@@ -225,9 +225,9 @@ def group(
     Grouped
         ``rows`` int32[E] (int64 from 2^31 rows on): E = R less the duplicates.
 
-    Notes
-    -----
-    Cost: two counting sorts, O(R + U + I), with 8 bytes a row of scratch.
+    Cost
+    ----
+    Two counting sorts, O(R + U + I), with 8 bytes a row of scratch.
     """
     n = users.size
     index = np.int32 if n <= MAX_IDS else np.int64

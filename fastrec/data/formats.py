@@ -30,9 +30,17 @@ class Columns:
     rating: str | None = None
     time: str | None = None
 
-    def named(self) -> list[str]:
-        """The options given, as the command line spells them."""
-        return [f"--{what}-col {name}" for what, name in vars(self).items() if name is not None]
+    def refuse(self, where: str) -> None:
+        """For formats without names.
+
+        Raises
+        ------
+        ConfigError
+            If a column is named.
+        """
+        named = [f"--{what}-col {name}" for what, name in vars(self).items() if name is not None]
+        if named:
+            raise ConfigError(f"{', '.join(named)}: {where} has no named columns; leave it out")
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,15 @@ class Log:
     catalog: Catalog
     format: str
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        tables = ((self.catalog.movies, "item"), (self.catalog.users, "user"))
+        for table, what in tables:
+            if table is not None and table.schema[what] != self.frame.schema[what]:
+                raise DataError(
+                    f"the {what} ids of the log are {self.frame.schema[what]}, those of its catalogue "
+                    f"{table.schema[what]}, so they can never meet; write both alike"
+                )
 
 
 def suffix_of(path: Path) -> str:
@@ -83,14 +100,13 @@ def read_log(path: Path, columns: Columns = Columns()) -> Log:
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; give the path of a log in a known format: {KNOWN}")
     files = formats_split.find_split(path) if path.is_dir() else None
-    if files is not None and not columns.named():
-        return formats_split.read_whole(files)
+    if files is not None:
+        return formats_split.read_whole(files, columns)
     file = main_file(path)
     kind = sniff(file)
     if kind == "table":
         return formats_table.read_table(file, columns)
-    if columns.named():
-        raise ConfigError(f"{', '.join(columns.named())}: {file} is {kind}, which has no named columns; leave it out")
+    columns.refuse(str(file))
     if kind == "lists":
         frame, lazy = formats_split.read_list(file)
         return Log(frame, Catalog(ratings=lazy), "adjacency lists")

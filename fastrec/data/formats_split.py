@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from fastrec.errors import DataError
 PAPER_SIZES = {(994_169, 6_040), (1_445_622, 55_187)}
 """Train and test pairs of the NCF paper's MovieLens-1M and Pinterest files; other data in that layout are not those."""
 
+LIST_SPLIT, TABLE_SPLIT = "adjacency lists", "tables of train and test"
 WHOLE = "the files' own split was joined into one log; fastrec.load_split keeps it"
 
 
@@ -59,7 +59,7 @@ def find_split(path: Path) -> Files | None:
     for suffix in (".txt", *TABLES):
         first = present(path, "train" + suffix)
         if first is not None:
-            kind = "adjacency lists" if suffix == ".txt" else "tables of train and test"
+            kind = LIST_SPLIT if suffix == ".txt" else TABLE_SPLIT
             parts = {"train": first}
             middle = next((p for n in ("validation", "valid", "val") if (p := present(path, n + suffix))), None)
             if middle is not None:
@@ -77,7 +77,7 @@ def _files(kind: str, parts: dict[str, Path], folder: Path, test: str, negative:
     return Files(kind, parts | {"test": found}, present(folder, negative) if negative else None)
 
 
-def read_split(path: Path) -> Split:
+def read_split(path: Path, columns: Columns) -> Split:
     """Read the split that lies at ``path``; see ``fastrec.data.split.load_split``."""
     files = find_split(path)
     if files is None:
@@ -86,31 +86,27 @@ def read_split(path: Path) -> Split:
             "train.csv with test.csv, or NAME.base with NAME.test); load it and split it, for instance with "
             "fastrec.leave_one_out"
         )
-    frames = {part: _reader(files.kind)(file)[0] for part, file in files.parts.items()}
+    frames = {part: read(files, file, columns)[0] for part, file in files.parts.items()}
     rows = None if files.negative is None else read_negatives(files.negative)
     return _assemble(path.name, files, frames, rows)
 
 
-def _reader(kind: str) -> Callable[[Path], tuple[pl.DataFrame, pl.LazyFrame]]:
-    if kind == "adjacency lists":
-        return read_list
-    if kind == "tables of train and test":
-        return _table
-    return lambda file: read_columns(file, "\t")
+def read(files: Files, file: Path, columns: Columns) -> tuple[pl.DataFrame, pl.LazyFrame]:
+    """One file of a split: its canonical frame, and the same rows lazily."""
+    if files.kind == TABLE_SPLIT:
+        log = read_table(file, columns)
+        assert log.catalog.ratings is not None
+        return log.frame, log.catalog.ratings
+    columns.refuse(str(file))
+    return read_list(file) if files.kind == LIST_SPLIT else read_columns(file, "\t")
 
 
-def _table(file: Path) -> tuple[pl.DataFrame, pl.LazyFrame]:
-    log = read_table(file, Columns())
-    assert log.catalog.ratings is not None
-    return log.frame, log.catalog.ratings
-
-
-def read_whole(files: Files) -> Log:
+def read_whole(files: Files, columns: Columns) -> Log:
     """All parts of a split as one log, in the order train, validation, test."""
-    read = [_reader(files.kind)(file) for _, file in sorted(files.parts.items(), key=lambda p: _order(p[0]))]
-    _same_columns(files, [frame for frame, _ in read])
-    frame = pl.concat([frame for frame, _ in read])
-    return Log(frame, Catalog(ratings=pl.concat([lazy for _, lazy in read])), files.kind, (WHOLE,))
+    parts = [read(files, files.parts[part], columns) for part in sorted(files.parts, key=_order)]
+    _same_columns(files, [frame for frame, _ in parts])
+    frame = pl.concat([frame for frame, _ in parts])
+    return Log(frame, Catalog(ratings=pl.concat([lazy for _, lazy in parts])), files.kind, (WHOLE,))
 
 
 def _order(part: str) -> int:

@@ -118,9 +118,9 @@ class Interactions:
         DataError
             If lengths disagree, ids are not integers or strings, there are too many of them, or nothing is left.
 
-        Notes
-        -----
-        Guarantee: of rows with one (user, item) the latest is kept, ties in time to the later row; ``notes`` says how
+        Guarantee
+        ---------
+        Of rows with one (user, item) the latest is kept, ties in time to the later row; ``notes`` says how
         many were merged.
         """
         from fastrec.data.assemble import from_codes

@@ -61,9 +61,9 @@ def load(
     ConfigError
         If columns are named for a format that has none.
 
-    Notes
-    -----
-    Guarantee: the same content gives the same ids, whatever the number of threads.
+    Guarantee
+    ---------
+    The same content gives the same ids, whatever the number of threads.
     """
     asked = {"user_col": user_col, "item_col": item_col, "rating_col": rating_col, "time_col": time_col}
     if is_synthetic(path_or_name) or Path(path_or_name).suffix == ".safetensors":
@@ -89,9 +89,11 @@ def load(
 
 def is_synthetic(path_or_name: str | os.PathLike[str]) -> bool:
     """Whether it names a log that is generated, and no file or folder of that name is here."""
+    if Path(path_or_name).exists():
+        return False
     from fastrec.data.synthetic import SHAPES
 
-    return str(path_or_name) in SHAPES and not Path(path_or_name).exists()
+    return str(path_or_name) in SHAPES
 
 
 def locate(path_or_name: str | os.PathLike[str]) -> Path:

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrec.data.interactions import Interactions
+from fastrec.data.split_kernels import draw_keys, first_shared, mark_last, mark_share
 from fastrec.errors import ConfigError, DataError
-from fastrec.jit import available_threads, njit, run_ranges
-from fastrec.sampling.philox import TAG_VALIDATION, philox4x32
+from fastrec.jit import available_threads, run_ranges
+from fastrec.sampling.philox import TAG_VALIDATION
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 """The part of an interaction, as ``Split.parts`` and run folders number it."""
@@ -64,7 +65,7 @@ class Split:
                     raise DataError(f"{self.how}: train and {name} differ in {ids}; number them together first")
         for a, b in (("train", "validation"), ("train", "test"), ("validation", "test")):
             one, two = getattr(self, a), getattr(self, b)
-            user = _first_shared(one.indptr, one.items, two.indptr, two.items)
+            user = first_shared(one.indptr, one.items, two.indptr, two.items)
             if user >= 0:
                 item = int(np.intersect1d(one.row(user), two.row(user))[0])
                 raise DataError(
@@ -98,70 +99,6 @@ class Split:
         return self.train.n_items
 
 
-@njit
-def _first_shared(indptr_a, items_a, indptr_b, items_b):  # type: ignore[no-untyped-def]
-    """The first row in which two CSRs share an item, or -1. One merge over both."""
-    for u in range(indptr_a.shape[0] - 1):
-        a, b = indptr_a[u], indptr_b[u]
-        while a < indptr_a[u + 1] and b < indptr_b[u + 1]:
-            if items_a[a] == items_b[b]:
-                return u
-            if items_a[a] < items_b[b]:
-                a += 1
-            else:
-                b += 1
-    return -1
-
-
-@njit
-def _mark_last(indptr, times, order, parts):  # type: ignore[no-untyped-def]
-    """parts[e] = TEST for the latest interaction of each row of two or more, ties to the greater order."""
-    for u in range(indptr.shape[0] - 1):
-        lo, hi = indptr[u], indptr[u + 1]
-        if hi - lo < 2:
-            continue
-        last = lo
-        for e in range(lo + 1, hi):
-            if times[e] > times[last] or (times[e] == times[last] and order[e] > order[last]):
-                last = e
-        parts[last] = 2
-
-
-@njit
-def _draw_keys(key, epoch, seed, tag, lo, hi):  # type: ignore[no-untyped-def]
-    """key[e] = 64 bits addressed by (seed, tag, epoch, e)."""
-    low = np.uint64(0xFFFFFFFF)
-    for e in range(lo, hi):
-        position = np.uint64(e)
-        w0, w1, _, _ = philox4x32(
-            position & low, position >> np.uint64(32), np.uint64(epoch), np.uint64(0), np.uint64(seed), np.uint64(tag)
-        )
-        key[e] = (w1 << np.uint64(32)) | w0
-
-
-@njit
-def _mark_share(indptr, parts, key, share, part, lo, hi):  # type: ignore[no-untyped-def]
-    """Per row, give ``part`` to the ceil(share * n) least keys of the n interactions in train, but never to all."""
-    for u in range(lo, hi):
-        n = 0
-        for e in range(indptr[u], indptr[u + 1]):
-            n += parts[e] == 0
-        take = min(np.int64(np.ceil(share * n - 1e-9)), n - 1)
-        if take <= 0:
-            continue
-        drawn = np.empty(n, np.uint64)
-        m = 0
-        for e in range(indptr[u], indptr[u + 1]):
-            if parts[e] == 0:
-                drawn[m] = key[e]
-                m += 1
-        greatest = np.partition(drawn, take - 1)[take - 1]
-        for e in range(indptr[u], indptr[u + 1]):
-            if take > 0 and parts[e] == 0 and key[e] <= greatest:
-                parts[e] = part
-                take -= 1
-
-
 def _share(name: str, value: float) -> float:
     if not 0 <= value < 1:
         raise ConfigError(f"{name}={value}: a share of the interactions, from 0 (none) to below 1")
@@ -175,9 +112,9 @@ def _draw(interactions: Interactions, parts: NDArray[np.uint8], share: float, pa
         return
     key = np.empty(parts.size, np.uint64)
     threads = available_threads()
-    run_ranges(lambda lo, hi: _draw_keys(key, epoch, seed, TAG_VALIDATION, lo, hi), key.size, threads, grain=1 << 14)
+    run_ranges(lambda lo, hi: draw_keys(key, epoch, seed, TAG_VALIDATION, lo, hi), key.size, threads, grain=1 << 14)
     run_ranges(
-        lambda lo, hi: _mark_share(interactions.indptr, parts, key, share, part, lo, hi),
+        lambda lo, hi: mark_share(interactions.indptr, parts, key, share, part, lo, hi),
         interactions.n_users,
         threads,
         grain=256,
@@ -220,11 +157,14 @@ def leave_one_out(interactions: Interactions, validation: float = 0.1, seed: int
     ConfigError
         If ``validation`` is no share or ``seed`` out of range.
 
-    Notes
-    -----
-    Guarantee: a pure function of the data, ``validation`` and ``seed``. Ties in time go to the later row of the file.
+    Guarantee
+    ---------
+    A pure function of the data, ``validation`` and ``seed``. Ties in time go to the later row of the file.
     The draw orders each row by a number addressed by (seed, index of the interaction) under TAG_VALIDATION.
-    Cost: O(E), about 0.1 microsecond an interaction.
+
+    Cost
+    ----
+    O(E), about 0.1 microsecond an interaction.
     """
     if interactions.timestamps is None:
         raise DataError(
@@ -235,7 +175,7 @@ def leave_one_out(interactions: Interactions, validation: float = 0.1, seed: int
     parts = np.zeros(interactions.n_interactions, np.uint8)
     order = interactions.file_order
     order = np.arange(parts.size, dtype=np.int64) if order is None else order
-    _mark_last(interactions.indptr, interactions.timestamps, order, parts)
+    mark_last(interactions.indptr, interactions.timestamps, order, parts)
     _draw(interactions, parts, share, VALIDATION, _VALIDATION_DRAW, seed)
     alone = int((interactions.degrees == 1).sum())
     notes = (f"{alone} users with one interaction stay in train, not in test",) if alone else ()
@@ -265,9 +205,9 @@ def ratio_split(interactions: Interactions, test: float = 0.2, validation: float
     ConfigError
         If a share lies outside [0, 1), ``test`` is 0, or ``seed`` is out of range.
 
-    Notes
-    -----
-    Guarantee: a pure function of the data, the shares and ``seed``.
+    Guarantee
+    ---------
+    A pure function of the data, the shares and ``seed``.
     """
     if _share("test", test) == 0:
         raise ConfigError("test=0: a split needs test interactions; give a share above 0")
@@ -354,13 +294,25 @@ def carve_validation(split: Split, validation: float = 0.1, seed: int = 42) -> S
     )
 
 
-def load_split(path: str | os.PathLike[str]) -> Split:
-    """Load a folder that brings its own split: the NCF paper's files, or ``train.txt`` and ``test.txt``.
+def load_split(
+    path: str | os.PathLike[str],
+    *,
+    user_col: str | None = None,
+    item_col: str | None = None,
+    rating_col: str | None = None,
+    time_col: str | None = None,
+) -> Split:
+    """Load a split that comes with the data, such as the NCF paper's files or ``train.txt`` and ``test.txt``.
 
     Parameters
     ----------
     path : str or path
-        The folder; where it holds several NCF sets, the common start of one set's files (``Data/pinterest-20``).
+        A folder, or the name of a data set; where a folder holds several splits, the common start of one's file names
+        (``Data/pinterest-20``, ``ml-100k/u1``). Known are NAME.train.rating with NAME.test.rating and perhaps
+        NAME.test.negative; train.txt with test.txt; train.csv (.tsv, .parquet) with test.csv and perhaps
+        validation.csv; NAME.base with NAME.test.
+    user_col, item_col, rating_col, time_col : str, optional
+        Columns of train.csv and its like; usual names are recognised.
 
     Returns
     -------
@@ -371,12 +323,16 @@ def load_split(path: str | os.PathLike[str]) -> Split:
     ------
     DataError
         If no split is there, a line is malformed, or the parts overlap.
+    ConfigError
+        If columns are named for a format that has none.
     """
+    from fastrec.data.formats import Columns
     from fastrec.data.formats_split import find_split, read_split
     from fastrec.data.loading import locate
 
     direct = Path(path)
-    return read_split(direct if direct.exists() or find_split(direct) else locate(path))
+    direct = direct if direct.exists() or find_split(direct) else locate(path)
+    return read_split(direct, Columns(user_col, item_col, rating_col, time_col))
 
 
 def has_split(path: str | os.PathLike[str]) -> bool:
