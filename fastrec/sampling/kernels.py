@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastrec.jit import inline, njit
-from fastrec.sampling.philox import MAX_ATTEMPTS, TAG_NEGATIVES, philox4x32
+from fastrec.sampling.philox import MAX_ATTEMPTS, philox4x32
 
 _LOW = np.uint64(0xFFFFFFFF)
 _32 = np.uint64(32)
@@ -65,13 +65,12 @@ def mulhi64(a, b):  # type: ignore[no-untyped-def]
 
 
 @inline
-def exact_finish(items, lo, hi, n_items, position, epoch, seed, slot):  # type: ignore[no-untyped-def]
+def exact_finish(items, lo, hi, n_items, position, epoch, seed, tag, slot):  # type: ignore[no-untyped-def]
     """Uniform over the legal items: attempts 8 and 9 give 64 bits; a Lemire miss takes the next two attempts."""
     legal = np.uint64(n_items - (hi - lo))
     block = np.uint64(slot >> 2) << _16
     attempt = np.uint64(MAX_ATTEMPTS)
     c0, c1 = np.uint64(position) & _LOW, np.uint64(position) >> _32
-    tag = np.uint64(TAG_NEGATIVES)
     threshold = (np.uint64(0) - legal) % legal
     while True:
         high = _word(philox4x32(c0, c1, epoch, block | attempt, seed, tag), slot)
@@ -83,14 +82,13 @@ def exact_finish(items, lo, hi, n_items, position, epoch, seed, slot):  # type: 
 
 
 @njit
-def sample_uniform(indptr, items, n_items, users, positions, start, epoch, seed, out, lo, hi):  # type: ignore[no-untyped-def]
+def sample_uniform(indptr, items, n_items, users, positions, start, epoch, seed, tag, out, lo, hi):  # type: ignore[no-untyped-def]
     """Fill rows [lo, hi) of ``out`` int32[B, N]; returns (rejections, exact finishes).
 
     Empty ``positions``: the position is start + row.
     """
     n = np.uint64(n_items)
     threshold = (_2_32 - n) % n
-    tag = np.uint64(TAG_NEGATIVES)
     rejections = 0
     finishes = 0
     n_slots = out.shape[1]
@@ -121,6 +119,6 @@ def sample_uniform(indptr, items, n_items, users, positions, start, epoch, seed,
                     break
             for slot in range(first, last):
                 if pending >> (slot - first) & 1:
-                    out[row, slot] = exact_finish(items, a, b, n_items, position, epoch, seed, slot)
+                    out[row, slot] = exact_finish(items, a, b, n_items, position, epoch, seed, tag, slot)
                     finishes += 1
     return rejections, finishes

@@ -12,6 +12,8 @@ from fastrec.errors import ConfigError, DataError
 from fastrec.jit import resolve_threads, run_ranges
 from fastrec.sampling import kernels
 from fastrec.sampling.csr import check_csr
+from fastrec.sampling.distinct import sample_distinct
+from fastrec.sampling.philox import TAG_NEGATIVES
 
 _NO_POSITIONS = np.empty(0, dtype=np.int64)
 
@@ -31,8 +33,13 @@ class NegativeSampler:
         Negatives a row N.
     seed : int
         0 to 2^32-1.
+    distinct : bool
+        No item twice in a row: slot s also rejects the slots before it.
     on_full : {"raise", "skip"}
-        What to do about users who have every item: refuse here, or fill their rows with -1.
+        What to do about users with too few legal items (none, or fewer than N if ``distinct``): refuse here, or
+        fill their rows with -1.
+    tag : int
+        The use of randomness (``fastrec.sampling.philox.TAG_...``): uses with unequal tags share no stream.
 
     Raises
     ------
@@ -50,7 +57,9 @@ class NegativeSampler:
         n_items: int,
         n_negatives: int = 4,
         seed: int = 0,
+        distinct: bool = False,
         on_full: str = "raise",
+        tag: int = TAG_NEGATIVES,
     ) -> None:
         if n_negatives < 1:
             raise ConfigError(f"n_negatives={n_negatives}: must be at least 1")
@@ -63,10 +72,13 @@ class NegativeSampler:
         self.n_users = self.indptr.size - 1
         self.n_negatives = int(n_negatives)
         self.seed = int(seed)
-        full = np.flatnonzero(np.diff(self.indptr) >= n_items)
+        self.distinct, self.tag = bool(distinct), int(tag)
+        needed = self.n_negatives if distinct else 1
+        full = np.flatnonzero(n_items - np.diff(self.indptr) < needed)
         if full.size and on_full == "raise":
             raise DataError(
-                f"user {full[0]} has {n_items} positives of n_items={n_items}, so no negative exists"
+                f"user {full[0]} has {np.diff(self.indptr)[full[0]]} positives of n_items={n_items}, so "
+                f"{'no negative exists' if needed == 1 else f'there are not {needed} distinct negatives'}"
                 f"{f' ({full.size} such users)' if full.size > 1 else ''}; "
                 'pass on_full="skip" to leave such users out'
             )
@@ -121,7 +133,14 @@ class NegativeSampler:
         first, e, s = np.int64(start or 0), np.uint64(epoch), np.uint64(self.seed)
 
         def work(lo: int, hi: int) -> tuple[int, int]:
-            return kernels.sample_uniform(self.indptr, self.items, self.n_items, users, pos, first, e, s, out, lo, hi)
+            if self.distinct:
+                ranks, tag = np.empty(self.n_negatives, np.int64), np.uint64(self.tag)
+                return sample_distinct(
+                    self.indptr, self.items, self.n_items, users, pos, first, e, s, tag, out, ranks, lo, hi
+                )
+            return kernels.sample_uniform(
+                self.indptr, self.items, self.n_items, users, pos, first, e, s, np.uint64(self.tag), out, lo, hi
+            )
 
         done = run_ranges(work, users.size, resolve_threads(threads), grain=4096)
         with self._lock:
