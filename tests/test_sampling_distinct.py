@@ -46,3 +46,13 @@ def test_fewer_legal_items_than_n_counts_as_full() -> None:
         NegativeSampler(indptr, items, n_items=5, n_negatives=4, distinct=True)
     skipping = NegativeSampler(indptr, items, n_items=5, n_negatives=4, distinct=True, on_full="skip")
     assert skipping.sample([0], epoch=0, start=0).tolist() == [[-1] * 4]
+
+
+def test_excluded_items_are_not_drawn_and_the_rest_all_are() -> None:
+    positives, validation, test = csr([[0, 3], []]), csr([[5], [0, 1]]), csr([[3, 6], [2]])
+    sampler = NegativeSampler(*positives, n_items=8, n_negatives=3, exclude=[validation, test])
+    drawn = sampler.sample(np.repeat([0, 1], 200), epoch=0, start=0)
+    assert set(drawn[:200].ravel().tolist()) == {1, 2, 4, 7}
+    assert set(drawn[200:].ravel().tolist()) == {3, 4, 5, 6, 7}
+    with pytest.raises(DataError, match=r"exclude\[0\] has 1 users"):
+        NegativeSampler(*positives, n_items=8, exclude=[csr([[1]])])

@@ -100,3 +100,31 @@ def check_csr(
     if indptr[-1] != items.size:
         raise DataError(f"{name}: indptr ends at {indptr[-1]} but there are {items.size} items")
     return indptr, items
+
+
+@njit
+def _union(indptr_a, items_a, indptr_b, items_b, indptr, items):  # type: ignore[no-untyped-def]
+    """Merge two CSRs row by row, each item once; returns the number of items."""
+    at = 0
+    for u in range(indptr_a.shape[0] - 1):
+        a, a_end = indptr_a[u], indptr_a[u + 1]
+        b, b_end = indptr_b[u], indptr_b[u + 1]
+        while a < a_end or b < b_end:
+            from_a = b >= b_end or (a < a_end and items_a[a] <= items_b[b])
+            item = items_a[a] if from_a else items_b[b]
+            if a < a_end and items_a[a] == item:
+                a += 1
+            if b < b_end and items_b[b] == item:
+                b += 1
+            items[at] = item
+            at += 1
+        indptr[u + 1] = at
+    return at
+
+
+def union(
+    a: tuple[NDArray[np.int64], NDArray[np.int32]], b: tuple[NDArray[np.int64], NDArray[np.int32]]
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """The CSR of what either of two checked CSRs over the same users holds. Cost: one pass, 4 bytes an item."""
+    indptr, items = np.zeros(a[0].size, np.int64), np.empty(a[1].size + b[1].size, np.int32)
+    return indptr, items[: _union(*a, *b, indptr, items)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from fastrec.errors import ConfigError, DataError
 from fastrec.jit import resolve_threads, run_ranges
 from fastrec.sampling import kernels
-from fastrec.sampling.csr import check_csr
+from fastrec.sampling.csr import check_csr, union
 from fastrec.sampling.distinct import sample_distinct
 from fastrec.sampling.philox import TAG_NEGATIVES
 
@@ -35,6 +36,8 @@ class NegativeSampler:
         0 to 2^32-1.
     distinct : bool
         No item twice in a row: slot s also rejects the slots before it.
+    exclude : sequence of (indptr, items)
+        Further CSRs over the same users whose items are not drawn either, such as validation and test positives.
     on_full : {"raise", "skip"}
         What to do about users with too few legal items (none, or fewer than N if ``distinct``): refuse here, or
         fill their rows with -1.
@@ -58,6 +61,7 @@ class NegativeSampler:
         n_negatives: int = 4,
         seed: int = 0,
         distinct: bool = False,
+        exclude: Sequence[tuple[Any, Any]] = (),
         on_full: str = "raise",
         tag: int = TAG_NEGATIVES,
     ) -> None:
@@ -68,6 +72,12 @@ class NegativeSampler:
         if on_full not in ("raise", "skip"):
             raise ConfigError(f'on_full={on_full!r}: must be "raise" or "skip"')
         self.indptr, self.items = check_csr(indptr, items, n_items)
+        self.n_positives = self.items.size
+        for k, (more_indptr, more_items) in enumerate(exclude):
+            more = check_csr(more_indptr, more_items, n_items, name=f"exclude[{k}]")
+            if more[0].size != self.indptr.size:
+                raise DataError(f"exclude[{k}] has {more[0].size - 1} users, the positives {self.indptr.size - 1}")
+            self.indptr, self.items = union((self.indptr, self.items), more)
         self.n_items = int(n_items)
         self.n_users = self.indptr.size - 1
         self.n_negatives = int(n_negatives)
