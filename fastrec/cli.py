@@ -182,19 +182,20 @@ def _data_info(args: argparse.Namespace) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from fastrec.training import job
+    from fastrec.training.fit import fit, resume
+    from fastrec.training.job import prepare
 
     names = {f.name for f in fields(Config)}
     given = {k: v for k, v in vars(args).items() if k in names}
     if args.resume:
         if args.preset or args.config:
             raise ConfigError("--resume takes its config from the run; leave out --preset and --config")
-        return _finish(job.resume(args.resume, **given), [])
+        return _finish(resume(args.resume, **given), [])
     config = configs.preset(args.preset) if args.preset else Config()
     config = configs.read_toml(args.config, config) if args.config else config
     config = config.override(**given)
     try:
-        return _finish(job.fit(job.prepare(config), config), [])
+        return _finish(fit(prepare(config), config), [])
     except DataNotFoundError as error:
         if not (args.synthetic_if_missing and config.data == Config().data):
             raise
@@ -203,7 +204,7 @@ def _train(args: argparse.Namespace) -> int:
         )
         print(f"{said}\nwhy: {error}", flush=True)
     config = config.override(data=FALLBACK)
-    return _finish(job.fit(job.prepare(config), config), [said])
+    return _finish(fit(prepare(config), config), [said])
 
 
 def _finish(result: Any, last: list[str]) -> int:

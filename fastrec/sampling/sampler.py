@@ -72,7 +72,6 @@ class NegativeSampler:
         if on_full not in ("raise", "skip"):
             raise ConfigError(f'on_full={on_full!r}: must be "raise" or "skip"')
         self.indptr, self.items = check_csr(indptr, items, n_items)
-        self.n_positives = self.items.size
         for k, (more_indptr, more_items) in enumerate(exclude):
             more = check_csr(more_indptr, more_items, n_items, name=f"exclude[{k}]")
             if more[0].size != self.indptr.size:

@@ -17,6 +17,7 @@ from fastrec.data.split import (
     time_split,
 )
 from fastrec.errors import ConfigError
+from fastrec.training.fit import Result, fit
 
 
 def prepare(config: Config) -> Split:
@@ -57,7 +58,7 @@ def cut(interactions: Interactions, config: Config) -> Split:
     raise ConfigError(f"split = {config.split!r}: {interactions.name} brings no split of its own")
 
 
-def train(data: Interactions | Split | str | Path | None = None, **options: Any) -> Any:
+def train(data: Interactions | Split | str | Path | None = None, **options: Any) -> Result:
     """Train a model and evaluate it once on the test part.
 
     Parameters
@@ -80,8 +81,6 @@ def train(data: Interactions | Split | str | Path | None = None, **options: Any)
     DataError
         For data that cannot be used.
     """
-    from fastrec.training.fit import fit
-
     base = preset(options.pop("preset")) if "preset" in options else Config()
     if isinstance(data, (str, Path)):
         options["data"] = str(data)
