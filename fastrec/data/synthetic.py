@@ -6,11 +6,15 @@ Popularity and activity are long-tailed and taste has topics, so that a model th
 
 from __future__ import annotations
 
+from dataclasses import replace
+from importlib.util import find_spec
+
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrec.data import synthetic_titles
 from fastrec.data.interactions import Interactions
-from fastrec.data.synthetic_kernels import draw_rows, share_out, shuffled, user_weights
+from fastrec.data.synthetic_kernels import draw_rows, item_facts, share_out, shuffled, user_weights
 from fastrec.errors import ConfigError, DataError
 from fastrec.jit import resolve_threads, run_ranges
 from fastrec.sampling.csr import MAX_ITEMS
@@ -36,6 +40,7 @@ def generate(
     seed: int = 0,
     name: str | None = None,
     timestamps: bool = True,
+    titles: bool = False,
     threads: int | None = None,
 ) -> Interactions:
     """A log with exactly these counts.
@@ -51,6 +56,8 @@ def generate(
         What the log is called in messages and records.
     timestamps : bool
         Whether each interaction gets a time, distinct within its user; 8 bytes each.
+    titles : bool
+        Whether items get titles, years and genres, and the log a catalogue: about 1 KB an item.
     threads : int, optional
         Threads to draw with; all usable ones if left out.
 
@@ -95,7 +102,7 @@ def generate(
         draw_rows(indptr, ids, min(N_TOPICS, n_items), key, *scratch, items, moments, lo, hi)
 
     run_ranges(work, n_users, threads)
-    return Interactions(
+    made = Interactions(
         indptr=indptr,
         items=items,
         user_ids=np.arange(1, n_users + 1),
@@ -104,6 +111,30 @@ def generate(
         name=name or f"synthetic-{n_users}x{n_items}x{n_interactions}",
         notes=(f"synthetic: generated from seed {seed}, no real data",),
     )
+    return _with_catalog(made, ids, key) if titles else made
+
+
+def _with_catalog(made: Interactions, ids: NDArray[np.int32], seed: np.uint64) -> Interactions:
+    """Add titles, and a catalogue where Polars is installed (a log saved or trained elsewhere needs none)."""
+    n = made.n_items
+    first, second, years = (np.empty(n, np.int64) for _ in range(3))
+    span = synthetic_titles.FIRST_YEAR, synthetic_titles.LAST_YEAR
+    item_facts(seed, ids, min(N_TOPICS, n), *span, first, second, years)
+    titles = synthetic_titles.titles(years)
+    made = replace(made, titles=np.array(titles, dtype=np.str_))
+    if find_spec("polars") is None:
+        return replace(made, notes=(*made.notes, "no catalogue: Polars is not installed"))
+    import polars as pl
+
+    from fastrec.data.catalog import Catalog, movies_frame, with_datetime
+
+    def ratings() -> pl.DataFrame:
+        columns = {"user": made.user_ids[made.users], "item": made.item_ids[made.items]}
+        return pl.DataFrame(columns if made.timestamps is None else columns | {"timestamp": made.timestamps})
+
+    schema = {"user": pl.Int64, "item": pl.Int64} | ({} if made.timestamps is None else {"timestamp": pl.Int64})
+    movies = movies_frame(made.item_ids, titles, synthetic_titles.genres(first, second))
+    return replace(made, catalog=Catalog(movies=movies, ratings=with_datetime(pl.defer(ratings, schema=schema))))
 
 
 def _degrees(n_users: int, n_items: int, total: int, seed: np.uint64, threads: int) -> NDArray[np.int64]:
@@ -120,7 +151,7 @@ def _degrees(n_users: int, n_items: int, total: int, seed: np.uint64, threads: i
 
 
 def make(name: str, *, seed: int = 0, threads: int | None = None) -> Interactions:
-    """One of the named logs of ``SHAPES``.
+    """One of the named logs of ``SHAPES``, with titles and a catalogue.
 
     Raises
     ------
@@ -129,4 +160,4 @@ def make(name: str, *, seed: int = 0, threads: int | None = None) -> Interaction
     """
     if name not in SHAPES:
         raise DataError(f"no synthetic log is called {name!r}; there are {', '.join(SHAPES)}")
-    return generate(*SHAPES[name], seed=seed, name=name, threads=threads)
+    return generate(*SHAPES[name], seed=seed, name=name, titles=True, threads=threads)

@@ -128,6 +128,18 @@ def shuffled(seed, out):  # type: ignore[no-untyped-def]
         out[j] = i
 
 
+@njit
+def item_facts(seed, ids, n_topics, first_year, last_year, first, second, years):  # type: ignore[no-untyped-def]
+    """Fill topics and release year of each item id; recent years are commoner."""
+    for number in range(ids.shape[0]):
+        item = ids[number]
+        first[item] = number % n_topics
+        second[item] = second_topic(number, n_topics)
+        w = _words(number, _ITEM, 1, seed)
+        n = last_year - first_year + 1
+        years[item] = last_year - min(_below(w[0], n), _below(w[1], n))
+
+
 @inline
 def _nth_free(seen, n):  # type: ignore[no-untyped-def]
     """The n-th (from 0) clear bit of a bitmap."""
