@@ -48,8 +48,7 @@ def generate(
     Parameters
     ----------
     n_users, n_items, n_interactions : int
-        The shape; at most ``n_users * n_items`` interactions. An item may end up without any where interactions are
-        few.
+        The shape; at most ``n_users * n_items`` interactions.
     seed : int
         0 to 2^32-1.
     name : str, optional
@@ -74,7 +73,8 @@ def generate(
     Guarantee
     ---------
     The same bytes for any number of threads, on any machine. No item twice in a row of the CSR. Every user has at
-    least min(20, n_interactions // (4 * n_users)) interactions.
+    least d = min(20, n_interactions // (4 * n_users)) interactions, and every item has one if n_items is at most
+    n_users * (d // 4); beyond that, some items may have none.
 
     Cost
     ----

@@ -190,6 +190,7 @@ def draw_rows(indptr, ids, n_topics, seed, seen, keys, times, items, timestamps,
     Scratch of this range's own: ``seen`` uint64[I // 64 + 1], clear; ``keys`` and ``times`` int64[largest degree].
     """
     timed = timestamps.shape[0] > 0
+    n_users = indptr.shape[0] - 1
     for u in range(lo, hi):
         a = indptr[u]
         degree = indptr[u + 1] - a
@@ -198,7 +199,12 @@ def draw_rows(indptr, ids, n_topics, seed, seen, keys, times, items, timestamps,
         pauses = np.uint64(196608 // max(degree, 192))  # three of an hour to 12 days, whatever the degree
         clock = np.int64(FIRST_DAY) + _below(w[3], REGISTRATION_S)
         for s in range(degree):
-            item, w = _free_item(a + s, favourites, seen, s, ids, n_topics, seed)
+            if (
+                s < degree // 4 and u + s * n_users < ids.shape[0]
+            ):  # each item is dealt to one user, so that none is unmet
+                item, w = np.int64(ids[u + s * n_users]), _words(a + s, _DRAW, 0, seed)
+            else:
+                item, w = _free_item(a + s, favourites, seen, s, ids, n_topics, seed)
             seen[item >> 6] |= _ONE << np.uint64(item & 63)
             times[s] = clock
             clock += 1 + np.int64(w[0] & np.uint64(63))

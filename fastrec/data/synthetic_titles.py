@@ -21,8 +21,8 @@ _ADJECTIVES = (
 _NOUNS = (
     "Angel Apartment Ballad Bandit Bridge Carnival Castle Clockmaker Colony Comet Crossing Dancer Detective Diary "
     "Dragon Empire Engine Escape Fortune Garden Ghost Harbour Heist Heart Horizon Hunter Island Journey Kingdom "
-    "Lighthouse Machine Mirror Orchard Outlaw Parade Pilot Prophet Reunion River Rodeo Schoolhouse Shadow Sister Stranger "
-    "Summer Train Valley Witness"
+    "Lighthouse Machine Mirror Orchard Outlaw Parade Pilot Prophet Reunion River Rodeo Schoolhouse Shadow Sister "
+    "Stranger Summer Train Valley Witness"
 )
 _PLACES = (
     "Alaska;Bombay;Brasília;Cairo;Córdoba;Curaçao;Göteborg;Genève;Havana;Köln;Lisbon;Málaga;Montréal;Orléans;"
