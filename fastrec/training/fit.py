@@ -122,19 +122,31 @@ def resolve(config: Config) -> Config:
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if device.startswith("cuda") else "fp32"
-    engine = "torch" if config.engine == "auto" else config.engine
+    engine = config.engine
+    if engine == "auto":
+        fits = (config.model, config.loss) in FUSED_FITS and config.optimizer in ("sgd", "row-adagrad")
+        engine = "fused" if fits and device == "cpu" else "torch"
     return config.override(device=device, precision=precision, engine=engine)
+
+
+FUSED_FITS = (("mf", "bce"), ("mf", "bpr"), ("gmf", "bce"))
+"""(model, loss) pairs of the fused engine."""
+_FUSED_NEEDS = {"device": "cpu", "precision": "fp32", "accumulate": 1, "hard_negatives": 0, "compile": False}
 
 
 def build_engine(split: Split, config: Config) -> Engine:
     """The engine of a resolved config, with initial weights."""
     import torch
 
+    from fastrec.fused.engine import FusedEngine
     from fastrec.models.nets import build
     from fastrec.training.engine_torch import TorchEngine
 
-    if config.engine != "torch":
-        raise ConfigError(f"engine = {config.engine!r}: this fastrec has the torch engine alone")
+    if config.engine == "fused":
+        for name, needed in _FUSED_NEEDS.items():
+            value = getattr(config, name)
+            if value != needed:
+                raise ConfigError(f"{name} = {value!r}: engine = fused has {needed!r} alone; use engine = torch")
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     sampler = make_sampler(split, config)
@@ -148,15 +160,16 @@ def build_engine(split: Split, config: Config) -> Engine:
         init_std=config.init_std,
         layers=config.layers,
     )
-    return TorchEngine(
-        model,
-        stream,
-        batch_size=config.batch_size,
-        rate=make_rate(config, stream.n_positives),
-        loss=config.loss,
-        optimizer=config.optimizer,
-        l2=config.l2,
-    )
+    options: dict[str, Any] = {
+        "batch_size": config.batch_size,
+        "rate": make_rate(config, stream.n_positives),
+        "loss": config.loss,
+        "optimizer": config.optimizer,
+        "l2": config.l2,
+    }
+    if config.engine == "fused":
+        return FusedEngine(model, stream, mode=config.fused_mode, threads=config.threads, **options)
+    return TorchEngine(model, stream, **options)
 
 
 def make_sampler(split: Split, config: Config) -> NegativeSampler:

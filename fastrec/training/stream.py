@@ -73,8 +73,8 @@ class Stream:
         self.users_of = np.repeat(np.arange(indptr.size - 1, dtype=np.int32), np.diff(indptr))
         self.sampler = sampler
         self.n_negatives = int(sampler.n_negatives)
-        self._eligible = self._find_eligible(indptr)
-        self.n_positives = self._eligible.size or items.size
+        self.eligible = self._find_eligible(indptr)
+        self.n_positives = self.eligible.size or items.size
         self.n_left_out = items.size - self.n_positives
         if self.n_positives == 0:
             raise DataError("no training positive has a negative: every user has every item, or there are none at all")
@@ -110,7 +110,7 @@ class Stream:
             out = Batch(np.empty(n, np.int32), np.empty((n, 1 + self.n_negatives), np.int32), np.empty(n, np.int64))
         batch = Batch(out.users[:n], out.items[:n], out.positions[:n])
         order = self.order.positions(epoch, start, stop)
-        _look_up(order, self._eligible, self.users_of, self.items_of, batch.positions, batch.users, batch.items, 0, n)
+        _look_up(order, self.eligible, self.users_of, self.items_of, batch.positions, batch.users, batch.items, 0, n)
         negatives = self.sampler.sample(batch.users, epoch=epoch, positions=batch.positions, threads=threads)
         _put_negatives(negatives, batch.items, 0, n)
         return batch

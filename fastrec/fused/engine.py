@@ -1,0 +1,168 @@
+"""The fused engine: sample, score and update in compiled passes, without materialising a batch of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+
+from fastrec.errors import CheckpointError, ConfigError
+from fastrec.fused.deterministic import Deterministic
+from fastrec.fused.gradients import BCE, BPR
+from fastrec.fused.lock_free import LockFree
+from fastrec.fused.prepare import Batch
+from fastrec.fused.weights import Weights
+from fastrec.jit import resolve_threads, run_ranges
+from fastrec.models.engine import Progress
+from fastrec.sampling.order import Cursor
+
+MODES = ("deterministic", "lock_free")
+
+
+class FusedEngine:
+    """Trains MF (BCE, BPR) and GMF (BCE) on the CPU, from the same positives and negatives as the torch engine.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        MF or GMF of ``fastrec.models.nets``; its parameters are trained in place.
+    stream : Stream
+    batch_size : int
+        Positives a step.
+    rate : callable
+        Step (from 0) -> learning rate. In lock_free it is that of single samples.
+    mode : {"deterministic", "lock_free"}
+    loss : {"bce", "bpr"}
+    optimizer : {"sgd", "row-adagrad"}
+    l2 : float
+        Each sample adds ``l2 / 2`` times the squares of the rows and shared weights that it uses.
+    threads : int, optional
+        None means every processor.
+
+    Raises
+    ------
+    ConfigError
+        For a model, loss, optimiser or mode that it has not.
+
+    Notes
+    -----
+    Guarantee: deterministic mode gives the same bytes for any number of threads, any cuts into ``advance`` calls, and
+    any restart, on one machine with one set of versions. lock_free gives this with one thread alone.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        stream: Any,
+        *,
+        batch_size: int,
+        rate: Callable[[int], float],
+        mode: str = "deterministic",
+        loss: str = "bce",
+        optimizer: str = "sgd",
+        l2: float = 0.0,
+        threads: int | None = None,
+    ) -> None:
+        if mode not in MODES:
+            raise ConfigError(f"fused_mode = {mode!r}: must be one of {', '.join(MODES)}")
+        self.weights = Weights(model, optimizer)
+        if loss not in ("bce", "bpr") or (loss == "bpr" and self.weights.gmf):
+            raise ConfigError(
+                f"loss = {loss!r}: the fused engine has bce for MF and GMF, and bpr for MF; use engine = torch"
+            )
+        self.model, self.stream, self.batch_size, self.rate = model, stream, int(batch_size), rate
+        self.n_positives = stream.n_positives
+        self.mode, self.loss, self.optimizer, self.l2 = mode, loss, optimizer, float(l2)
+        self.threads = resolve_threads(threads)
+        self.step = 0
+        n_loss = BPR if loss == "bpr" else BCE
+        self._passes: Deterministic | LockFree
+        rows = min(self.batch_size, self.n_positives)
+        if mode == "deterministic":
+            self._passes = Deterministic(
+                self.weights,
+                batch_size=rows,
+                n_negatives=stream.n_negatives,
+                loss=n_loss,
+                l2=self.l2,
+                threads=self.threads,
+            )
+        else:
+            self._passes = LockFree(self.weights, loss=n_loss, l2=self.l2, threads=self.threads)
+        # Two a thread: prepared at once, each by one thread, so that the cores are even.
+        self._batches = [
+            Batch(rows, stream.n_negatives, by_item=mode == "deterministic") for _ in range(2 * self.threads)
+        ]
+
+    def advance(self, cursor: Cursor, n_steps: int) -> Progress:
+        """Do up to ``n_steps`` steps, not beyond the cursor's epoch."""
+        total, start, steps = 0.0, cursor.position, 0
+        while steps < n_steps and cursor.position < self.n_positives:
+            cuts = [
+                (at, min(at + self.batch_size, self.n_positives))
+                for at in range(cursor.position, self.n_positives, self.batch_size)[
+                    : min(n_steps - steps, len(self._batches))
+                ]
+            ]
+            self._prepare(cursor.epoch, cuts)
+            for batch, (_, stop) in zip(self._batches, cuts):
+                total += self._passes.step(batch, self.rate(self.step))
+                self.step += 1
+                steps += 1
+                cursor = Cursor(cursor.epoch, stop)
+        n = cursor.position - start
+        return Progress(cursor, total, n * (1 + self.stream.n_negatives), n, steps)
+
+    def _prepare(self, epoch: int, cuts: list[tuple[int, int]]) -> None:
+        def work(lo: int, hi: int) -> None:
+            for k in range(lo, hi):
+                self._batches[k].fill(self.stream, epoch, *cuts[k])
+
+        run_ranges(work, len(cuts), self.threads)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Weights and Adagrad's accumulators, named as the torch engine names them, and the step."""
+        import torch
+
+        tensors = {f"model.{name}": p.detach() for name, p in self.model.named_parameters()}
+        for name, sums in self.weights.sums.items():
+            shape = (-1, 1) if self.weights.named[name].ndim == 2 else (-1,)
+            tensors[f"optimizer.{name}.sum"] = torch.from_numpy(sums).reshape(shape)
+        return tensors, {"step": self.step}
+
+    def load_state(self, tensors: dict[str, Any], meta: dict[str, Any]) -> None:
+        """Put back what ``state`` gave.
+
+        Raises
+        ------
+        CheckpointError
+            If a tensor is missing or has another shape.
+        """
+        for prefix, suffix, arrays in (("model.", "", self.weights.named), ("optimizer.", ".sum", self.weights.sums)):
+            for name, array in arrays.items():
+                key = prefix + name + suffix
+                if key not in tensors:
+                    raise CheckpointError(
+                        f"{key} is missing from the checkpoint; it holds {', '.join(sorted(tensors))}"
+                    )
+                values = np.asarray(tensors[key])
+                if values.size != array.size:
+                    raise CheckpointError(f"{key} has shape {list(values.shape)}, the model's {list(array.shape)}")
+                array[...] = values.reshape(array.shape)
+        self.step = int(meta["step"])
+
+    def describe(self) -> dict[str, Any]:
+        """What computes, on what, in which precision."""
+        return {
+            "engine": "fused",
+            "fused_mode": self.mode,
+            "device": "cpu",
+            "precision": "fp32",
+            "threads": self.threads,
+            "numba": numba.__version__,
+        }
+
+    def close(self) -> None:
+        """Nothing runs in the background."""

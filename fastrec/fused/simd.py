@@ -1,0 +1,213 @@
+"""Rows of float32 as vectors of 16 lanes, spelled out for LLVM instead of hoped for from its vectoriser.
+
+A ``Lanes`` value is one AVX-512 register, two of AVX2 or four of NEON. Sums run in the order written here, so results
+do not depend on what a compiler finds profitable. These functions exist in compiled code alone.
+"""
+
+# ruff: noqa: ARG001 - Numba fixes the arguments of an intrinsic and of its builder.
+
+from __future__ import annotations
+
+from typing import Any
+
+import llvmlite.ir as ir  # type: ignore[import-untyped]
+import numpy as np
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+WIDTH = 16
+_I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+_VECTOR = ir.VectorType(ir.FloatType(), WIDTH)
+_INTEGERS = ir.VectorType(_I32, WIDTH)
+
+
+class Lanes(types.Type):
+    """Numba type of 16 float32."""
+
+    def __init__(self) -> None:
+        super().__init__(name="Lanes")
+
+
+lanes = Lanes()
+
+
+@register_model(Lanes)
+class _LanesModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Any) -> None:
+        super().__init__(dmm, fe_type, _VECTOR)
+
+
+def _constant(value: float) -> ir.Constant:
+    return ir.Constant(_VECTOR, [float(np.float32(value))] * WIDTH)
+
+
+def _call(builder: Any, name: str, *args: Any) -> Any:
+    """One of LLVM's vector intrinsics over Lanes: fma, fabs, maxnum, rint."""
+    kind = ir.FunctionType(_VECTOR, [_VECTOR] * len(args))
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v16f32"), args)
+
+
+def _pointer(context: Any, builder: Any, kind: Any, value: Any, row: Any, column: Any) -> Any:
+    """Address of ``array[row, column]`` as a vector's; a one-dimensional array counts as one long row."""
+    array = context.make_array(kind)(context, builder, value)
+    at = column
+    if kind.ndim == 2:
+        at = builder.add(builder.mul(row, cgutils.unpack_tuple(builder, array.shape)[1]), column)
+    return builder.bitcast(builder.gep(array.data, [at]), _VECTOR.as_pointer())
+
+
+def _mask(n: int) -> ir.Constant:
+    return ir.Constant(ir.VectorType(_I1, WIDTH), [int(k < n) for k in range(WIDTH)])
+
+
+def _check(array: Any, n: Any) -> None:
+    if array.layout != "C" or array.dtype != types.float32:
+        raise TypeError(f"lanes read and write C-contiguous float32, not {array}")
+    if not isinstance(n, types.IntegerLiteral):
+        raise TypeError(f"the number of lanes must be known when the kernel is compiled, not {n}")
+
+
+@intrinsic(prefer_literal=True)
+def load(typing: Any, array: Any, row: Any, column: Any, n: Any) -> Any:
+    """``array[row, column:column + n]``; lanes from the compile-time constant ``n`` on are 0 and not read."""
+    _check(array, n)
+    n_lanes = n.literal_value
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        at = _pointer(context, builder, signature.args[0], args[0], args[1], args[2])
+        if n_lanes == WIDTH:
+            return builder.load(at, align=4)
+        kind = ir.FunctionType(_VECTOR, [_VECTOR.as_pointer(), _I32, ir.VectorType(_I1, WIDTH), _VECTOR])
+        masked = cgutils.get_or_insert_function(builder.module, kind, "llvm.masked.load.v16f32.p0")
+        return builder.call(masked, [at, _I32(4), _mask(n_lanes), _constant(0.0)])
+
+    return lanes(array, types.intp, types.intp, n), build
+
+
+@intrinsic(prefer_literal=True)
+def store(typing: Any, array: Any, row: Any, column: Any, n: Any, value: Any) -> Any:
+    """``array[row, column:column + n] = value``; nothing beyond ``n`` lanes is written."""
+    _check(array, n)
+    n_lanes = n.literal_value
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        at = _pointer(context, builder, signature.args[0], args[0], args[1], args[2])
+        if n_lanes == WIDTH:
+            builder.store(args[4], at, align=4)
+        else:
+            kind = ir.FunctionType(ir.VoidType(), [_VECTOR, _VECTOR.as_pointer(), _I32, ir.VectorType(_I1, WIDTH)])
+            masked = cgutils.get_or_insert_function(builder.module, kind, "llvm.masked.store.v16f32.p0")
+            builder.call(masked, [args[4], at, _I32(4), _mask(n_lanes)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, n, lanes), build
+
+
+@intrinsic
+def splat(typing: Any, value: Any) -> Any:
+    """All lanes equal to one float32."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        empty = ir.Constant(_VECTOR, ir.Undefined)
+        one = builder.insert_element(empty, args[0], _I32(0))
+        return builder.shuffle_vector(one, empty, ir.Constant(_INTEGERS, [0] * WIDTH))
+
+    return lanes(types.float32), build
+
+
+@intrinsic
+def fma(typing: Any, x: Any, y: Any, z: Any) -> Any:
+    """x * y + z, rounded once."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _call(builder, "fma", *args)
+
+    return lanes(lanes, lanes, lanes), build
+
+
+@intrinsic
+def mul(typing: Any, x: Any, y: Any) -> Any:
+    """x * y."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fmul(*args)
+
+    return lanes(lanes, lanes), build
+
+
+@intrinsic
+def total(typing: Any, x: Any) -> Any:
+    """Sum of the lanes as a float32, by halves: a fixed order."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        value, width = args[0], WIDTH
+        while width > 1:
+            width //= 2
+            parts = [
+                builder.shuffle_vector(
+                    value,
+                    ir.Constant(value.type, ir.Undefined),
+                    ir.Constant(ir.VectorType(_I32, width), list(range(first, first + width))),
+                )
+                for first in (0, width)
+            ]
+            value = builder.fadd(*parts)
+        return builder.extract_element(value, _I32(0))
+
+    return types.float32(lanes), build
+
+
+# exp(r) on |r| <= ln 2 / 2, and ln 2 in two parts. Source: Cephes, expf (Moshier).
+_EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
+_LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
+
+
+@intrinsic
+def exp_minus_abs(typing: Any, x: Any) -> Any:
+    """exp(-abs(x)) to 2 units in the last place, at least exp(-87); NaN gives exp(-87)."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        t = _call(builder, "maxnum", builder.fneg(_call(builder, "fabs", args[0])), _constant(-87.0))
+        k = _call(builder, "rint", builder.fmul(t, _constant(1.4426950408889634)))
+        r = _call(builder, "fma", k, _constant(-_LN2_HIGH), t)
+        r = _call(builder, "fma", k, _constant(-_LN2_LOW), r)
+        y = _constant(_EXP[0])
+        for c in _EXP[1:]:
+            y = _call(builder, "fma", y, r, _constant(c))
+        y = builder.fadd(_call(builder, "fma", y, builder.fmul(r, r), r), _constant(1.0))
+        exponent = builder.add(builder.fptosi(k, _INTEGERS), ir.Constant(_INTEGERS, [127] * WIDTH))
+        power = builder.bitcast(builder.shl(exponent, ir.Constant(_INTEGERS, [23] * WIDTH)), _VECTOR)
+        return builder.fmul(y, power)
+
+    return lanes(lanes), build
+
+
+@intrinsic
+def sigmoid(typing: Any, x: Any, e: Any) -> Any:
+    """1 / (1 + exp(-x)) from x and ``e = exp_minus_abs(x)``."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        x, e = args
+        top = builder.select(builder.fcmp_ordered(">=", x, _constant(0.0)), _constant(1.0), e)
+        return builder.fdiv(top, builder.fadd(_constant(1.0), e))
+
+    return lanes(lanes, lanes), build
+
+
+@intrinsic(prefer_literal=True)
+def prefetch(typing: Any, array: Any, row: Any, n_bytes: Any) -> Any:
+    """Ask for the first ``n_bytes`` (a compile-time constant) of a row, for writing; changes nothing."""
+    size = n_bytes.literal_value
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        at = _pointer(context, builder, signature.args[0], args[0], args[1], _I64(0))
+        text = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [text, _I32, _I32, _I32])
+        fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        first = builder.bitcast(at, text)
+        for offset in range(0, size, 64):
+            builder.call(fetch, [builder.gep(first, [_I64(offset)]), _I32(1), _I32(3), _I32(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, n_bytes), build

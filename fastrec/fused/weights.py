@@ -1,0 +1,74 @@
+"""The weights of MF and GMF as NumPy views of the module's own parameters, with Adagrad's accumulators beside them.
+
+U users, I items, D dim.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrec.errors import ConfigError
+
+EPS = np.float32(1e-10)
+"""What Adagrad adds to the root, as the torch engine's."""
+
+
+class Weights:
+    """Views: what a kernel writes is what the module holds.
+
+    MF and GMF share one form: logit = sum_d h_d p_ud q_id + b_u + b_i + bias, where MF has no h and GMF no b_u and b_i
+    (empty arrays).
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        MF or GMF of ``fastrec.models.nets``, on the CPU in float32.
+    optimizer : {"sgd", "row-adagrad"}
+
+    Raises
+    ------
+    ConfigError
+        For any other model, device, dtype or optimiser.
+    """
+
+    def __init__(self, model: Any, optimizer: str) -> None:
+        if optimizer not in ("sgd", "row-adagrad"):
+            raise ConfigError(
+                f"optimizer = {optimizer!r}: the fused engine has sgd and row-adagrad; use engine = torch"
+            )
+        named = dict(model.named_parameters())
+        if set(named) not in ({"user_factors", "item_factors", "h", "bias"}, set(_MF)):
+            raise ConfigError(
+                f"model {type(model).__name__}: the fused engine trains MF and GMF; use engine = torch for the others"
+            )
+        for name, parameter in named.items():
+            if parameter.device.type != "cpu" or str(parameter.dtype) != "torch.float32":
+                raise ConfigError(
+                    f"{name} is {parameter.dtype} on {parameter.device}: the fused engine trains float32 on the CPU"
+                )
+        self.named = {name: parameter.detach().numpy() for name, parameter in named.items()}
+        self.gmf = "h" in named
+        self.adagrad = optimizer == "row-adagrad"
+        self.user_factors: NDArray[np.float32] = self.named["user_factors"]
+        self.item_factors: NDArray[np.float32] = self.named["item_factors"]
+        self.dim = self.user_factors.shape[1]
+        self.h, self.user_bias, self.item_bias = map(self._view, ("h", "user_bias", "item_bias"))
+        self.bias = self.named["bias"]
+        self.sums: dict[str, NDArray[np.float32]] = {}
+        if self.adagrad:
+            self.sums = {name: np.zeros(a.shape[0], np.float32) for name, a in self.named.items()}
+        self.user_sum, self.item_sum, self.h_sum, self.user_bias_sum, self.item_bias_sum, self.bias_sum = map(
+            self._sum, ("user_factors", "item_factors", "h", "user_bias", "item_bias", "bias")
+        )
+
+    def _view(self, name: str) -> NDArray[np.float32]:
+        return self.named.get(name, np.empty(0, np.float32))
+
+    def _sum(self, name: str) -> NDArray[np.float32]:
+        return self.sums.get(name, np.empty(0, np.float32))
+
+
+_MF = ("user_factors", "item_factors", "user_bias", "item_bias", "bias")
