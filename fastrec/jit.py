@@ -25,11 +25,12 @@ def njit(function: F) -> F:
 
     The result keeps the plain Python function as ``.py_func``, which tests call.
     """
-    return cast(F, numba.njit(nogil=True, cache=True, error_model="numpy")(function))
+    # fastmath is named because Numba otherwise takes it from whichever kernel happens to compile this one first
+    return cast(F, numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=False)(function))
 
 
 def inline(function: F) -> F:
-    """Compile a helper that is always inlined by LLVM into the kernel that calls it."""
+    """Compile a helper that is always inlined by LLVM into the kernel that calls it, and takes over its float flags."""
     return cast(F, numba.njit(nogil=True, error_model="numpy", forceinline=True)(function))
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastrec.errors import ConfigError, DataError
+from fastrec.jit import njit, njit_float
 from fastrec.ranking import evaluate, kernels
 from fastrec.ranking.evaluate import Vectors, count_ahead, evaluate_candidates, evaluate_full
 from fastrec.ranking.metrics import grouped, single
@@ -143,6 +144,31 @@ def test_kernels_compiled_and_plain_agree(rng: np.random.Generator) -> None:
     kernels.candidate_ranks.py_func(*arguments, plain, 0, 2)
     assert np.array_equal(plain, compiled)
     assert plain[0] >= 2
+
+
+def test_exact_sums_stay_exact_inside_kernels_that_may_reorder(rng: np.random.Generator) -> None:
+    """Numba hands fast-math flags down to a callee that it compiles on the caller's behalf, unless told otherwise."""
+
+    def total(values):  # type: ignore[no-untyped-def]
+        result = 0.0
+        for k in range(values.shape[0]):
+            result += values[k]
+        return result
+
+    def total_again(values):  # type: ignore[no-untyped-def]  # the cache on disk knows a function by its name alone
+        result = 0.0
+        for k in range(values.shape[0]):
+            result += values[k]
+        return result
+
+    strict, loose = njit(total), njit_float(total_again)
+
+    def call(values):  # type: ignore[no-untyped-def]
+        return strict(values)
+
+    values = rng.normal(size=10_001) * 10.0 ** rng.integers(-8, 8, 10_001)
+    assert njit_float(call)(values) == total(values)
+    assert loose(values) != total(values)  # so that the values tell the two apart
 
 
 def test_seen_items_are_left_out_and_test_items_are_not() -> None:

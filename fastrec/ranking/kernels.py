@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastrec.jit import inline, njit, njit_float
+from fastrec.jit import njit, njit_float
+
+_AT_ONCE = 256
+"""Scores counted before a look at whether any was close: few enough that a second look costs little."""
 
 
-@inline
+@njit
 def exact_score(user_vectors, item_vectors, item_bias, user, item):  # type: ignore[no-untyped-def]
     """Float64 dot product plus bias; four sums in a fixed order, because one would wait for itself at each step."""
     d = user_vectors.shape[1]
@@ -33,15 +36,13 @@ def exact_score(user_vectors, item_vectors, item_bias, user, item):  # type: ign
 
 
 @njit
-def recount(user_vectors, item_vectors, item_bias, user, positive, items, scores, target, margin):  # type: ignore[no-untyped-def]
-    """How many of ``items`` whose score lies within ``margin`` of ``target`` are exactly as good as the positive."""
+def recount(user_vectors, item_vectors, item_bias, user, positive, first, scores, low, high):  # type: ignore[no-untyped-def]
+    """Of items ``first``, ``first + 1``, ... with ``scores`` in ``low`` to ``high``: how many score as high exactly."""
     exact = exact_score(user_vectors, item_vectors, item_bias, user, positive)
     ahead = 0
     for c in range(scores.shape[0]):
-        if abs(scores[c] - target) <= margin:
-            item = items[c] if items.shape[0] else c
-            if exact_score(user_vectors, item_vectors, item_bias, user, item) >= exact:
-                ahead += 1
+        if low <= scores[c] <= high:
+            ahead += exact_score(user_vectors, item_vectors, item_bias, user, first + c) >= exact
     return ahead
 
 
@@ -74,9 +75,11 @@ def candidate_ranks(  # type: ignore[no-untyped-def]
             ahead += score - target > margin
             close += abs(score - target) <= margin
         if close:
-            ahead += recount(
-                user_vectors, item_vectors, item_bias, user, positive, candidates[row], scores, target, margin
-            )
+            exact = exact_score(user_vectors, item_vectors, item_bias, user, positive)
+            for c in range(n):
+                if abs(scores[c] - target) <= margin:
+                    item = candidates[row, c]
+                    ahead += exact_score(user_vectors, item_vectors, item_bias, user, item) >= exact
         out[row] = 1 + ahead
 
 
@@ -106,7 +109,6 @@ def count_ahead(  # type: ignore[no-untyped-def]
     ``bias`` [I] and hold -inf where an item does not count. With no vectors (D = 0) scores compare as they are.
     """
     n_items, d = scores.shape[1], user_vectors.shape[1]
-    all_items = items[:0]
     row_scores = np.empty(n_items, np.float32)
     for row in range(lo, hi):
         user = users[row]
@@ -114,15 +116,19 @@ def count_ahead(  # type: ignore[no-untyped-def]
         for c in range(n_items):
             row_scores[c] = scores[row, c] + bias[c]
         for k in range(indptr[user], indptr[user + 1]):
-            target = targets[k]
+            low, high = targets[k] - margin, targets[k] + margin
             ahead = 0
-            close = 0
-            for c in range(n_items):
-                gap = row_scores[c] - target
-                ahead += gap > margin
-                close += abs(gap) <= margin
-            if close and d:
-                close = recount(
-                    user_vectors, item_vectors, item_bias, user, items[k], all_items, row_scores, target, margin
-                )
-            out[k] = ahead + close
+            for start in range(0, n_items, _AT_ONCE):
+                part = row_scores[start : start + _AT_ONCE]  # a slice: the loop over it vectorises, over a range not
+                over, reach = np.float32(0.0), np.float32(0.0)  # float counters: int64 ones would widen each compare
+                for c in range(part.shape[0]):
+                    over += np.float32(part[c] > high)
+                    reach += np.float32(part[c] >= low)
+                if reach == over:
+                    ahead += np.int64(over)
+                elif d:
+                    ahead += np.int64(over)
+                    ahead += recount(user_vectors, item_vectors, item_bias, user, items[k], start, part, low, high)
+                else:
+                    ahead += np.int64(reach)
+            out[k] = ahead
