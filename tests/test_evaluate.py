@@ -106,6 +106,10 @@ def test_ranks_depend_on_neither_block_nor_threads(rng: np.random.Generator, mon
         monkeypatch.setattr(evaluate, "BLOCK_BYTES", n_bytes)
         assert np.array_equal(count_ahead(model, [train, validation], test, threads=threads), whole)
     candidates = rng.integers(0, 257, (test.n_interactions, 99))
+    tower = Tower(rng.integers(-2, 3, (301, 3)), rng.integers(-2, 3, (257, 3)))
+    before = evaluate_candidates(tower, test.users, test.items, candidates)
+    monkeypatch.setattr(evaluate, "PAIRS_AT_ONCE", {"cpu": 777})
+    assert evaluate_candidates(tower, test.users, test.items, candidates) == before
     one, five = (evaluate_candidates(model, test.users, test.items, candidates, threads=threads) for threads in (1, 5))
     assert one == five
 

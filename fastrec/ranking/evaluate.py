@@ -21,8 +21,9 @@ from fastrec.ranking.metrics import CUTOFFS, Metrics, check_cutoffs, check_score
 
 BLOCK_BYTES = 8 << 20
 """Scores held at a time by the full ranking: a block that stays in cache between the product and the count."""
-PAIRS_AT_ONCE = 1 << 17
-"""Candidate pairs scored at a time by a model without vectors."""
+PAIRS_AT_ONCE = {"cpu": 1 << 14, "cuda": 1 << 18}
+"""Candidate pairs scored at a time by a model without vectors. On the CPU its activations stay in cache (MLP d=64, ns a
+pair: 339 at 2^12, 270 at 2^14, 582 at 2^17); on CUDA launches are few."""
 
 
 @dataclass(frozen=True)
@@ -178,9 +179,9 @@ def _scored_ranks(
     """Ranks by the model's own forward, some rows at a time."""
     import torch
 
-    rows = max(1, PAIRS_AT_ONCE // (1 + candidates.shape[1]))
     found = [np.empty(0, np.int64)]
     with scoring(model) as device:
+        rows = max(1, PAIRS_AT_ONCE.get(device.type, PAIRS_AT_ONCE["cpu"]) // (1 + candidates.shape[1]))
         for lo in range(0, users.size, rows):
             own, others = positives[lo : lo + rows, None], candidates[lo : lo + rows]
             valid = others >= 0

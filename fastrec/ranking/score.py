@@ -93,7 +93,7 @@ def score_split(
     notes = [*frozen.notes, *comparison(split, frozen)]
     return {
         f"{frozen.source['n']} candidates": {**by_candidates, "notes": notes, "candidates": frozen.describe()},
-        FULL: {**full, "notes": ["all items the user has not met, the user's test items among them"]},
+        FULL: {**full, "notes": []},
     }
 
 
