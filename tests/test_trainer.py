@@ -15,6 +15,7 @@ from fastrec.errors import FastrecError
 from fastrec.models import nets
 from fastrec.training.checkpoint import Checkpoints
 from fastrec.training.engine_torch import flushed_denormals
+from fastrec.training.steps import AutogradStep, Options
 from fastrec.training.tracking import Tracker
 from fastrec.training.trainer import Trainer
 from tests.training_helpers import make_engine
@@ -187,7 +188,7 @@ def test_a_full_disk_says_so(tmp_path: Path) -> None:
 def test_l2_by_autograd_equals_l2_by_hand() -> None:
     """The two paths of the torch engine take the same step to float32 rounding."""
     engines = [make_engine("gmf", l2=0.1, optimizer="sgd", rate=lambda _: 0.5) for _ in range(2)]
-    engines[1]._factors = None
+    engines[1]._step = AutogradStep(engines[1].model, Options(optimizer="sgd", l2=0.1), 0.5)
     for engine in engines:
         engine.advance(make(engine=engine).state.cursor, 5)
     for name, p in engines[0].model.state_dict().items():

@@ -45,6 +45,11 @@ class Factors(nn.Module):
         self.gather: Any = F.embedding
         """(indices, table) -> rows; the engine puts a lower-precision gather here."""
 
+    def cross(self, users: Tensor, items: Tensor) -> Tensor:
+        """float32[B, C]: every user int32[B] against every item int32[C]. Cost: B * C forward passes of this model."""
+        scores: Tensor = self(users, items.expand(users.numel(), -1))
+        return scores
+
     def vectors(self) -> tuple[Tensor, Tensor, Tensor] | None:
         """(users float32[U, D], items float32[I, D], item bias float32[I]), or None where no such vectors exist.
 
@@ -68,6 +73,11 @@ class GMF(Factors):
         p = self.gather(users, self.user_factors) * self.h
         q = self.gather(items, self.item_factors)
         return (q * p.unsqueeze(1)).sum(-1) + self.bias
+
+    def cross(self, users: Tensor, items: Tensor) -> Tensor:
+        """float32[B, C]: one matrix product."""
+        p = self.gather(users, self.user_factors) * self.h
+        return p @ self.gather(items, self.item_factors).to(p.dtype).T + self.bias
 
     def score_all(self, users: Tensor) -> Tensor:
         """float32[B, I]: every item's logit."""
@@ -97,6 +107,13 @@ class MF(Factors):
         b_u = F.embedding(users, self.user_bias.unsqueeze(1))
         b_i = F.embedding(items, self.item_bias.unsqueeze(1)).squeeze(-1)
         return (q * p.unsqueeze(1)).sum(-1) + b_u + b_i + self.bias
+
+    def cross(self, users: Tensor, items: Tensor) -> Tensor:
+        """float32[B, C]: one matrix product."""
+        p = self.gather(users, self.user_factors).to(self.bias.dtype)
+        b_u = F.embedding(users, self.user_bias.unsqueeze(1))
+        b_i = F.embedding(items, self.item_bias.unsqueeze(1)).squeeze(-1)
+        return p @ self.gather(items, self.item_factors).to(p.dtype).T + b_u + b_i + self.bias
 
     def score_all(self, users: Tensor) -> Tensor:
         """float32[B, I]."""
@@ -181,7 +198,7 @@ class MLP(Tower):
 
     def forward(self, users: Tensor, items: Tensor) -> Tensor:
         """float32[B, K]."""
-        return (self.tower(users, items).to(self.h.dtype) @ self.h) + self.bias
+        return (self.tower(users, items).to(self.h.dtype) * self.h).sum(-1) + self.bias
 
 
 class NeuMF(Tower):

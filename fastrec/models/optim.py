@@ -192,14 +192,15 @@ def make_optimizer(
     params = list(params)
     if host and name in ("adam", "adamw"):
         return HostAdam(params, lr=lr, weight_decay=l2 if name == "adamw" else 0.0)  # type: ignore[arg-type]
+    on_cuda = params[0].device.type == "cuda"  # capturable: a CUDA graph may hold the step
     if name == "adam":
-        return torch.optim.Adam(params, lr=lr, fused=True)
+        return torch.optim.Adam(params, lr=lr, fused=True, capturable=on_cuda)
     if name == "adamw":
-        return torch.optim.AdamW(params, lr=lr, weight_decay=l2, fused=True)
+        return torch.optim.AdamW(params, lr=lr, weight_decay=l2, fused=True, capturable=on_cuda)
     if name == "sgd":
         return torch.optim.SGD(params, lr=lr, fused=True)
     if name == "adagrad":
-        return torch.optim.Adagrad(params, lr=lr, fused=params[0].device.type == "cpu")
+        return torch.optim.Adagrad(params, lr=lr, fused=not on_cuda)
     if name == "lazy-adam":
         return LazyAdam(params, lr=lr)
     if name == "row-adagrad":

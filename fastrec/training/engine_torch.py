@@ -1,4 +1,7 @@
-"""The torch engine: any model, loss and optimiser, a step at a time."""
+"""The torch engine: any model, loss and optimiser, on the CPU or one CUDA device.
+
+A step reads one batch of the feed (or ``accumulate`` of them) and updates the weights once.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from fastrec.errors import ConfigError
-from fastrec.models import losses
+from fastrec.models.dropout import AddressedDropout
 from fastrec.models.engine import Progress
 from fastrec.models.factor_step import FactorStep
-from fastrec.models.optim import HostAdam, make_optimizer
+from fastrec.models.losses import InBatchSoftmax
+from fastrec.models.optim import HostAdam
 from fastrec.sampling.order import Cursor
-from fastrec.training.stream import Batch, Stream
+from fastrec.training.device import HostDevice, open_device
+from fastrec.training.feed import Feed
+from fastrec.training.graph import GraphedStep
+from fastrec.training.steps import AutogradStep, HandStep, Options
+from fastrec.training.stream import Stream
+
+LOSSES = ("bce", "bpr", "softmax")
 
 
 class TorchEngine:
@@ -23,18 +33,40 @@ class TorchEngine:
 
     Parameters
     ----------
-    model : torch.nn.Module
-        ``model(users int32[B], items int32[B, K]) -> float32[B, K]``.
+    model : Factors
+        From ``models.nets.build``; moved to the device.
     stream : Stream
+        With ``hard_negatives``, its sampler draws that many.
     batch_size : int
-        Positives a step.
+        Positives of a batch.
     rate : callable
         Step (from 0) -> learning rate.
-    loss : {"bce", "bpr"}
+    loss : {"bce", "bpr", "softmax"}
     optimizer : str
         As in ``make_optimizer``.
     l2 : float
-        Each sample adds ``l2 / 2`` times the squares of the rows and shared weights that it uses.
+        Each sample adds ``l2 / 2`` times the squares of the rows and shared weights that it uses; AdamW decays by it.
+    accumulate : int
+        Batches whose gradients make one update; an epoch's last update takes what is left.
+    negatives : int, optional
+        How many of the stream's negatives are trained: the highest-scored ones; left out: all.
+    dropout : float
+        Before each MLP layer.
+    seed : int
+        Of the dropout.
+    device : str or HostDevice
+    precision : {"fp32", "bf16", "fp16"}
+    graph : bool
+        Capture the step as a CUDA graph, where there is one to capture.
+    compile : bool
+        Compile the forward pass by ``torch.compile``.
+    threads : int, optional
+        CPU threads of sampler and dropout.
+
+    Raises
+    ------
+    ConfigError
+        For a combination that has no meaning.
     """
 
     def __init__(
@@ -47,94 +79,93 @@ class TorchEngine:
         loss: str = "bce",
         optimizer: str = "adam",
         l2: float = 0.0,
+        accumulate: int = 1,
+        negatives: int | None = None,
+        dropout: float = 0.0,
+        seed: int = 0,
+        device: str | HostDevice = "cpu",
+        precision: str = "fp32",
+        graph: bool = True,
+        compile: bool = False,
+        threads: int | None = None,
     ) -> None:
-        self.model, self.stream, self.batch_size, self.rate = model, stream, batch_size, rate
+        if loss not in LOSSES:
+            raise ConfigError(f"loss = {loss!r}: must be one of {', '.join(LOSSES)}")
+        if dropout and not hasattr(model, "drop"):
+            raise ConfigError(f"dropout = {dropout}: MF and GMF have no layer to drop units of; use mlp or neumf, or 0")
+        n_hard = 0 if negatives in (None, stream.n_negatives) else int(negatives or 0)
+        if n_hard > stream.n_negatives:
+            raise ConfigError(f"negatives = {n_hard}: only {stream.n_negatives} are drawn")
+        self.device = open_device(device) if isinstance(device, str) else device
+        self.model: Any = model.to(self.device.device)
+        self.stream, self.rate, self.step = stream, rate, 0
         self.n_positives = stream.n_positives
-        self.step = 0
-        self.loss_name = loss
-        self._l2 = 0.0 if optimizer == "adamw" else l2  # AdamW decays by itself
-        if loss not in ("bce", "bpr"):
-            raise ConfigError(f"loss = {loss!r}: must be one of bce, bpr")
-        self._loss: Callable[[Tensor], Tensor] = losses.bce if loss == "bce" else losses.bpr
-        self._factors = FactorStep(model) if FactorStep.serves(model) else None
-        self.optimizer = make_optimizer(
-            optimizer, model.parameters(), lr=rate(0), l2=l2, host=self._factors is not None
-        )
+        self._micro, self.batch_size = batch_size, batch_size * accumulate
+        self.n_negatives = n_hard or stream.n_negatives
+        options = Options(loss, optimizer, l2, precision, compile, n_hard)
+        by_hand = FactorStep.serves(model) and precision == "fp32" and loss != "softmax" and not compile
+        self._step: HandStep | AutogradStep | GraphedStep
+        if by_hand:
+            self._step = HandStep(model, options, rate(0))
+        else:
+            on_cuda = self.device.kind == "cuda"
+            lr = torch.tensor(rate(0), device=self.device.device) if on_cuda else rate(0)
+            in_batch = None
+            if loss == "softmax":
+                indptr, items = stream.sampler.indptr, stream.items_of
+                in_batch = InBatchSoftmax(indptr, items, stream.sampler.n_items, device=self.device.device)
+            drop = AddressedDropout(dropout, seed, threads=threads) if dropout else None
+            step = AutogradStep(self.model, options, lr, in_batch=in_batch, dropout=drop)
+            captured = graph and accumulate == 1 and GraphedStep.serves(self.device, options)
+            self._step = GraphedStep(step, batch_size, 1 + stream.n_negatives) if captured else step
+        self.feed = Feed(stream, batch_size=batch_size, device=self.device, threads=1)
+        self._about = {
+            "engine": "torch",
+            "step": "by hand" if by_hand else "CUDA graph" if isinstance(self._step, GraphedStep) else "autograd",
+            "precision": precision,
+            "gathered": str(self._gathered()).removeprefix("torch."),
+        }
+
+    def _gathered(self) -> torch.dtype:
+        return self._step.mixed.dtype if self._step.mixed is not None else torch.float32
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """What updates the weights."""
+        return self._step.optimizer
 
     def advance(self, cursor: Cursor, n_steps: int) -> Progress:
-        """Do up to ``n_steps`` steps, not beyond the cursor's epoch."""
+        """Do up to ``n_steps`` steps, not beyond the cursor's epoch; reads the loss once, at the end."""
         with flushed_denormals():
             return self._advance(cursor, n_steps)
 
     def _advance(self, cursor: Cursor, n_steps: int) -> Progress:
-        total, samples, steps, start = 0.0, 0, 0, cursor.position
-        found: list[tuple[Tensor, int]] = []
+        start, steps = cursor.position, 0
+        total = torch.zeros((), dtype=torch.float64, device=self.device.device)
         while steps < n_steps and cursor.position < self.n_positives:
-            batch, cursor = self.stream.batch(cursor, self.batch_size)
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.rate(self.step)
-            loss = self._by_hand(batch) if self._factors is not None else self._by_autograd(batch)
-            found.append((loss, batch.items.size))
+            update = min(self.batch_size, self.n_positives - cursor.position)
+            stop, lr = cursor.position + update, self.rate(self.step)
+            while cursor.position < stop:
+                batch, cursor = self.feed.next(cursor)
+                n = batch.users.shape[0]
+                loss = self._step.accumulate(batch, n / update, cursor.epoch, lr)
+                total.add_(loss, alpha=n * (1 + self.n_negatives))
+            self._step.update(lr)
             self.step += 1
             steps += 1
-            samples += batch.items.size
-        for loss, n in found:
-            total += float(loss) * n
-        return Progress(cursor, total, samples, cursor.position - start, steps)
-
-    def _by_hand(self, batch: Batch) -> Tensor:
-        assert self._factors is not None
-        if not isinstance(self.optimizer, HostAdam):
-            self._factors.zero()
-        logits = self._factors.logits(batch.users, batch.items)
-        if self.loss_name == "bce":
-            loss, gradient = losses.bce_with_gradient(logits)
-        else:
-            logits.requires_grad_()
-            loss = self._loss(logits)
-            loss.backward()
-            assert logits.grad is not None
-            gradient = logits.grad
-        self._factors.backward(batch.users, batch.items, gradient, self._l2 / logits.numel())
-        self.optimizer.step()
-        return loss.detach()
-
-    def _by_autograd(self, batch: Batch) -> Tensor:
-        users, items = torch.from_numpy(batch.users), torch.from_numpy(batch.items)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = self._loss(self.model(users, items))
-        loss.backward()
-        if self._l2:
-            self._add_l2(users, items)
-        self.optimizer.step()
-        return loss.detach()
-
-    @torch.no_grad()
-    def _add_l2(self, users: Tensor, items: Tensor) -> None:
-        """The gradient of the L2 term: a row counts as often as samples use it, shared weights once a sample."""
-        shares: dict[str, Tensor] = {}
-        for name, ids in (("user", users), ("item", items)):
-            size = getattr(self.model, f"n_{name}s")
-            flat = ids.reshape(-1)
-            shares[name] = torch.zeros(size, device=ids.device).index_add_(
-                0, flat, torch.full((flat.numel(),), self._l2 / flat.numel(), device=ids.device)
-            )
-        for name, p in self.model.named_parameters():
-            assert p.grad is not None
-            share = shares.get(name.partition("_")[0])
-            if share is None:
-                p.grad.add_(p, alpha=self._l2)
-            else:
-                p.grad.addcmul_(p, share.unsqueeze(1) if p.dim() == 2 else share)
+        done = cursor.position - start
+        # sync point: the only one of an advance
+        return Progress(cursor, float(total), done * (1 + self.n_negatives), done, steps)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Weights and optimiser state by name, and the step."""
+        """Weights and optimiser state by name, the step, and the scaler."""
         tensors = {f"model.{k}": v.detach().cpu() for k, v in self.model.state_dict().items()}
         names = {id(p): n for n, p in self.model.named_parameters()}
         for p, values in self.optimizer.state.items():
             for key, value in values.items():
                 tensors[f"optimizer.{names[id(p)]}.{key}"] = value.detach().cpu()
-        return tensors, {"step": self.step}
+        scaler = self._step.scaler.state_dict() if self._step.scaler is not None else None
+        return tensors, {"step": self.step, "scaler": scaler}
 
     def load_state(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         """Put back what ``state`` gave."""
@@ -142,16 +173,29 @@ class TorchEngine:
         for name, p in self.model.named_parameters():
             prefix = f"optimizer.{name}."
             given = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-            self.optimizer.state[p] = {k: v.clone().to(p.device) for k, v in given.items()}
+            self.optimizer.state[p] = {k: self._placed(k, v.clone(), p) for k, v in given.items()}
         self.step = int(meta["step"])
+        if meta["scaler"] is not None and self._step.scaler is not None:
+            self._step.scaler.load_state_dict(meta["scaler"])
+        if self._step.mixed is not None:
+            self._step.mixed.refresh()
+        if isinstance(self._step, GraphedStep):
+            self._step.forget()
+
+    def _placed(self, key: str, value: Tensor, p: Tensor) -> Tensor:
+        """A step count stays where its optimiser keeps it: on the host, unless the optimiser is a fused one."""
+        on_host = key == "step" and isinstance(self.optimizer, (HostAdam, torch.optim.Adagrad))
+        return value if on_host else value.to(p.device)
 
     def describe(self) -> dict[str, Any]:
         """What computes, on what, in which precision."""
-        device = next(self.model.parameters()).device
-        return {"engine": "torch", "device": str(device), "precision": "fp32", "torch": torch.__version__}
+        d = self.device.device
+        name = torch.cuda.get_device_name(d) if d.type == "cuda" else "cpu"
+        return {**self._about, "device": str(d), "device_name": name, "torch": torch.__version__}
 
     def close(self) -> None:
-        """Nothing runs in the background yet."""
+        """End the feed's thread."""
+        self.feed.close()
 
 
 @contextlib.contextmanager

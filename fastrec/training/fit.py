@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from fastrec.data.split import Split
 from fastrec.errors import CheckpointError, ConfigError
 from fastrec.models.engine import Engine
 from fastrec.models.optim import learning_rate
-from fastrec.runs import Run, create, open_run
+from fastrec.runs import Run, create, fingerprints, open_run
 from fastrec.sampling import NegativeSampler
 from fastrec.training.checkpoint import Checkpoints
 from fastrec.training.stream import Stream
@@ -63,12 +65,10 @@ def fit(split: Split, config: Config, *, out: str | Path | None = None, progress
     """
     config = resolve(config)
     engine = build_engine(split, config)  # before the folder: what cannot be built leaves none behind
-    try:
+    with _closing(engine, config.threads):
         run = create(out or config.out, config=config.to_dict(), split=split, toml=config.to_toml())
         run.record(engine=engine.describe(), avoided=config.avoid)
         return _train(run, split, config, engine, progress=config.progress if progress is None else progress)
-    finally:
-        engine.close()
 
 
 def resume(path: str | Path, *, progress: bool | None = None, **given: Any) -> Result:
@@ -102,12 +102,24 @@ def resume(path: str | Path, *, progress: bool | None = None, **given: Any) -> R
     if run.manifest.get("status") == "done":
         return _finished(run, config)
     engine = build_engine(run.split(), asked)
+    shown = asked.progress if progress is None else progress
+    with _closing(engine, asked.threads):
+        return _train(run, run.split(), asked, engine, progress=shown, again=True)
+
+
+@contextlib.contextmanager
+def _closing(engine: Engine, threads: int | None) -> Iterator[None]:
+    """Torch at the asked number of threads, for this training alone; then the engine closed."""
+    import torch
+
+    before = torch.get_num_threads()
     try:
-        return _train(
-            run, run.split(), asked, engine, progress=asked.progress if progress is None else progress, again=True
-        )
+        if threads is not None:
+            torch.set_num_threads(threads)
+        yield
     finally:
         engine.close()
+        torch.set_num_threads(before)
 
 
 def resolve(config: Config) -> Config:
@@ -136,10 +148,7 @@ _FUSED_NEEDS = {"device": "cpu", "precision": "fp32", "accumulate": 1, "hard_neg
 
 def build_engine(split: Split, config: Config) -> Engine:
     """The engine of a resolved config, with initial weights."""
-    import torch
-
     from fastrec.fused.engine import FusedEngine
-    from fastrec.models.nets import build
     from fastrec.training.engine_torch import TorchEngine
 
     if config.engine == "fused":
@@ -147,10 +156,37 @@ def build_engine(split: Split, config: Config) -> Engine:
             value = getattr(config, name)
             if value != needed:
                 raise ConfigError(f"{name} = {value!r}: engine = fused has {needed!r} alone; use engine = torch")
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    sampler = make_sampler(split, config)
-    stream = Stream(split.train.indptr, split.train.items, sampler, seed=config.seed)
+    stream = Stream(split.train.indptr, split.train.items, make_sampler(split, config), seed=config.seed)
+    model = make_model(split, config)
+    options: dict[str, Any] = {
+        "batch_size": config.batch_size,
+        "rate": make_rate(config, stream.n_positives),
+        "loss": config.loss,
+        "optimizer": config.optimizer,
+        "l2": config.l2,
+        "threads": config.threads,
+    }
+    if config.engine == "fused":
+        return FusedEngine(model, stream, mode=config.fused_mode, **options)
+    return TorchEngine(
+        model,
+        stream,
+        accumulate=config.accumulate,
+        negatives=config.negatives,
+        dropout=config.dropout,
+        seed=config.seed,
+        device=config.device,
+        precision=config.precision,
+        graph=config.graph,
+        compile=config.compile,
+        **options,
+    )
+
+
+def make_model(split: Split, config: Config) -> Any:
+    """The model of a config with its initial weights, or those of the pretrained runs."""
+    from fastrec.models.nets import GMF, MLP, NeuMF, build
+
     model = build(
         config.model,
         n_users=split.n_users,
@@ -160,16 +196,24 @@ def build_engine(split: Split, config: Config) -> Engine:
         init_std=config.init_std,
         layers=config.layers,
     )
-    options: dict[str, Any] = {
-        "batch_size": config.batch_size,
-        "rate": make_rate(config, stream.n_positives),
-        "loss": config.loss,
-        "optimizer": config.optimizer,
-        "l2": config.l2,
-    }
-    if config.engine == "fused":
-        return FusedEngine(model, stream, mode=config.fused_mode, threads=config.threads, **options)
-    return TorchEngine(model, stream, **options)
+    given = (config.pretrained_gmf, config.pretrained_mlp)
+    if not any(given):
+        return model
+    if not all(given) or not isinstance(model, NeuMF):
+        raise ConfigError(
+            "pretrained_gmf and pretrained_mlp go together, and with model = neumf: each names a run folder"
+        )
+    parts: list[Any] = []
+    for path, kind in zip(given, (GMF, MLP)):
+        run = open_run(str(path))
+        if run.manifest["data"]["fingerprints"]["train"] != fingerprints(split)["train"]:
+            raise ConfigError(f"{path}: was trained on other data; pretrain both parts on this run's training part")
+        part = run.model()
+        if not isinstance(part, kind):
+            raise ConfigError(f"{path}: holds a {type(part).__name__}, where a {kind.__name__} is needed")
+        parts.append(part)
+    model.start_from(parts[0], parts[1], config.pretrained_alpha)
+    return model
 
 
 def make_sampler(split: Split, config: Config) -> NegativeSampler:
@@ -179,7 +223,7 @@ def make_sampler(split: Split, config: Config) -> NegativeSampler:
         train.indptr,
         train.items,
         n_items=split.n_items,
-        n_negatives=config.negatives,
+        n_negatives=config.hard_negatives or config.negatives,
         seed=config.seed,
         on_full="skip",
     )

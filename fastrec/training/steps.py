@@ -1,0 +1,196 @@
+"""One update of a model from its batches: by hand for MF and GMF on the CPU, by autograd for everything else.
+
+B batch rows, N negatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fastrec.models import losses
+from fastrec.models.dropout import AddressedDropout
+from fastrec.models.factor_step import FactorStep
+from fastrec.models.optim import HostAdam, make_optimizer
+from fastrec.training.feed import DeviceBatch
+from fastrec.training.precision import MixedPrecision
+
+
+class Options(NamedTuple):
+    """What a step computes."""
+
+    loss: str = "bce"
+    optimizer: str = "adam"
+    l2: float = 0.0
+    precision: str = "fp32"
+    compile: bool = False
+    n_hard: int = 0
+    """Keep the n highest-scored of the drawn negatives; 0 keeps all."""
+
+
+def hardest(items: Tensor, logits: Tensor, n: int) -> Tensor:
+    """int32[B, 1+n]: the positive and the ``n`` highest-scored negatives of each row, best first.
+
+    Source: dynamic negative sampling, Zhang et al., SIGIR 2013.
+    """
+    best = logits[:, 1:].topk(n, dim=1).indices + 1
+    return torch.cat((items[:, :1], items.gather(1, best)), 1)
+
+
+class HandStep:
+    """MF or GMF on the CPU in float32, by ``FactorStep``."""
+
+    scaler = None
+    mixed = None
+
+    def __init__(self, model: nn.Module, options: Options, lr: float) -> None:
+        self._options = options
+        self._factors = FactorStep(model)
+        self._l2 = 0.0 if options.optimizer == "adamw" else options.l2  # AdamW decays by itself
+        self._loss = losses.bpr
+        self.optimizer = make_optimizer(options.optimizer, model.parameters(), lr=lr, l2=options.l2, host=True)
+
+    def accumulate(self, batch: DeviceBatch, share: float, epoch: int, lr: float) -> Tensor:  # noqa: ARG002
+        """Add the gradient of ``share`` times the batch's mean loss; returns that mean."""
+        users, items = batch.users.numpy(), batch.items
+        logits = self._factors.logits(users, items.numpy())
+        if self._options.n_hard:
+            items = hardest(items, logits, self._options.n_hard)
+            logits = self._factors.logits(users, items.numpy())
+        if self._options.loss == "bce":
+            loss, gradient = losses.bce_with_gradient(logits)
+        else:
+            logits.requires_grad_()
+            loss = self._loss(logits)
+            loss.backward()
+            assert logits.grad is not None
+            gradient = logits.grad
+        if share != 1.0:
+            gradient = gradient * share
+        self._factors.backward(users, items.numpy(), gradient, self._l2 * share / items.numel())
+        return loss.detach()
+
+    def update(self, lr: float) -> None:
+        """One step of the optimiser; gradients are zero after it."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        if not isinstance(self.optimizer, HostAdam):
+            self._factors.zero()
+
+
+class AutogradStep:
+    """Any model, on any device, in any precision.
+
+    Parameters
+    ----------
+    model : Factors
+    options : Options
+    lr : float or Tensor
+        A tensor on the device where a CUDA graph is to read it.
+    in_batch : InBatchSoftmax, optional
+        The loss, for ``loss="softmax"``.
+    dropout : AddressedDropout, optional
+        Stands on the batch before each forward pass.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        options: Options,
+        lr: float | Tensor,
+        *,
+        in_batch: losses.InBatchSoftmax | None = None,
+        dropout: AddressedDropout | None = None,
+    ) -> None:
+        self.model, self._options, self._dropout, self._in_batch = model, options, dropout, in_batch
+        self._l2 = 0.0 if options.optimizer == "adamw" else options.l2
+        self._device = next(model.parameters()).device
+        self.lr = lr
+        self.optimizer = make_optimizer(options.optimizer, model.parameters(), lr=lr, l2=options.l2)
+        self.mixed = MixedPrecision(model, options.precision) if options.precision != "fp32" else None
+        self.scaler = torch.amp.GradScaler(self._device.type) if options.precision == "fp16" else None
+        self._forward: Callable[..., Tensor] = torch.compile(model, dynamic=False) if options.compile else model
+        self._uses: dict[str, Tensor] | None = None
+
+    def accumulate(self, batch: DeviceBatch, share: float, epoch: Any, lr: float) -> Tensor:  # noqa: ARG002
+        """Add the gradient of ``share`` times the batch's mean loss; returns that mean."""
+        users, items = batch.users, batch.items
+        if self._dropout is not None:
+            self._dropout.at(epoch, batch.positions)
+        if self._options.n_hard:
+            with torch.no_grad():
+                items = hardest(items, self._score(users, items, drop=False), self._options.n_hard)
+        loss = self._mean_loss(users, items)
+        scaled = loss * share if share != 1.0 else loss
+        (self.scaler.scale(scaled) if self.scaler else scaled).backward()
+        if self._l2:
+            self._count_uses(users, items, share)
+        return loss.detach()
+
+    def update(self, lr: float | None) -> None:
+        """One step of the optimiser, then no gradients; ``None`` leaves the rate that ``self.lr`` holds."""
+        if lr is not None:
+            for group in self.optimizer.param_groups:
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(lr)
+                else:
+                    group["lr"] = lr
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        if self._l2:
+            self._add_l2()
+        if self.scaler is not None:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.mixed is not None:
+            self.mixed.refresh()
+
+    def _score(self, users: Tensor, items: Tensor, *, drop: bool) -> Tensor:
+        """float32[B, K]; dropout only where gradients follow."""
+        if self._dropout is not None:
+            self.model.drop = self._dropout if drop else None
+        try:
+            if self.mixed is None:
+                return self._forward(users, items)
+            with self.mixed.autocast():
+                return self._forward(users, items)
+        finally:
+            if self._dropout is not None:
+                self.model.drop = None
+
+    def _mean_loss(self, users: Tensor, items: Tensor) -> Tensor:
+        logits = self._score(users, items, drop=True)
+        if self._in_batch is not None:
+            return self._in_batch(logits, self.model.cross(users, items[:, 0]), users, items)
+        return losses.bce(logits) if self._options.loss == "bce" else losses.bpr(logits)
+
+    @torch.no_grad()
+    def _count_uses(self, users: Tensor, items: Tensor, share: float) -> None:
+        """How much of the L2 term falls on each row: a row counts as often as samples use it."""
+        if self._uses is None:
+            sizes = {"user": self.model.n_users, "item": self.model.n_items}
+            self._uses = {name: torch.zeros(size, device=self._device) for name, size in sizes.items()}
+        for name, ids in (("user", users), ("item", items.reshape(-1))):
+            part = torch.full((ids.numel(),), self._l2 * share / ids.numel(), device=self._device)
+            self._uses[name].index_add_(0, ids, part)
+
+    @torch.no_grad()
+    def _add_l2(self) -> None:
+        """The gradient of the L2 term; weights that every sample shares count once."""
+        assert self._uses is not None
+        for name, p in self.model.named_parameters():
+            assert p.grad is not None, name
+            uses = self._uses.get(name.partition("_")[0])
+            if uses is None:
+                p.grad.add_(p, alpha=self._l2)
+            else:
+                p.grad.addcmul_(p, uses.unsqueeze(1) if p.dim() == 2 else uses)
+        for uses in self._uses.values():
+            uses.zero_()

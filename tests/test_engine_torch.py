@@ -1,0 +1,260 @@
+"""What the torch engine can be asked for: accumulation, hard negatives, in-batch softmax, dropout, precisions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fastrec.errors import ConfigError
+from fastrec.models import nets
+from fastrec.models.dropout import AddressedDropout
+from fastrec.models.losses import InBatchSoftmax
+from fastrec.sampling.order import Cursor
+from fastrec.training.engine_torch import TorchEngine
+from fastrec.training.steps import hardest
+from tests.training_helpers import N_ITEMS, make_engine, make_model, make_stream, positives
+
+
+def trained(steps: int = 10**9, **options: Any) -> dict[str, torch.Tensor]:
+    engine = make_engine(**options)
+    engine.advance(Cursor(0, 0), steps)
+    engine.close()
+    return {k: v.detach().clone() for k, v in engine.model.state_dict().items()}
+
+
+@pytest.mark.parametrize("model", nets.MODELS)
+@pytest.mark.parametrize("loss", ["bce", "bpr"])
+def test_accumulated_batches_equal_one_large_batch_tail_included(model: str, loss: str) -> None:
+    options: dict[str, Any] = {"model": model, "loss": loss, "l2": 0.01, "optimizer": "sgd", "rate": lambda _: 0.5}
+    small, large = trained(batch_size=8, accumulate=4, **options), trained(batch_size=32, **options)
+    for name, value in large.items():
+        torch.testing.assert_close(small[name], value, rtol=1e-4, atol=1e-6, msg=name)
+    engine = make_engine(model=model, batch_size=8, accumulate=4)
+    assert engine.n_positives % 32, "the tail must be shorter than an update"
+    assert engine.advance(Cursor(0, 0), 10**9).n_positives == engine.n_positives
+    engine.close()
+
+
+def test_hard_negatives_are_the_highest_scored_of_those_drawn() -> None:
+    logits = torch.tensor([[9.0, 1.0, 3.0, 2.0], [0.0, 7.0, 5.0, 6.0]])
+    items = torch.tensor([[10, 11, 12, 13], [20, 21, 22, 23]], dtype=torch.int32)
+    assert hardest(items, logits, 2).tolist() == [[10, 12, 13], [20, 21, 23]]
+
+
+@pytest.mark.parametrize("model", ["gmf", "mlp"])
+def test_hard_negatives_train_on_n_of_m(model: str) -> None:
+    engine = make_engine(model, n_negatives=8, negatives=2)
+    done = engine.advance(Cursor(0, 0), 3)
+    assert done.n_samples == 3 * 16 * 3
+    easy = make_engine(model, n_negatives=8)
+    assert done.loss_sum / done.n_samples != easy.advance(Cursor(0, 0), 3).loss_sum / (3 * 16 * 9)
+    engine.close()
+    easy.close()
+
+
+def test_more_trained_than_drawn_is_refused() -> None:
+    with pytest.raises(ConfigError, match="only 4 are drawn"):
+        make_engine(negatives=5)
+
+
+@pytest.mark.parametrize("budget", [1 << 20, 0])
+def test_history_by_bitmap_and_by_search(budget: int) -> None:
+    indptr, items = positives()
+    loss = InBatchSoftmax(indptr, items, N_ITEMS, budget=budget)
+    users, columns = torch.arange(23, dtype=torch.int32), torch.arange(N_ITEMS, dtype=torch.int32)
+    expected = np.zeros((23, N_ITEMS), bool)
+    expected[np.repeat(np.arange(23), np.diff(indptr)), items] = True
+    assert np.array_equal(loss.seen(users, columns).numpy(), expected)
+
+
+def test_in_batch_softmax_against_numpy() -> None:
+    indptr, items = positives()
+    batch = make_stream().read(0, 0, 9)
+    users, rows = torch.from_numpy(batch.users), torch.from_numpy(batch.items)
+    net = make_model("mf", init_std=0.7).double()
+    logits, cross = net(users, rows), net.cross(users, rows[:, 0])
+    found = InBatchSoftmax(indptr, items, N_ITEMS)(logits, cross, users, rows).item()
+    scores = net.score_all(users).detach().numpy()
+    counts, degrees = np.bincount(items, minlength=N_ITEMS), np.diff(indptr)
+    total = 0.0
+    for r, user in enumerate(batch.users):
+        history = items[indptr[user] : indptr[user + 1]]
+        sampled = list(batch.items[r, 1:])
+        others = [i for i in batch.items[:, 0] if i not in history]
+        denominator = np.exp(scores[r, batch.items[r, 0]])
+        for i in sampled + others:
+            expected = 4 / (N_ITEMS - degrees[user]) + 8 * counts[i] / items.size
+            denominator += np.exp(scores[r, i]) / expected
+        total -= np.log(np.exp(scores[r, batch.items[r, 0]]) / denominator)
+    assert found == pytest.approx(total / 9, rel=1e-5)
+
+
+@pytest.mark.parametrize("model", nets.MODELS)
+def test_cross_scores_agree_with_forward(model: str) -> None:
+    net = make_model(model, init_std=0.7)
+    users, items = torch.tensor([0, 5], dtype=torch.int32), torch.tensor([3, 9, 30], dtype=torch.int32)
+    torch.testing.assert_close(net.cross(users, items), net(users, items.expand(2, -1)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("model", nets.MODELS)
+def test_softmax_learns(model: str) -> None:
+    engine = make_engine(model, loss="softmax", rate=lambda _: 0.02)
+    first = engine.advance(Cursor(0, 0), 10**9)
+    for epoch in range(1, 15):
+        last = engine.advance(Cursor(epoch, 0), 10**9)
+    assert last.loss_sum < 0.9 * first.loss_sum
+    engine.close()
+
+
+def test_dropout_is_addressed() -> None:
+    shape = torch.Size((4, 5, 18))
+    positions = torch.tensor([0, 7, 2**33 + 1, 5])
+    drop = AddressedDropout(0.25, 3)
+    drop.at(2, positions)
+    whole = drop.kept(shape, 1)
+    drop.at(2, positions[2:])
+    assert torch.equal(drop.kept(torch.Size((2, 5, 18)), 1), whole[2:]), "a row's mask is its own, whatever the batch"
+    for other in (drop.kept(torch.Size((2, 5, 18)), 0), whole[:2]):
+        assert not torch.equal(other, whole[2:])
+    drop.at(3, positions)
+    assert not torch.equal(drop.kept(shape, 1), whole)
+
+
+def test_dropout_rate_and_scale() -> None:
+    drop = AddressedDropout(0.25, 0)
+    drop.at(0, torch.arange(500))
+    x = drop(torch.ones(500, 5, 32), 0)
+    assert x.unique().tolist() == pytest.approx([0.0, 4 / 3])
+    assert (x == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
+    assert (x == 0).float().mean((0, 1)).std().item() < 0.02, "every unit alike"
+
+
+def test_dropout_trains_towers_alone_and_spares_evaluation() -> None:
+    assert not torch.equal(trained(model="mlp", dropout=0.5)["h"], trained(model="mlp")["h"])
+    assert torch.equal(trained(model="mlp", dropout=0.5)["h"], trained(model="mlp", dropout=0.5)["h"])
+    engine = make_engine("neumf", dropout=0.5)
+    engine.advance(Cursor(0, 0), 2)
+    assert engine.model.drop is None, "outside a step nothing is dropped"
+    engine.close()
+    with pytest.raises(ConfigError, match="no layer to drop"):
+        make_engine("gmf", dropout=0.1)
+
+
+@pytest.mark.parametrize("model", nets.MODELS)
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_rows_are_gathered_in_16_bits_and_all_else_is_float32(model: str, precision: str, dtype: torch.dtype) -> None:
+    engine = make_engine(model, precision=precision)
+    seen: list[torch.dtype] = []
+    inner = engine.model.gather
+
+    def gather(indices: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+        rows: torch.Tensor = inner(indices, table)
+        seen.append(rows.dtype)
+        return rows
+
+    engine.model.gather = gather
+    logits: list[torch.dtype] = []
+    engine.model.register_forward_hook(lambda _m, _i, out: logits.append(out.dtype))
+    engine.advance(Cursor(0, 0), 3)
+    assert engine.describe()["gathered"] == str(dtype).removeprefix("torch.")
+    assert model == "mlp" or seen, "the tables were read some other way"
+    assert set(seen) <= {dtype}
+    assert set(logits) == {torch.float32}
+    assert {p.dtype for p in engine.model.parameters()} == {torch.float32}
+    for values in engine.optimizer.state.values():
+        assert {v.dtype for v in values.values()} <= {torch.float32, torch.float64}
+    engine.close()
+
+
+@pytest.mark.parametrize("model", ["mf", "gmf", "neumf"])
+def test_bf16_learns_as_fp32_does(model: str) -> None:
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        engine = make_engine(model, precision=precision, rate=lambda _: 0.02)
+        for epoch in range(12):
+            last = engine.advance(Cursor(epoch, 0), 10**9)
+        losses[precision] = last.loss_sum / last.n_samples
+        engine.close()
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.05)
+    assert losses["bf16"] != losses["fp32"]
+
+
+def test_the_master_keeps_updates_that_bf16_would_lose() -> None:
+    """At 1.0 bf16 steps by 2^-8: smaller updates must add up in the fp32 master."""
+    engine = make_engine("gmf", precision="bf16", optimizer="sgd", rate=lambda _: 1e-4)
+    with torch.no_grad():
+        for p in engine.model.parameters():
+            p.fill_(1.0)
+    engine._step.mixed.refresh()  # type: ignore[union-attr]
+    engine.advance(Cursor(0, 0), 3)
+    moved = engine.model.user_factors[engine.model.user_factors != 1.0]
+    assert moved.numel()
+    assert (moved - 1.0).abs().max() < 2**-8
+    engine.close()
+
+
+def test_evaluation_reads_the_masters() -> None:
+    engine = make_engine("gmf", precision="bf16")
+    engine.advance(Cursor(0, 0), 2)
+    users, items = torch.tensor([0, 1], dtype=torch.int32), torch.tensor([[1, 2], [3, 4]], dtype=torch.int32)
+    with torch.no_grad():
+        torch.testing.assert_close(engine.model(users, items), engine.model.score_all(users).gather(1, items.long()))
+    engine.close()
+
+
+@pytest.mark.parametrize("cut", [1, 4])
+@pytest.mark.parametrize("options", [
+    {"model": "mlp", "dropout": 0.4},
+    {"model": "gmf", "precision": "bf16"},
+    {"model": "neumf", "precision": "fp16"},
+    {"model": "gmf", "loss": "softmax"},
+    {"model": "mf", "accumulate": 2, "n_negatives": 6, "negatives": 3},
+])  # fmt: skip
+def test_state_carries_every_option_across_a_cut(options: dict[str, Any], cut: int) -> None:
+    whole = make_engine(**options)
+    end = whole.advance(Cursor(0, 0), 6).cursor
+    first = make_engine(**options)
+    cursor = first.advance(Cursor(0, 0), cut).cursor
+    tensors, meta = first.state()
+    tensors = {k: v.clone() for k, v in tensors.items()}
+    second = make_engine(**options)
+    second.load_state(tensors, meta)
+    assert second.advance(cursor, 6 - cut).cursor == end
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[name]), name
+    for engine in (whole, first, second):
+        engine.close()
+
+
+def test_unknown_loss_is_refused() -> None:
+    with pytest.raises(ConfigError, match="must be one of bce, bpr, softmax"):
+        TorchEngine(make_model(), make_stream(), batch_size=4, rate=lambda _: 0.1, loss="hinge")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("model", nets.MODELS)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_graph_loss_equals_eager_loss(model: str, precision: str) -> None:
+    losses = []
+    for graph in (True, False):
+        engine = make_engine(model, device="cuda", precision=precision, graph=graph)
+        losses.append([engine.advance(Cursor(e, 0), 10**9).loss_sum for e in range(4)])
+        assert engine.describe()["step"] == ("CUDA graph" if graph else "autograd")
+        engine.close()
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("model", nets.MODELS)
+def test_cuda_agrees_with_the_cpu(model: str) -> None:
+    losses = []
+    for device in ("cuda", "cpu"):
+        engine = make_engine(model, device=device, precision="fp32")
+        losses.append([engine.advance(Cursor(e, 0), 10**9).loss_sum for e in range(3)])
+        engine.close()
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
