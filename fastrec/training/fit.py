@@ -218,14 +218,18 @@ def make_model(split: Split, config: Config) -> Any:
 
 def make_sampler(split: Split, config: Config) -> NegativeSampler:
     """The sampler of training negatives."""
-    train = split.train
+    held_out = {"train": (), "train+validation": (split.validation,), "all": (split.validation, split.test)}
+    options: dict[str, Any] = {"exclude": [(p.indptr, p.items) for p in held_out[config.avoid]]}
+    if config.distribution == "popularity":
+        options |= {"distribution": "popularity", "alpha": config.popularity_alpha}
     return NegativeSampler(
-        train.indptr,
-        train.items,
+        split.train.indptr,
+        split.train.items,
         n_items=split.n_items,
         n_negatives=config.hard_negatives or config.negatives,
         seed=config.seed,
         on_full="skip",
+        **options,
     )
 
 
