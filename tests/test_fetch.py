@@ -201,6 +201,12 @@ def test_a_server_that_falls_silent_is_left_for_the_mirror_which_goes_on(tmp_pat
     assert_in_place(tmp_path)
 
 
+def test_the_silence_of_one_source_is_taken_off_the_patience_with_the_next(tmp_path: Path) -> None:
+    gives_up = pytest.raises(DataNotFoundError, match=r"no answer within 0\.[345] s")
+    with serving(silent_after(ARCHIVE, 40_000)) as publisher, serving(mute) as mirror, gives_up:
+        get(tmp_path, publisher, mirror, silence_s=1.0)
+
+
 def test_mute_servers_are_given_up_and_named(tmp_path: Path) -> None:
     with serving(mute) as one, serving(silent_after(ARCHIVE, 0)) as other, pytest.raises(DataNotFoundError) as caught:
         get(tmp_path, one, other, silence_s=0.6)
@@ -297,6 +303,18 @@ def test_a_crash_while_unpacking_leaves_no_half_folder_and_needs_no_second_downl
         get(tmp_path, server)
         assert len(server.ranges) == 1
     assert_in_place(tmp_path)
+
+
+def test_the_folder_appears_by_one_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(aside: Path, folder: Path) -> None:
+        assert {p.name for p in aside.iterdir()} == {"ratings.dat", "README"}
+        assert folder == tmp_path / "tiny"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fetching.os, "replace", interrupted)
+    with serving(whole(ARCHIVE)) as server, pytest.raises(KeyboardInterrupt):
+        get(tmp_path, server)
+    assert visible(tmp_path) == {"tiny.zip.part"}
 
 
 def test_what_a_killed_run_left_behind_is_swept_up(tmp_path: Path) -> None:
