@@ -194,6 +194,8 @@ def _train(args: argparse.Namespace) -> int:
     config = configs.preset(args.preset) if args.preset else Config()
     config = configs.read_toml(args.config, config) if args.config else config
     config = config.override(**given)
+    if config.out and Path(config.out).exists():  # said before minutes of loading, not after
+        raise ConfigError(f"{config.out}: exists; every run gets a new folder, so that nothing is overwritten")
     try:
         return _finish(fit(prepare(config), config), [])
     except DataNotFoundError as error:
