@@ -205,13 +205,13 @@ class Interactions:
 
     def keep(self, mask: NDArray[np.bool_], *, name: str | None = None) -> Interactions:
         """The interactions where ``mask`` bool[E] is true, over the same users, items and id maps."""
-        kept = np.concatenate(([0], np.cumsum(mask, dtype=np.int64)))
+        kept = np.flatnonzero(mask)
         return replace(
             self,
-            indptr=kept[self.indptr],
-            items=self.items[mask],
-            timestamps=None if self.timestamps is None else self.timestamps[mask],
-            file_order=None if self.file_order is None else self.file_order[mask],
+            indptr=np.searchsorted(kept, self.indptr),
+            items=self.items[kept],
+            timestamps=None if self.timestamps is None else self.timestamps[kept],
+            file_order=None if self.file_order is None else self.file_order[kept],
             name=name or self.name,
         )
 
