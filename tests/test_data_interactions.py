@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -220,12 +219,12 @@ def test_ids_follow_the_rows_and_not_the_threads(monkeypatch: pytest.MonkeyPatch
     assert len(prints) == 1
 
 
-def test_the_share_of_validation_is_rounded_up_exactly() -> None:
-    """0.1 * n in floats may land a hair above a whole number; the ceil must not notice."""
-    from fastrec.data import ratio_split
-
-    for n in range(2, 200):
-        x = Interactions.from_arrays(np.zeros(n, int), np.arange(n))
-        split = ratio_split(x, test=0.1, validation=0.0)
-        assert split.test.n_interactions == min(-(-n // 10), n - 1), n
-        assert math.isclose(split.train.n_interactions + split.test.n_interactions, n)
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=60))
+def test_without_timestamps_the_later_row_is_the_latest(rows: list[tuple[int, int]]) -> None:
+    made = Interactions.from_arrays(*(np.array(column) for column in zip(*rows)))
+    kept = {pair: row for row, pair in enumerate(rows)}
+    pairs = zip(made.user_ids[made.users].tolist(), made.item_ids[made.items].tolist())
+    assert made.timestamps is None
+    assert made.file_order is not None
+    assert made.file_order.tolist() == [kept[pair] for pair in pairs]

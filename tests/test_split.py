@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -96,6 +98,7 @@ def test_seeds_change_the_draw_and_nothing_else_does(rule: Callable[..., Split],
     x = Interactions.from_arrays(rng.integers(0, 50, 3000), rng.integers(0, 400, 3000), np.arange(3000))
     drawn = {seed: rule(x, seed=seed).validation for seed in (0, 1, 42, 2**32 - 1)}
     assert len({d.fingerprint() for d in drawn.values()}) == 4
+    assert len({rule(x, seed=seed).test.fingerprint() for seed in drawn}) == (4 if rule is ratio_split else 1)
     assert rule(x, seed=42).validation.fingerprint() == rule(x).validation.fingerprint() == drawn[42].fingerprint()
     with pytest.raises(ConfigError, match="split seed -1"):
         rule(x, seed=-1)
@@ -135,6 +138,17 @@ def test_the_validation_draw_is_where_its_address_says() -> None:
         keys = [w[1] << 32 | w[0] for w in words]
         assert drawn[u] == sorted(sorted(range(20), key=keys.__getitem__)[:4])
     assert drawn == [[6, 9, 11, 15], [1, 12, 13, 15]]
+
+
+@pytest.mark.parametrize("share", ["0.07", "0.1", "0.14", "0.28", "0.29", "0.55", "0.57", "0.58"])
+def test_a_share_is_rounded_up_in_decimals(share: str) -> None:
+    """.07 * 100 is 7.000000000000001 in floats; the ceiling must not make 8 of it."""
+    degrees = np.arange(2, 301)
+    users = np.repeat(degrees, degrees)
+    items = np.concatenate([np.arange(d) for d in degrees])
+    split = ratio_split(Interactions.from_arrays(users, items), test=float(share), validation=0.0)
+    expected = [min(math.ceil(Fraction(share) * int(d)), int(d) - 1) for d in degrees]
+    assert split.test.degrees.tolist() == expected
 
 
 def test_the_validation_draw_is_uniform() -> None:

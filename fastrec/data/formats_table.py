@@ -14,7 +14,7 @@ import polars as pl
 from fastrec.data.catalog import Catalog, with_datetime
 from fastrec.data.formats import Columns, Log, is_integer, is_number, suffix_of
 from fastrec.data.formats_movielens import movies_csv
-from fastrec.data.text import Schema, fault_of, lines_of, open_text, read_delimited
+from fastrec.data.text import Schema, fault_of, holds_quotes, lines_of, open_text, read_delimited
 from fastrec.errors import DataError
 
 SPELLINGS = {
@@ -292,9 +292,7 @@ def rows_of(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _scan(path: Path, separator: str, types: Schema, keep: list[str]) -> pl.DataFrame:
-    with open_text(path) as f:
-        quoted = any('"' in block for block in iter(lambda: f.read(1 << 20), ""))
-    if not quoted:
+    if not holds_quotes(path):
         return read_delimited(path, separator, types, header=True, keep=keep)
     names = list(types)
     rows = 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import mmap
 import zlib
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -87,6 +88,14 @@ def lines_of(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, line.rstrip("\r\n")
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path}: not a whole gzip file ({error}); fetch it again") from None
+
+
+def holds_quotes(path: Path) -> bool:
+    """Whether a double quote stands anywhere in the text."""
+    if path.suffix == ".gz":
+        return b'"' in unpack_gzip(path)
+    with require_file(path).open("rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as raw:
+        return raw.find(b'"') >= 0
 
 
 def read_delimited(
