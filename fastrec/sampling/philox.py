@@ -49,3 +49,14 @@ def philox4x32(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
         k0 = (k0 + _W0) & _LOW
         k1 = (k1 + _W1) & _LOW
     return c0, c1, c2, c3
+
+
+@inline
+def mulhi64(a, b):  # type: ignore[no-untyped-def]
+    """High and low 64 bits of the 128-bit product of two uint64."""
+    a0, a1 = a & _LOW, a >> _32
+    b0, b1 = b & _LOW, b >> _32
+    low = a0 * b0
+    middle = a1 * b0 + (low >> _32)
+    other = a0 * b1 + (middle & _LOW)
+    return a1 * b1 + (middle >> _32) + (other >> _32), other << _32 | low & _LOW

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,34 @@ from numpy.typing import NDArray
 
 from fastrec.errors import ConfigError, DataError
 from fastrec.jit import resolve_threads, run_ranges
-from fastrec.sampling import kernels
-from fastrec.sampling.csr import check_csr, union
-from fastrec.sampling.distinct import sample_distinct
-from fastrec.sampling.philox import TAG_NEGATIVES
+from fastrec.sampling.csr import bitmap_of, check_csr, union
+from fastrec.sampling.general import sample_general
+from fastrec.sampling.kernels import BAD_POSITION, BAD_USER, BLOCK, sample_uniform
+from fastrec.sampling.philox import STREAM_VERSION, TAG_NEGATIVES, TAG_POPULARITY
+from fastrec.sampling.sources import csr_of
+from fastrec.sampling.weights import Weights, legal_counts, popularity
 
-_NO_POSITIONS = np.empty(0, dtype=np.int64)
+DEFAULT_ALPHA = 0.75
+DEFAULT_MEMORY_BUDGET = 512 * 2**20
+"""Bytes a bitmap may take unless told: ML-20M needs 467 MB, Gowalla 153 MB, ML-1M 2.8 MB."""
+
+_NO_POSITIONS = np.empty(0, np.int64)
+_NO_CUT, _NO_ALIAS, _NO_SUMS = np.empty(0, np.uint32), np.empty(0, np.int32), np.empty(0, np.uint64)
+_lock = threading.Lock()
+
+
+def _fresh_lock() -> None:
+    """A thread that held the lock at the fork does not exist in the child, and would never give it back."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_fresh_lock)
 
 
 class NegativeSampler:
-    """Draws items a user has no positive for, each a pure function of (seed, epoch, position, slot).
+    """Draws items a user has no positive for, each a pure function of (seed, epoch, position, slot) and the user's row.
 
     Parameters
     ----------
@@ -31,25 +50,48 @@ class NegativeSampler:
     n_items : int
         Number of items I, 1 to 2^31-1.
     n_negatives : int
-        Negatives a row N.
+        Negatives a row N, 1 to 2^16.
     seed : int
         0 to 2^32-1.
+    distribution : {"uniform", "popularity", "weights"}
+        Over a user's legal items: all alike; in proportion to ``count ** alpha`` with the item counts of this CSR; or
+        in proportion to ``weights``.
+    alpha : float, optional
+        Exponent of ``"popularity"``, 0.75 unless given.
+    weights : float[I], optional
+        Item weights of ``"weights"``: finite, not negative. They are quantised to integers that sum to I * 2^32.
     distinct : bool
-        No item twice in a row: slot s also rejects the slots before it.
-    exclude : sequence of (indptr, items)
-        Further CSRs over the same users whose items are not drawn either, such as validation and test positives.
+        The N negatives of a row differ: a slot also rejects the slots before it.
+    exclude : iterable of CSRs
+        Further positives to avoid, such as those of validation and test: each anything ``of`` takes, with the same
+        users and items.
     on_full : {"raise", "skip"}
-        What to do about users with too few legal items (none, or fewer than N if ``distinct``): refuse here, or
+        What to do about users without enough legal items (none, or fewer than N where ``distinct``): refuse here, or
         fill their rows with -1.
-    tag : int
-        The use of randomness (``fastrec.sampling.philox.TAG_...``): uses with unequal tags share no stream.
+    memory_budget : int
+        Most bytes that a bitmap of users by items may take; 0 means none. Speed depends on it, no byte drawn does.
+    tag : int, optional
+        The TAG of ``philox.py`` that keeps this use's numbers apart; that of the distribution unless given.
 
     Raises
     ------
     DataError
-        A faulty CSR, or a full user under ``on_full="raise"``.
+        A faulty CSR or weights, or a user without enough legal items under ``on_full="raise"``: the first is named.
     ConfigError
         An argument out of range.
+
+    Notes
+    -----
+    Guarantee: no negative is a positive of its user. Any split of a call into smaller ones, any number of threads, any
+    order of rows and any memory budget give the same bytes; the first columns at a larger N are the columns at a
+    smaller one; unequal (seed, epoch) pairs share no stream. The distribution over the legal items is exact: bounded
+    rejection, then after 8 attempts a draw by rank among the legal items.
+
+    Safe for many threads at once; the GIL is released; nothing global is touched; works in a forked child.
+
+    Cost: 4 * ceil(I / 32) * U bytes of bitmap where it fits the budget; speeds in ``benchmarks/README.md``.
+
+    Source: Salmon et al., SC 2011 (Philox); Lemire, ACM TOMACS 29(1), 2019, section 4 (bounded integers).
     """
 
     def __init__(
@@ -60,39 +102,100 @@ class NegativeSampler:
         n_items: int,
         n_negatives: int = 4,
         seed: int = 0,
+        distribution: str = "uniform",
+        alpha: float | None = None,
+        weights: Any = None,
         distinct: bool = False,
-        exclude: Sequence[tuple[Any, Any]] = (),
+        exclude: Iterable[Any] = (),
         on_full: str = "raise",
-        tag: int = TAG_NEGATIVES,
+        memory_budget: int = DEFAULT_MEMORY_BUDGET,
+        tag: int | None = None,
     ) -> None:
-        if n_negatives < 1:
-            raise ConfigError(f"n_negatives={n_negatives}: must be at least 1")
+        if not 1 <= n_negatives <= 2**16:
+            raise ConfigError(f"n_negatives={n_negatives}: must lie in 1 to 2^16")
         if not 0 <= seed < 2**32:
             raise ConfigError(f"seed={seed}: must lie in 0 to 2^32-1, the key word it fills")
+        if distribution not in ("uniform", "popularity", "weights"):
+            raise ConfigError(f'distribution={distribution!r}: must be "uniform", "popularity" or "weights"')
+        if alpha is not None and distribution != "popularity":
+            raise ConfigError(f'alpha={alpha} belongs to distribution="popularity", not {distribution!r}')
+        if (weights is not None) != (distribution == "weights"):
+            raise ConfigError(f'weights and distribution="weights" go together; distribution is {distribution!r}')
         if on_full not in ("raise", "skip"):
             raise ConfigError(f'on_full={on_full!r}: must be "raise" or "skip"')
-        self.indptr, self.items = check_csr(indptr, items, n_items)
-        for k, (more_indptr, more_items) in enumerate(exclude):
-            more = check_csr(more_indptr, more_items, n_items, name=f"exclude[{k}]")
-            if more[0].size != self.indptr.size:
-                raise DataError(f"exclude[{k}] has {more[0].size - 1} users, the positives {self.indptr.size - 1}")
-            self.indptr, self.items = union((self.indptr, self.items), more)
-        self.n_items = int(n_items)
-        self.n_users = self.indptr.size - 1
-        self.n_negatives = int(n_negatives)
-        self.seed = int(seed)
-        self.distinct, self.tag = bool(distinct), int(tag)
-        needed = self.n_negatives if distinct else 1
-        full = np.flatnonzero(n_items - np.diff(self.indptr) < needed)
-        if full.size and on_full == "raise":
+        if memory_budget < 0:
+            raise ConfigError(f"memory_budget={memory_budget}: must be bytes, 0 for no bitmap")
+        if tag is None:
+            tag = TAG_NEGATIVES if distribution == "uniform" else TAG_POPULARITY
+        if not 0 <= tag < 2**32:
+            raise ConfigError(f"tag={tag}: must lie in 0 to 2^32-1, the key word it fills")
+        self.indptr, self.items = own = check_csr(indptr, items, n_items)
+        self.n_items, self.n_users = int(n_items), self.indptr.size - 1
+        self.n_negatives, self.seed, self.tag = int(n_negatives), int(seed), int(tag)
+        self.distribution, self.distinct, self.on_full = distribution, bool(distinct), on_full
+        self.alpha = (DEFAULT_ALPHA if alpha is None else float(alpha)) if distribution == "popularity" else None
+        self._excluded = []
+        for k, other in enumerate(exclude):
+            name = f"exclude[{k}]"
+            far = check_csr(*csr_of(other, self.n_items), name=name)
+            if far[0].size != self.indptr.size:
+                raise DataError(f"{name} has {far[0].size - 1} users, the positives {self.n_users}; they must agree")
+            self._excluded.append(int(far[1].size))
+            self.indptr, self.items = union((self.indptr, self.items), far)
+        self._weights = None
+        if distribution != "uniform":
+            if weights is None:
+                weights = popularity(np.bincount(own[1], minlength=n_items), self.alpha or 0.0)
+            self._weights = Weights(weights, self.items, self.n_items)
+        self._unfit = self._find_unfit()
+        self._bits, self._row_words, self._membership = np.empty(0, np.uint32), 0, "binary search in the CSR"
+        self._fast = distribution == "uniform" and not distinct
+        if self._fast:
+            self._bits, self._row_words, why = bitmap_of(self.indptr, self.items, self.n_items, memory_budget)
+            self._membership = why if self._bits.size else f"binary search in the CSR: {why}"
+        self.memory_budget = int(memory_budget)
+        self._counts = (0, 0, 0, 0)
+
+    @classmethod
+    def of(cls, source: Any, *, n_items: int | None = None, **options: Any) -> NegativeSampler:
+        """A sampler of an Interactions, scipy CSR, Arrow list array, Polars frame or (indptr, items).
+
+        Parameters
+        ----------
+        source : object
+            Recognised by its shape (``fastrec.sampling.sources.csr_of``): none of those packages is imported.
+        n_items : int, optional
+            Number of items; required where the source does not know it.
+        **options
+            Those of the class; for a frame also ``user_col`` and ``item_col``.
+        """
+        columns = {k: options.pop(k) for k in ("user_col", "item_col") if k in options}
+        indptr, items, n = csr_of(source, n_items, **columns)
+        return cls(indptr, items, n_items=n, **options)
+
+    def _find_unfit(self) -> NDArray[np.uint8]:
+        """uint8[U]: 1 where a user has too few legal items; raises under ``on_full="raise"``."""
+        need = self.n_negatives if self.distinct else 1
+        legal = self.n_items - np.diff(self.indptr)
+        if self._weights is not None:
+            legal_counts(self._weights.units, self.indptr, self.items, legal)
+        unfit = legal < need
+        if self.on_full == "raise" and unfit.any():
+            u = int(np.flatnonzero(unfit)[0])
+            degree = int(self.indptr[u + 1] - self.indptr[u])
+            more = f" ({int(unfit.sum())} such users)" if int(unfit.sum()) > 1 else ""
+            what = "no negative exists" if need == 1 else f"there are not {need} distinct negatives"
+            weighted = "" if self._weights is None else f", {int(legal[u])} of the others with a positive weight"
             raise DataError(
-                f"user {full[0]} has {np.diff(self.indptr)[full[0]]} positives of n_items={n_items}, so "
-                f"{'no negative exists' if needed == 1 else f'there are not {needed} distinct negatives'}"
-                f"{f' ({full.size} such users)' if full.size > 1 else ''}; "
+                f"user {u} has {degree} positives of n_items={self.n_items}{weighted}, so {what}{more}; "
                 'pass on_full="skip" to leave such users out'
             )
-        self._lock = threading.Lock()
-        self._draws = self._rejections = self._finishes = 0
+        return unfit.astype(np.uint8)
+
+    @property
+    def skipped_users(self) -> NDArray[np.int64]:
+        """int64[...]: users whose rows are filled with -1, ascending; training leaves their positives out."""
+        return np.flatnonzero(self._unfit)
 
     def sample(
         self,
@@ -109,57 +212,128 @@ class NegativeSampler:
         Parameters
         ----------
         users : integer[B]
-            User of each row.
+            User of each row. int32 is taken as it is, anything else is copied.
         epoch : int
             0 to 2^32-1.
-        start : int
+        start : int, optional
             Position of the first row; the others follow. Or else:
-        positions : int64[B]
-            Position of every row. Exactly one of the two is required.
+        positions : integer[B], optional
+            Position of every row, 0 to 2^63-1; in training the index of the positive in the train CSR. Exactly one of
+            the two is required. int64 is taken as it is.
         out : int32[B, N], optional
-            C-contiguous memory to fill, such as that of a pinned tensor.
+            C-contiguous memory to fill, such as ``tensor.numpy()`` of a pinned tensor.
         threads : int, optional
             Threads of this call alone; None means all.
 
         Returns
         -------
         int32[B, N]
-            ``out``, or a new array.
+            ``out``, or a new array; torch, CuPy and Arrow take it without a copy (DLPack, array interface). Rows of
+            users without enough legal items hold -1.
+
+        Raises
+        ------
+        DataError
+            An unknown user or a negative position: the first is named.
+        ConfigError
+            Neither or both of ``start`` and ``positions``; an ``out`` of another shape, dtype or layout.
         """
-        users = np.ascontiguousarray(users, dtype=np.int32)
         if (start is None) == (positions is None):
             raise ConfigError(
                 "give exactly one of start= and positions=: without it every batch would repeat one stream"
             )
-        pos = _NO_POSITIONS if positions is None else np.ascontiguousarray(positions, dtype=np.int64)
-        if positions is not None and pos.shape != users.shape:
-            raise ConfigError(f"positions has shape {pos.shape}, users {users.shape}; they must agree")
-        if users.size and (int(users.min()) < 0 or int(users.max()) >= self.n_users):
-            row = int(np.flatnonzero((users < 0) | (users >= self.n_users))[0])
-            raise DataError(f"users[{row}] = {users[row]} does not lie in [0, n_users={self.n_users})")
+        if not 0 <= epoch < 2**32:
+            raise ConfigError(f"epoch={epoch}: must lie in 0 to 2^32-1, the counter word it fills")
+        users = self._vector("users", users, np.int32, self.n_users)
+        pos = _NO_POSITIONS
+        if positions is not None:
+            pos = self._vector("positions", positions, np.int64, 2**63)
+            if pos.shape != users.shape:
+                raise ConfigError(f"positions has shape {pos.shape}, users {users.shape}; they must agree")
+        elif not 0 <= start <= 2**63 - 1 - users.size:  # type: ignore[operator]
+            raise ConfigError(f"start={start}: positions must lie in 0 to 2^63-1")
+        shape = (users.size, self.n_negatives)
         if out is None:
-            out = np.empty((users.size, self.n_negatives), dtype=np.int32)
-        first, e, s = np.int64(start or 0), np.uint64(epoch), np.uint64(self.seed)
+            out = np.empty(shape, np.int32)
+        elif not isinstance(out, np.ndarray) or out.dtype != np.int32 or out.shape != shape:
+            raise ConfigError(f"out is {_described(out)}; must be a NumPy array int32{list(shape)}")
+        elif not out.flags.c_contiguous or not out.flags.writeable:
+            raise ConfigError("out must be C-contiguous and writeable; pass a whole array, not a slice of columns")
+        first, e, s, tag = np.int64(start or 0), np.uint64(epoch), np.uint64(self.seed), np.uint64(self.tag)
+        if self._fast:
+            any_full = self.on_full == "skip" and bool(self._unfit.any())
 
-        def work(lo: int, hi: int) -> tuple[int, int]:
-            if self.distinct:
-                ranks, tag = np.empty(self.n_negatives, np.int64), np.uint64(self.tag)
-                return sample_distinct(
-                    self.indptr, self.items, self.n_items, users, pos, first, e, s, tag, out, ranks, lo, hi
-                )
-            return kernels.sample_uniform(
-                self.indptr, self.items, self.n_items, users, pos, first, e, s, np.uint64(self.tag), out, lo, hi
-            )
+            def work(lo: int, hi: int) -> tuple[int, int, int, int]:
+                return sample_uniform(
+                    self.indptr, self.items, self._bits, self._row_words, self.n_items, users, pos, first, e, s, tag,
+                    any_full, out, lo, hi,
+                )  # fmt: skip
+        else:
+            w = self._weights
+            tables = (_NO_CUT, _NO_ALIAS, _NO_SUMS, _NO_SUMS) if w is None else (w.cut, w.alias, w.of_items, w.of_rows)
 
-        done = run_ranges(work, users.size, resolve_threads(threads), grain=4096)
-        with self._lock:
-            self._draws += out.size
-            self._rejections += sum(r for r, _ in done)
-            self._finishes += sum(f for _, f in done)
+            def work(lo: int, hi: int) -> tuple[int, int, int, int]:
+                return sample_general(
+                    self.indptr, self.items, self.n_items, *tables, self._unfit, users, pos, first, e, s, tag,
+                    self.distinct, out, lo, hi,
+                )  # fmt: skip
+
+        done = run_ranges(work, users.size, resolve_threads(threads), grain=4 * BLOCK)
+        for status, *_ in done:
+            if status == BAD_USER:
+                row = int(np.flatnonzero((users < 0) | (users >= self.n_users))[0])
+                raise DataError(f"users[{row}] = {users[row]} does not lie in [0, n_users={self.n_users})")
+            if status == BAD_POSITION:
+                row = int(np.flatnonzero(pos < 0)[0])
+                raise DataError(f"positions[{row}] = {pos[row]}: positions count from 0")
+        rejections, finishes, skipped = (sum(part[k] for part in done) for k in (1, 2, 3))
+        draws = (users.size - skipped) * self.n_negatives
+        with _lock:
+            self._counts = tuple(x + y for x, y in zip(self._counts, (draws, rejections, finishes, skipped)))
         return out
+
+    @staticmethod
+    def _vector(name: str, values: Any, dtype: type, bound: int) -> NDArray[Any]:
+        """``values`` as a contiguous vector of ``dtype``; values that the dtype cannot hold are refused here."""
+        a = np.asarray(values)
+        if a.ndim != 1 or (a.dtype.kind not in "iu" and a.size):
+            raise DataError(f"{name} must be a one-dimensional integer array, not {_described(a)}")
+        if a.dtype != dtype and a.size and not np.can_cast(a.dtype, dtype, "safe"):
+            limits = np.iinfo(dtype)
+            bad = np.flatnonzero((a > limits.max) | (a < limits.min))
+            if bad.size:
+                raise DataError(f"{name}[{bad[0]}] = {a[bad[0]]} does not lie in [0, {bound})")
+        return np.ascontiguousarray(a, dtype=dtype)
 
     @property
     def stats(self) -> dict[str, int]:
-        """Counts since construction: ``draws``, ``rejections``, ``exact_finishes``."""
-        with self._lock:
-            return {"draws": self._draws, "rejections": self._rejections, "exact_finishes": self._finishes}
+        """Counts since construction: ``draws`` (negatives given), ``rejections`` (attempts in vain), ``exact_finishes``
+        (draws that ended by rank), ``skipped`` (rows filled with -1). Equal for equal calls, whatever the threads."""
+        with _lock:
+            return dict(zip(("draws", "rejections", "exact_finishes", "skipped"), self._counts))
+
+    def describe(self) -> dict[str, Any]:
+        """What this sampler is, for a record, JSON-able; ``membership`` tells what was built within memory_budget."""
+        return {
+            "stream_version": STREAM_VERSION,
+            "distribution": self.distribution,
+            "alpha": self.alpha,
+            "n_users": self.n_users,
+            "n_items": self.n_items,
+            "n_positives": int(self.items.size),
+            "n_negatives": self.n_negatives,
+            "seed": self.seed,
+            "tag": self.tag,
+            "distinct": self.distinct,
+            "excluded_csrs": list(self._excluded),
+            "on_full": self.on_full,
+            "skipped_users": int(self._unfit.sum()),
+            "membership": self._membership,
+            "memory_budget_bytes": self.memory_budget,
+            "bitmap_bytes": int(self._bits.nbytes),
+            "weights_bytes": 0 if self._weights is None else self._weights.nbytes,
+        }
+
+
+def _described(value: Any) -> str:
+    return f"{value.dtype}{list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__

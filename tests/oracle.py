@@ -1,0 +1,129 @@
+"""What a negative is, in plain Python integers, written from the definition alone: no kernel, no NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isqrt
+
+M32 = 2**32 - 1
+ATTEMPTS = 8
+TAG_NEGATIVES, TAG_POPULARITY, TAG_ORDER = 1, 2, 3
+
+
+def philox(counter: Sequence[int], key: Sequence[int]) -> tuple[int, int, int, int]:
+    """Philox4x32-10 (Salmon et al. 2011)."""
+    c, k = list(counter), list(key)
+    for _ in range(10):
+        p0, p1 = c[0] * 0xD2511F53, c[2] * 0xCD9E8D57
+        c = [(p1 >> 32) ^ c[1] ^ k[0], p1 & M32, (p0 >> 32) ^ c[3] ^ k[1], p0 & M32]
+        k = [(k[0] + 0x9E3779B9) & M32, (k[1] + 0xBB67AE85) & M32]
+    return tuple(c)
+
+
+def _call(seed, tag, epoch, position, block, attempt):
+    return philox((position & M32, position >> 32, epoch, block << 16 | attempt), (seed, tag))
+
+
+def _bounded(word: int, n: int) -> int | None:
+    """Lemire: the candidate, or None where the word must be redrawn."""
+    return None if word * n % 2**32 < (2**32 - n) % n else word * n >> 32
+
+
+def _finish(bits_of_attempt, legal: int, step: int) -> int:
+    attempt = ATTEMPTS
+    while True:
+        product = bits_of_attempt(attempt) * legal
+        if product % 2**64 >= 2**64 % legal:
+            return product >> 64
+        attempt += step
+
+
+def uniform(row, n_items, n_negatives, *, seed, epoch, position, tag=TAG_NEGATIVES, distinct=False) -> list[int]:
+    """The N uniform negatives of one row; -1 throughout where there are too few."""
+    if n_items - len(row) < (n_negatives if distinct else 1):
+        return [-1] * n_negatives
+    drawn: list[int] = []
+    for slot in range(n_negatives):
+        taken = set(row) | (set(drawn) if distinct else set())
+
+        def word(attempt, slot=slot):
+            return _call(seed, tag, epoch, position, slot // 4, attempt)[slot % 4]
+
+        for attempt in range(ATTEMPTS):
+            item = _bounded(word(attempt), n_items)
+            if item is not None and item not in taken:
+                break
+        else:
+            rank = _finish(lambda a, word=word: word(a) << 32 | word(a + 1), n_items - len(taken), 2)
+            item = nth_outside(sorted(taken), rank)
+        drawn.append(item)
+    return drawn
+
+
+def nth_outside(taken: Sequence[int], rank: int) -> int:
+    """The rank-th (from 0) natural number that the ascending ``taken`` do not hold."""
+    item = rank
+    for t in taken:
+        if t > item:
+            break
+        item += 1
+    return item
+
+
+def weighted(
+    row, units, alias_table, n_negatives, *, seed, epoch, position, tag=TAG_POPULARITY, distinct=False
+) -> list[int]:
+    """The same for integer weights ``units`` and their alias table (cut, alias)."""
+    n_items, (cut, alias) = len(units), alias_table
+    if sum(units[i] > 0 and i not in set(row) for i in range(n_items)) < (n_negatives if distinct else 1):
+        return [-1] * n_negatives
+    drawn: list[int] = []
+    for slot in range(n_negatives):
+        taken = set(row) | (set(drawn) if distinct else set())
+
+        def words(attempt, slot=slot):
+            w = _call(seed, tag, epoch, position, slot // 2, attempt)
+            return w[2 * (slot % 2)], w[2 * (slot % 2) + 1]
+
+        for attempt in range(ATTEMPTS):
+            first, second = words(attempt)
+            item = _bounded(first, n_items)
+            if item is not None:
+                item = item if second < cut[item] else alias[item]
+                if item not in taken:
+                    break
+        else:
+            legal = [i for i in range(n_items) if i not in taken]
+            unit = _finish(lambda a, words=words: words(a)[0] << 32 | words(a)[1], sum(units[i] for i in legal), 1)
+            for item in legal:
+                if unit < units[item]:
+                    break
+                unit -= units[item]
+        drawn.append(item)
+    return drawn
+
+
+def order(n: int, seed: int, epoch: int) -> list[int]:
+    """The whole order of visit of an epoch."""
+    a = isqrt(n - 1) + 1
+    b = -(-n // a)
+    keys = [_call(seed, TAG_ORDER, epoch, r, 0, 0)[0] for r in range(6)]
+
+    def hashed(x, key, m):
+        x = (x + key) & M32
+        x = (x ^ x >> 16) * 0x85EBCA6B & M32
+        x = (x ^ x >> 13) * 0xC2B2AE35 & M32
+        return x * m >> 32
+
+    result = []
+    for position in range(n):
+        while True:
+            left, right = position % a, position // a
+            for r in range(0, 6, 2):
+                left = (left + hashed(right, keys[r], a)) % a
+                right = (right + hashed(left, keys[r + 1], b)) % b
+            position = right * a + left
+            if position < n:
+                break
+        result.append(position)
+    return result
