@@ -26,6 +26,9 @@ from fastrec.jit import inline, njit, run_ranges
 CHUNK = 256
 """Rows a partial sum covers: a constant, never B / threads."""
 
+PIECE = 32
+"""Samples of an item whose user rows are asked for before the first is used."""
+
 _ZERO = np.float32(0.0)
 _SAMPLE_MASK = (1 << SAMPLE_BITS) - 1
 
@@ -59,7 +62,7 @@ def kernels(dim: int, gmf: bool, adagrad: bool) -> tuple[Any, Any]:
         n = 1 + negatives.shape[1]
         wide = padded(n)
         x, e = np.zeros(wide, np.float32), np.empty(wide, np.float32)
-        w = np.empty(padded(dim), np.float32)
+        w, ids = np.empty(padded(dim), np.float32), np.empty(n, np.int64)
         biased = item_bias.shape[0] > 0
         ahead = max(1, 10 // n)
         n_rows = users.shape[0]
@@ -87,8 +90,11 @@ def kernels(dim: int, gmf: bool, adagrad: bool) -> tuple[Any, Any]:
                         prefetch(q, positives[row + ahead], row_bytes)
                         for j in range(n - 1):
                             prefetch(q, negatives[row + ahead, j], row_bytes)
+                    ids[0] = positives[row]
+                    for j in range(1, n):
+                        ids[j] = negatives[row, j - 1]
                     for j in range(n):
-                        i = np.int64(positives[row] if j == 0 else negatives[row, j - 1])
+                        i = ids[j]
                         s = mul(load(old, run, main, tail), load(q, i, main, tail))
                         for d in range(0, main, WIDTH):
                             s = fma(load(old, run, d, WIDTH), load(q, i, d, WIDTH), s)
@@ -103,13 +109,11 @@ def kernels(dim: int, gmf: bool, adagrad: bool) -> tuple[Any, Any]:
                     for d in range(0, main, WIDTH):
                         v = load(w, 0, d, WIDTH)
                         for j in range(n):
-                            i = np.int64(positives[row] if j == 0 else negatives[row, j - 1])
-                            v = fma(splat(x[j]), load(q, i, d, WIDTH), v)
+                            v = fma(splat(x[j]), load(q, ids[j], d, WIDTH), v)
                         store(w, 0, d, WIDTH, v)
                     v = load(w, 0, main, tail)
                     for j in range(n):
-                        i = np.int64(positives[row] if j == 0 else negatives[row, j - 1])
-                        v = fma(splat(x[j]), load(q, i, main, tail), v)
+                        v = fma(splat(x[j]), load(q, ids[j], main, tail), v)
                     store(w, 0, main, tail, v)
                     row += 1
                 decay = l2 * np.float32((row - first) * n)
@@ -141,6 +145,7 @@ def kernels(dim: int, gmf: bool, adagrad: bool) -> tuple[Any, Any]:
         biased = item_bias.shape[0] > 0
         n_samples = keys.shape[0]
         w = np.empty(padded(dim), np.float32)
+        rows, gs = np.empty(PIECE, np.int64), np.empty(PIECE, np.float32)
         while 0 < lo < n_samples and keys[lo] >> SAMPLE_BITS == keys[lo - 1] >> SAMPLE_BITS:
             lo += 1
         while 0 < hi < n_samples and keys[hi] >> SAMPLE_BITS == keys[hi - 1] >> SAMPLE_BITS:
@@ -153,17 +158,25 @@ def kernels(dim: int, gmf: bool, adagrad: bool) -> tuple[Any, Any]:
                 at += 1
             slope = _ZERO
             for d in range(0, main, WIDTH):
-                v = splat(_ZERO)
-                for k in range(first, at):
-                    sample = np.uint32(keys[k] & _SAMPLE_MASK)
-                    v = fma(splat(g[sample]), load(old, np.int64(runs[sample // n]), d, WIDTH), v)
-                store(w, 0, d, WIDTH, v)
-            v = splat(_ZERO)
-            for k in range(first, at):
-                sample = np.uint32(keys[k] & _SAMPLE_MASK)
-                slope += g[sample]
-                v = fma(splat(g[sample]), load(old, np.int64(runs[sample // n]), main, tail), v)
-            store(w, 0, main, tail, v)
+                store(w, 0, d, WIDTH, splat(_ZERO))
+            store(w, 0, main, tail, splat(_ZERO))
+            for start in range(first, at, PIECE):
+                m = min(PIECE, at - start)
+                for k in range(m):
+                    sample = np.uint32(keys[start + k] & _SAMPLE_MASK)
+                    rows[k] = runs[sample // n]
+                    prefetch(old, rows[k], row_bytes)
+                    gs[k] = g[sample]
+                    slope += gs[k]
+                for d in range(0, main, WIDTH):
+                    v = load(w, 0, d, WIDTH)
+                    for k in range(m):
+                        v = fma(splat(gs[k]), load(old, rows[k], d, WIDTH), v)
+                    store(w, 0, d, WIDTH, v)
+                v = load(w, 0, main, tail)
+                for k in range(m):
+                    v = fma(splat(gs[k]), load(old, rows[k], main, tail), v)
+                store(w, 0, main, tail, v)
             decay = l2 * np.float32(at - first)
             item_rate = rate
             if adagrad:

@@ -132,12 +132,16 @@ def kernel(dim: int, gmf: bool, adagrad: bool) -> Any:
                         g1 = w[d] * old + user_l2 * h[d]
                         h_sum[d] += g1 * g1
                         h[d] -= rate / (np.float32(math.sqrt(h_sum[d])) + EPS) * g1
-            else:
+            elif gmf:
                 for d in range(dim):
                     old = p[u, d]
-                    p[u, d] = old - rate * ((w[d] * h[d] if gmf else w[d]) + user_l2 * old)
-                    if gmf:
-                        h[d] -= rate * (w[d] * old + user_l2 * h[d])
+                    p[u, d] = old - rate * (w[d] * h[d] + user_l2 * old)
+                    h[d] -= rate * (w[d] * old + user_l2 * h[d])
+            else:
+                shrink, step = splat(_ONE - rate * user_l2), splat(-rate)
+                for d in range(0, main, WIDTH):
+                    store(p, u, d, WIDTH, fma(step, load(w, 0, d, WIDTH), mul(shrink, load(p, u, d, WIDTH))))
+                store(p, u, main, tail, fma(step, load(w, 0, main, tail), mul(shrink, load(p, u, main, tail))))
             if biased:
                 for j in range(n):
                     i = items[j]
