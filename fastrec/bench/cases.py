@@ -54,6 +54,7 @@ CASES = {
         Case("split", "leave-one-out, with a validation part", "cases_data:split"),
         Case("sampler", "exact negatives for every positive, in CSR order", "cases_sampler:sampler", "quick"),
         Case("stream", "batches on the host, in shuffled order, one thread after the other", "cases_train:stream"),
+        Case("fused", "the fused engine end to end, MF and GMF, both modes", "cases_fused:fused"),
     )
 }
 

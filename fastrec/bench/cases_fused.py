@@ -30,7 +30,7 @@ def flops_per_sample(dim: int, n_negatives: int) -> float:
 def make_engine(context: Context, mode: str, threads: int, *, model: str = "mf", optimizer: str = "sgd") -> FusedEngine:
     """A fused engine over the train part."""
     train = context.train
-    net = build(model, n_users=train.n_users, n_items=train.n_items, dim=context.dim, seed=context.seed, init_std=0.1)
+    net = build(model, n_users=train.n_users, n_items=train.n_items, dim=context.dim, seed=context.seed, init_std=0.2)
     rate = _RATES[mode, optimizer]
     return FusedEngine(
         net,
@@ -39,7 +39,7 @@ def make_engine(context: Context, mode: str, threads: int, *, model: str = "mf",
         rate=lambda _: rate,
         mode=mode,
         optimizer=optimizer,
-        l2=0.005 if mode == "lock_free" else 1e-4,
+        l2=1e-4,
         threads=threads,
     )
 
