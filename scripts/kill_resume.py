@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Kill a training run with SIGKILL at random moments, resume it each time, and compare the end with an uninterrupted run.
+"""Kill a training run at random moments, resume it each time, and compare its end with that of an uninterrupted run.
 
     python scripts/kill_resume.py [--kills 50] [--model gmf] [--seed 0] [--json FILE]
 

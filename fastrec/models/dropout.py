@@ -82,7 +82,7 @@ class AddressedDropout:
 
             return kept(self.seed, self._epoch, layer, self._positions, int(self._limit), (rows, columns, width))
         out = np.empty((rows, columns, width), np.bool_)
-        positions, seed, epoch = self._positions.numpy(), np.uint64(self.seed), np.uint64(self._epoch)
+        positions, seed, epoch = self._positions.numpy(), np.uint64(self.seed), np.uint64(int(self._epoch))
 
         def work(lo: int, hi: int) -> None:
             fill_kept(seed, epoch, layer, positions, self._limit, out, lo, hi)

@@ -1,7 +1,8 @@
-"""The seam to the device: pinned memory, copies, streams and events. CUDA behind it, or the host itself."""
+"""The seam to the device: pinned memory, copies, streams, events and graphs. CUDA behind it, or the host itself."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,9 +10,11 @@ from torch import Tensor
 
 
 class HostDevice:
-    """The CPU: nothing is copied, so nothing has to wait."""
+    """The CPU: nothing is copied, so nothing has to wait; a step is called, not captured."""
 
     kind = "cpu"
+    captures = False
+    """Whether a step is worth capturing as a graph."""
 
     def __init__(self) -> None:
         self.device = torch.device("cpu")
@@ -37,13 +40,22 @@ class HostDevice:
         """An event behind all work given to the compute stream so far."""
 
     def synchronize(self) -> None:
-        """Wait for the compute stream: the one sync point of an advance."""
+        """Wait for the compute stream."""
+
+    def warm_up(self, work: Callable[[], None]) -> None:
+        """Do ``work`` as it has to be done before it is captured."""
+        work()
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Record ``work`` without doing it; the result does it again on the same memory."""
+        return work
 
 
 class CudaDevice(HostDevice):
     """One CUDA device, with a copy stream beside the compute stream."""
 
     kind = "cuda"
+    captures = True
 
     def __init__(self, name: str) -> None:
         self.device = torch.device(name)
@@ -89,6 +101,22 @@ class CudaDevice(HostDevice):
     def synchronize(self) -> None:
         """Wait for the compute stream."""
         torch.cuda.current_stream(self.device).synchronize()
+
+    def warm_up(self, work: Callable[[], None]) -> None:
+        """On a side stream, as torch.cuda.graphs asks."""
+        side, main = torch.cuda.Stream(self.device), torch.cuda.current_stream(self.device)
+        side.wait_stream(main)
+        with torch.cuda.stream(side):
+            work()
+        main.wait_stream(side)
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """A CUDA graph: one launch for all kernels of ``work``."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            work()
+        replay: Callable[[], None] = graph.replay
+        return replay
 
 
 def open_device(name: str) -> HostDevice:

@@ -103,25 +103,30 @@ class TorchEngine:
         self._micro, self.batch_size = batch_size, batch_size * accumulate
         self.n_negatives = n_hard or stream.n_negatives
         options = Options(loss, optimizer, l2, precision, compile, n_hard)
-        by_hand = FactorStep.serves(model) and precision == "fp32" and loss != "softmax" and not compile
+        by_hand = (
+            FactorStep.serves(model)
+            and not self.device.captures
+            and precision == "fp32"
+            and loss != "softmax"
+            and not compile
+        )
         self._step: HandStep | AutogradStep | GraphedStep
         if by_hand:
             self._step = HandStep(model, options, rate(0))
         else:
-            on_cuda = self.device.kind == "cuda"
-            lr = torch.tensor(rate(0), device=self.device.device) if on_cuda else rate(0)
+            captured = graph and accumulate == 1 and GraphedStep.serves(self.device, options)
+            lr = torch.tensor(rate(0), device=self.device.device) if captured else rate(0)
             in_batch = None
             if loss == "softmax":
                 indptr, items = stream.sampler.indptr, stream.items_of
                 in_batch = InBatchSoftmax(indptr, items, stream.sampler.n_items, device=self.device.device)
             drop = AddressedDropout(dropout, seed, threads=threads) if dropout else None
             step = AutogradStep(self.model, options, lr, in_batch=in_batch, dropout=drop)
-            captured = graph and accumulate == 1 and GraphedStep.serves(self.device, options)
-            self._step = GraphedStep(step, batch_size, 1 + stream.n_negatives) if captured else step
+            self._step = GraphedStep(step, self.device, batch_size, 1 + stream.n_negatives) if captured else step
         self.feed = Feed(stream, batch_size=batch_size, device=self.device, threads=1)
         self._about = {
             "engine": "torch",
-            "step": "by hand" if by_hand else "CUDA graph" if isinstance(self._step, GraphedStep) else "autograd",
+            "step": "by hand" if by_hand else "graph" if isinstance(self._step, GraphedStep) else "autograd",
             "precision": precision,
             "gathered": str(self._gathered()).removeprefix("torch."),
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ class GraphedStep:
     ----------
     step : AutogradStep
         Its learning rate is a tensor on the device: a graph bakes plain numbers in.
+    seam : HostDevice
     rows, columns : int
         Shape of a full batch's items.
 
@@ -29,16 +30,16 @@ class GraphedStep:
     Guarantee: the same kernels on the same numbers as eager steps.
     """
 
-    def __init__(self, step: AutogradStep, rows: int, columns: int) -> None:
-        self._eager, self._rows = step, rows
-        device = next(step.model.parameters()).device
+    def __init__(self, step: AutogradStep, seam: HostDevice, rows: int, columns: int) -> None:
+        self._eager, self._device, self._rows = step, seam, rows
+        device = seam.device
         self._static = DeviceBatch(
             torch.zeros(rows, dtype=torch.int32, device=device),
             torch.zeros((rows, columns), dtype=torch.int32, device=device),
             torch.zeros(rows, dtype=torch.int64, device=device),
         )
         self._epoch = torch.zeros(1, dtype=torch.int64, device=device)
-        self._graph: Any = None
+        self._graph: Callable[[], None] | None = None
         self._loss = torch.zeros((), device=device)
         self._warm = 0
         self._done = False
@@ -48,8 +49,8 @@ class GraphedStep:
 
     @staticmethod
     def serves(device: HostDevice, options: Options) -> bool:
-        """CUDA; not fp16, whose scaler reads back overflows; not Adagrad, which counts steps on the host."""
-        return device.kind == "cuda" and options.precision != "fp16" and options.optimizer != "adagrad"
+        """Where the device captures; not fp16, whose scaler reads overflows back; not Adagrad, which counts on the host."""
+        return device.captures and options.precision != "fp16" and options.optimizer != "adagrad"
 
     def accumulate(self, batch: DeviceBatch, share: float, epoch: int, lr: float) -> Tensor:
         """Backward pass of an odd shape, eagerly; of a full batch, the whole step: replayed, warmed up or captured."""
@@ -61,20 +62,13 @@ class GraphedStep:
             target.copy_(source)
         self._rate.fill_(lr)
         if self._graph is not None:
-            self._graph.replay()
+            self._graph()
         elif self._warm < WARM_UP:
             self._warm += 1
-            side, main = torch.cuda.Stream(self._rate.device), torch.cuda.current_stream(self._rate.device)
-            side.wait_stream(main)
-            with torch.cuda.stream(side):
-                self._whole()
-            main.wait_stream(side)
+            self._device.warm_up(self._whole)
         else:
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                self._whole()
-            self._graph = graph
-            graph.replay()
+            self._graph = self._device.capture(self._whole)
+            self._graph()
         return self._loss
 
     def update(self, lr: float) -> None:
