@@ -74,7 +74,7 @@ class Config:
         choices=("adam", "adamw", "sgd", "adagrad", "lazy-adam", "row-adagrad"),
     )
     lr: float = _option(2e-3, "training", "learning rate")
-    l2: float = _option(1e-3, "training", "L2 on every factor, h and biases included, once a sample")
+    l2: float = _option(3e-4, "training", "L2 on every factor, h and biases included, once a sample")
     schedule: str = _option(
         "constant", "training", "of the learning rate", choices=("constant", "cosine", "linear", "step")
     )

@@ -49,7 +49,7 @@ class GraphedStep:
 
     @staticmethod
     def serves(device: HostDevice, options: Options) -> bool:
-        """Where the device captures; not fp16, whose scaler reads overflows back; not Adagrad, which counts on the host."""
+        """Where the device captures; not fp16 (its scaler reads overflows back) or Adagrad (it counts on the host)."""
         return device.captures and options.precision != "fp16" and options.optimizer != "adagrad"
 
     def accumulate(self, batch: DeviceBatch, share: float, epoch: int, lr: float) -> Tensor:
