@@ -88,11 +88,15 @@ def test_the_case_is_closed_even_when_refused() -> None:
     assert closed == [True]
 
 
-def test_ratios_pair_the_rounds_and_keep_to_one_unit() -> None:
-    head = {"name": "a", "unit": "x/s", "rates": [10.0, 20.0, 40.0], "rate": 20.0}
-    slow = {"name": "b", "unit": "x/s", "rates": [5.0, 5.0, 8.0], "rate": 5.0}
-    other = {"name": "c", "unit": "y/s", "rates": [1.0, 1.0, 1.0], "rate": 1.0}
-    assert ratios([head, slow, other]) == [{"of": "a", "to": "b", "ratio": 4.0, "low": 2.0, "high": 5.0}]
+def test_ratios_are_of_the_fastest_own_row_round_by_round_within_one_unit() -> None:
+    own = {"name": "a", "unit": "x/s", "role": "fastrec", "rates": [5.0, 5.0, 8.0], "rate": 5.0}
+    best = {"name": "b", "unit": "x/s", "role": "fastrec", "rates": [10.0, 20.0, 40.0], "rate": 20.0}
+    rival = {"name": "c", "unit": "x/s", "role": "rival", "rates": [100.0], "rate": 100.0}
+    other = {"name": "d", "unit": "y/s", "role": "rival", "rates": [1.0, 1.0, 1.0], "rate": 1.0}
+    assert ratios([own, best, rival, other]) == [
+        {"of": "b", "to": "a", "ratio": 4.0, "low": 2.0, "high": 5.0},
+        {"of": "b", "to": "c", "ratio": 0.2, "low": 0.1, "high": 0.4},
+    ]
 
 
 def test_spread_and_bad_arguments() -> None:

@@ -1,16 +1,17 @@
-"""Every case by name. A case is a function of a ``Context`` that returns a ``Bench``.
+"""Every case by name. A case is a function of a ``Context`` that returns a ``Bench``, or rows that it measured itself.
 
 They are named by module and function and imported when run: ``--list`` costs nothing.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 from fastrec.bench.context import Context
-from fastrec.bench.harness import Bench, run_bench
+from fastrec.bench.harness import Bench, Refused, refused, run_bench
 from fastrec.errors import ConfigError
 
 
@@ -35,16 +36,20 @@ class Case:
     function: str
     when: str = "default"
 
-    def build(self, context: Context) -> Bench:
-        """The case's contenders, ready to be checked and timed."""
+    def build(self, context: Context) -> Bench | dict[str, Any]:
+        """The case's contenders, ready to be checked and timed; or rows, from a case that measures by itself."""
         module, function = self.function.split(":")
-        bench: Bench = getattr(import_module(f"fastrec.bench.{module}"), function)(context)
-        return bench
+        made: Bench | dict[str, Any] = getattr(import_module(f"fastrec.bench.{module}"), function)(context)
+        return made
 
     def run(self, context: Context) -> dict[str, Any]:
         """Check, time, and return the result as it goes into the record."""
-        bench = self.build(context)
-        return run_bench(self.name, self.title, bench, repeats=context.repeats, min_s=context.min_s)
+        started = time.perf_counter()
+        try:
+            made = self.build(context)
+        except Refused as error:
+            return refused(self.name, self.title, "refused", str(error), started)
+        return run_bench(self.name, self.title, made, repeats=context.repeats, min_s=context.min_s, started=started)
 
 
 CASES = {
@@ -53,8 +58,17 @@ CASES = {
         Case("load", "a log from its file to a CSR", "cases_data:load"),
         Case("split", "leave-one-out, with a validation part", "cases_data:split"),
         Case("sampler", "exact negatives for every positive, in CSR order", "cases_sampler:sampler", "quick"),
-        Case("stream", "batches on the host, in shuffled order, one thread after the other", "cases_train:stream"),
+        Case("stream", "batches on the host in shuffled order, nothing overlapped", "cases_train:stream"),
+        Case("feed", "batches drawn ahead and ready on the device, nothing trained", "cases_train:feed", "quick"),
+        Case("step", "training on one fixed batch: the ceiling of any data path", "cases_train:step", "quick"),
+        Case("end_to_end", "training as it is, every engine and rival in turn", "cases_train:end_to_end", "quick"),
         Case("fused", "the fused engine end to end, MF and GMF, both modes", "cases_fused:fused"),
+        Case("evaluation", "ranking the test items", "cases_rank:evaluation"),
+        Case("checkpoint", "a checkpoint written, synced, read and verified", "cases_rank:checkpoint"),
+        Case("memory", "peak memory of a training run in a process of its own", "cases_rank:memory"),
+        Case("time_to_quality", "training time to validation HR@10 of .60", "cases_quality:time_to_quality", "asked"),
+        Case("scaling", "cost against size, one axis at a time", "cases_scale:scaling", "asked"),
+        Case("hundred_million", "100 M positives from file to trained model", "big:hundred_million", "asked"),
     )
 }
 

@@ -36,6 +36,7 @@ def check_negatives(
     exact: bool = True,
     dtype: Any = np.int32,
     sample_rows: int = 200_000,
+    distinct_share: float = 0.5,
 ) -> dict[str, Any]:
     """An array of negatives: shape ``[B, N]``, dtype, range, no positive, and more than a handful of items drawn.
 
@@ -47,6 +48,10 @@ def check_negatives(
         False for a rival that lets positives through: its share is then reported instead of refused.
     sample_rows : int
         Rows looked up in the CSR (the first, the last, and evenly between); shape and range are checked on all.
+
+    distinct_share : float
+        Different items that must occur, as a share of what uniform draws from all items would give; 0 for draws from a
+        few items, or by popularity.
 
     Returns
     -------
@@ -70,9 +75,12 @@ def check_negatives(
         b, s = (int(x) for x in np.argwhere(hit)[0])
         row = int(rows[b])
         raise Refused(f"row {row} slot {s}: item {output[row, s]} is a positive of user {users[row]}")
-    distinct = np.unique(output.reshape(-1)[: 1 << 20]).size
-    if distinct < min(n_items, output.size) // 100:
-        raise Refused(f"only {distinct} different items among {output.size} negatives of {n_items} items")
+    some = output.reshape(-1)[: 1 << 20]
+    distinct, expected = np.unique(some).size, n_items * -math.expm1(-some.size / n_items)
+    if distinct < distinct_share * expected:
+        raise Refused(
+            f"only {distinct} different items among {some.size} negatives; about {expected:.0f} were expected"
+        )
     return {"false_negative_rate": float(hit.mean())}
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from fastrec.bench import machine
 from fastrec.data.interactions import Interactions
 from fastrec.data.split import leave_one_out
 from fastrec.jit import resolve_threads
@@ -58,10 +59,15 @@ class Context:
         part: Interactions = self.split.train
         return part
 
+    @cached_property
+    def bandwidth(self) -> dict[str, float]:
+        """Copy bandwidth of this machine in bytes a second, by number of threads and by device. Measured once."""
+        return machine.bandwidth(self.threads, self.device)
+
     @property
     def repeats(self) -> int:
         """Rounds of a measurement."""
-        return 3 if self.quick else 7
+        return 3 if self.quick else 5
 
     @property
     def min_s(self) -> float:

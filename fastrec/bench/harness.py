@@ -63,7 +63,7 @@ class Contender:
     sync : callable, optional
         Called before each reading of the clock: ``torch.cuda.synchronize`` for work on a device.
     details : callable, optional
-        Called after the last repeat; its dict joins the row (``data_wait_pct``, ``bytes_per_sample``, ...).
+        Called with the median rate after the last repeat; its dict joins the row (``data_wait_pct``, ...).
     extrapolated : str
         How a rate from less than the whole work was scaled; said in the table. Empty means measured in full.
     repeats : int, optional
@@ -79,7 +79,7 @@ class Contender:
     role: str = "fastrec"
     threads: int = 1
     sync: Callable[[], None] | None = None
-    details: Callable[[], dict[str, Any]] | None = None
+    details: Callable[[float], dict[str, Any]] | None = None
     extrapolated: str = ""
     repeats: int | None = None
 
@@ -216,9 +216,8 @@ def measure(contenders: Sequence[Contender], *, repeats: int = 5, min_s: float =
 
 def _row(lane: _Lane) -> dict[str, Any]:
     contender = lane.contender
-    details = dict(lane.found)
-    if contender.details:
-        details.update(contender.details())
+    rate = statistics.median(lane.rates)
+    details = lane.found | (contender.details(rate) if contender.details else {})
     scaled = [r * REFERENCE_RATE / c for r, c in zip(lane.rates, lane.calibration)]
     width = spread(lane.rates)
     return {
@@ -226,7 +225,7 @@ def _row(lane: _Lane) -> dict[str, Any]:
         "what": contender.what,
         "role": contender.role,
         "unit": contender.unit,
-        "rate": statistics.median(lane.rates),
+        "rate": rate,
         "low": min(lane.rates),
         "high": max(lane.rates),
         "spread": width,
@@ -243,15 +242,32 @@ def _row(lane: _Lane) -> dict[str, Any]:
     }
 
 
+def single_row(
+    name: str,
+    work: float,
+    seconds: float,
+    *,
+    unit: str,
+    what: str = "",
+    role: str = "cost",
+    threads: int = 1,
+    **details: Any,
+) -> dict[str, Any]:
+    """A row for work that was done once and timed elsewhere, such as in a process of its own."""
+    contender = Contender(name, lambda _k: None, work, lambda _o: None, unit, what, role, threads)
+    lane = _Lane(contender, seconds, 1, details, 1, [work / seconds], [calibration_rate()])
+    return _row(lane)
+
+
 def ratios(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The headline row against every other of the same unit: median, smallest and largest of the round-by-round ratios.
+    """The fastest of fastrec's rows against every other of its unit: median, smallest, largest of the rounds' ratios.
 
     Pairing by round takes out what both felt: a machine that slows down for a minute slows both.
     """
     result = []
-    head = rows[0]
-    for other in rows[1:]:
-        if other["unit"] != head["unit"]:
+    head = max((row for row in rows if row["role"] == "fastrec"), key=lambda row: row["rate"], default=rows[0])
+    for other in rows:
+        if other is head or other["unit"] != head["unit"]:
             continue
         if len(other["rates"]) == len(head["rates"]):
             pairs = [a / b for a, b in zip(head["rates"], other["rates"])]
@@ -269,18 +285,46 @@ def ratios(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return result
 
 
-def run_bench(name: str, title: str, bench: Bench, *, repeats: int, min_s: float) -> dict[str, Any]:
-    """Measure a case and return its result; a failed check gives ``status: "refused"`` with the reason and no rate."""
-    result: dict[str, Any] = {"name": name, "title": title, "facts": bench.facts, "notes": bench.notes}
-    started = time.perf_counter()
-    try:
-        rows = measure(bench.contenders, repeats=repeats, min_s=min_s) if bench.contenders else []
-    except Refused as error:
-        return result | {"status": "refused", "reason": str(error), "seconds": time.perf_counter() - started}
-    finally:
-        if bench.close:
-            bench.close()
-    result |= {"status": "ok", "rows": rows, "ratios": ratios(rows) if rows else []}
+def run_bench(
+    name: str, title: str, bench: Bench | dict[str, Any], *, repeats: int, min_s: float, started: float | None = None
+) -> dict[str, Any]:
+    """Measure a case and return its result; a failed check gives ``status: "refused"`` with the reason and no rate.
+
+    Parameters
+    ----------
+    bench : Bench or dict
+        A dict is from a case that measures by itself: ``rows``, ``facts`` and ``notes``.
+    started : float, optional
+        ``time.perf_counter()`` when the case began; its set-up counts in its ``seconds``.
+    """
+    started = time.perf_counter() if started is None else started
+    if isinstance(bench, dict):
+        rows, facts, notes = bench["rows"], bench.get("facts", {}), bench.get("notes", [])
+        beside: list[dict[str, Any]] = []
+    else:
+        facts, notes = bench.facts, bench.notes
+        try:
+            rows = measure(bench.contenders, repeats=repeats, min_s=min_s) if bench.contenders else []
+        except Refused as error:
+            return refused(name, title, "refused", str(error), started)
+        finally:
+            if bench.close:
+                bench.close()
+        beside = ratios(rows) if rows else []
+    result = {
+        "name": name,
+        "title": title,
+        "status": "ok",
+        "facts": facts,
+        "notes": notes,
+        "rows": rows,
+        "ratios": beside,
+    }
     if rows:
         result |= {key: rows[0][key] for key in ("unit", "rate", "low", "high", "calibrated", "noisy", "first_call_s")}
     return result | {"seconds": time.perf_counter() - started}
+
+
+def refused(name: str, title: str, status: str, reason: str, started: float) -> dict[str, Any]:
+    """The result of a case without a rate: ``status`` is ``"refused"`` (a check) or ``"failed"`` (anything else)."""
+    return {"name": name, "title": title, "status": status, "reason": reason, "seconds": time.perf_counter() - started}

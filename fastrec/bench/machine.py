@@ -66,7 +66,13 @@ def device_bandwidth(device: str, *, size_bytes: int = 1 << 30) -> float:
     return 2.0 * size_bytes / best
 
 
-def describe(threads: int, device: str = "cpu") -> dict[str, Any]:
+def bandwidth(threads: int, device: str = "cpu") -> dict[str, float]:
+    """Copy bandwidth in bytes a second: of one thread, of ``threads``, and of the device's own memory on CUDA."""
+    found = {"1": copy_bandwidth(1), str(threads): copy_bandwidth(threads)}
+    return found | ({device: device_bandwidth(device)} if device.startswith("cuda") else {})
+
+
+def describe(threads: int, device: str, copy_bytes_per_s: dict[str, float]) -> dict[str, Any]:
     """Everything a reader needs to know what a figure was measured on."""
     calibration = [calibration_rate() for _ in range(9)]
     memory = _first("/proc/meminfo", "MemTotal")
@@ -86,11 +92,7 @@ def describe(threads: int, device: str = "cpu") -> dict[str, Any]:
         "gpu": gpu,
         "device": device,
         "versions": {"fastrec": found["fastrec"], "python": found["python"], **found["packages"]},
-        "copy_bytes_per_s": {
-            "1": copy_bandwidth(1),
-            str(threads): copy_bandwidth(threads),
-            **({device: device_bandwidth(device)} if gpu else {}),
-        },
+        "copy_bytes_per_s": copy_bytes_per_s,
         "calibration": {
             "rate": statistics.median(calibration),
             "low": min(calibration),

@@ -7,6 +7,7 @@ import math
 import os
 import shlex
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from typing import Any
 from fastrec.bench import machine
 from fastrec.bench.cases import Case
 from fastrec.bench.context import Context
+from fastrec.bench.harness import refused
 from fastrec.bench.table import Printer
 from fastrec.errors import DataError, FastrecError
 from fastrec.runs.files import write_atomic
@@ -88,21 +90,19 @@ def run(
         "date": started.isoformat(timespec="seconds"),
         "command": shlex.join(["python", "-m", "fastrec.bench", *argv]),
         "quick": context.quick,
-        "machine": machine.describe(context.threads, context.device),
+        "machine": machine.describe(context.threads, context.device, context.bandwidth),
         "data": context.describe(),
         "cases": {},
     }
     printer.header(record)
     for case in cases:
-        begun = datetime.now(UTC)
+        begun = time.perf_counter()
         try:
             result = case.run(context)
         except Exception as error:  # one broken case must not cost the record of the others
             if not isinstance(error, FastrecError):
                 traceback.print_exc(file=sys.stderr)
-            seconds = (datetime.now(UTC) - begun).total_seconds()
-            reason = f"{type(error).__name__}: {error}"
-            result = {"name": case.name, "title": case.title, "status": "failed", "reason": reason, "seconds": seconds}
+            result = refused(case.name, case.title, "failed", f"{type(error).__name__}: {error}", begun)
         record["cases"][case.name] = plain(result)
         printer.case(result)
         record["seconds"] = (datetime.now(UTC) - started).total_seconds()

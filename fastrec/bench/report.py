@@ -222,6 +222,42 @@ def write_page(folder: Path, paths: Sequence[Path]) -> Path:
     return page
 
 
+LOG_HEAD = "| date | commit | machine | case | figure | spread | what changed |"
+
+
+def append_log(readme: Path, paths: Sequence[Path], changed: str) -> int:
+    """Add a row for each case's headline to the records table of a Markdown file; the number of rows.
+
+    Raises
+    ------
+    DataError
+        If the file has no records table.
+    """
+    lines = readme.read_text().splitlines()
+    if LOG_HEAD not in lines:
+        raise DataError(f"{readme}: no table that begins with {LOG_HEAD!r}")
+    at = lines.index(LOG_HEAD) + 2
+    while at < len(lines) and lines[at].startswith("|"):
+        at += 1
+    rows = []
+    for path in paths:
+        record = records.read(path)
+        machine = record["machine"]
+        commit = (machine["commit"] or "unknown")[:9] + ("+" if machine["dirty"] else "")
+        for case in record["cases"].values():
+            if case["status"] != "ok" or not case["rows"]:
+                continue
+            head = case["rows"][0]
+            spread = f"{100 * head['low'] / head['rate'] - 100:+.0f} {100 * head['high'] / head['rate'] - 100:+.0f} %"
+            where = f"{machine['gpu'] or machine['cpu']}, {machine['threads']} threads"
+            figure = f"{head['name']} {rate_text(head)}"
+            rows.append(
+                f"| {record['date'][:10]} | {commit} | {where} | {case['name']} | {figure} | {spread} | {changed} |"
+            )
+    readme.write_text("\n".join([*lines[:at], *rows, *lines[at:]]) + "\n")
+    return len(rows)
+
+
 def main(argv: Sequence[str]) -> int:
     """The command line of ``bench report``."""
     parser = argparse.ArgumentParser(
@@ -235,9 +271,13 @@ def main(argv: Sequence[str]) -> int:
         "--out", default="bench-report", metavar="FOLDER", help="folder of the page (default: %(default)s)"
     )
     parser.add_argument("--readme", metavar="FILE", help="put tables and chart between its bench markers instead")
+    parser.add_argument("--log", metavar="FILE", help="add the headlines to the records table of this file instead")
+    parser.add_argument("--changed", default="", help="with --log: what changed since the last record")
     args = parser.parse_args(argv)
     paths = [Path(path) for path in args.record]
-    if args.readme:
+    if args.log:
+        print(f"{args.log}: {append_log(Path(args.log), paths, args.changed)} rows added")
+    elif args.readme:
         write_readme(Path(args.readme), paths)
         print(f"{args.readme}: section written from {', '.join(args.record)}")
     else:

@@ -161,6 +161,7 @@ class CarefulGMF(nn.Module):
         self.user, self.item, self.h = nn.Embedding(n_users, dim), nn.Embedding(n_items, dim), nn.Linear(dim, 1)
         for table in (self.user, self.item):
             nn.init.normal_(table.weight, std=0.01)
+        nn.init.zeros_(self.h.bias)
 
     def forward(self, users: Tensor, items: Tensor) -> Tensor:
         """The mean BCE over ``users int32[B]`` and ``items int32[B, 1+N]``, column 0 the positive."""

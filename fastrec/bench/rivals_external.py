@@ -144,7 +144,7 @@ class Rivals:
             what=what,
             role="rival",
             threads=rival.threads,
-            details=lambda: facts,
+            details=lambda _rate: facts,
         )
 
     def close(self) -> None:

@@ -82,10 +82,10 @@ class Printer:
         ratio = {r["to"]: r for r in result.get("ratios", ())}
         rows = result.get("rows", [])
         width = max((len(row["name"]) for row in rows), default=0)
-        widest = len(rows[0]["name"]) + 11 if ratio else 0
+        widest = max((len(r["of"]) + 11 for r in ratio.values()), default=0)
         for row in rows:
             r = ratio.get(row["name"])
-            beside = f"{rows[0]['name']} is {times_text(r['ratio'])}" if r else ""
+            beside = f"{r['of']} is {times_text(r['ratio'])}" if r else ""
             spread = f"{100 * row['low'] / row['rate'] - 100:+.0f} {100 * row['high'] / row['rate'] - 100:+.0f} %"
             flags = self.paint(" noisy", "33") if row["noisy"] else ""
             flags += self.paint(f" extrapolated: {row['extrapolated']}", "33") if row["extrapolated"] else ""

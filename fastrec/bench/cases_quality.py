@@ -1,0 +1,113 @@
+"""Time to quality: seconds of training until validation HR@10 passes .60, for each engine and for the notebook.
+
+The notebook's epochs are counted on its twin, the careful loop with the notebook's model, batch, optimiser and rate:
+the same updates in distribution. Its seconds are these epochs times what one of its epochs takes, measured on a part.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from fastrec.bench import engines, rivals
+from fastrec.bench.calibration import calibration_rate
+from fastrec.bench.context import Context
+from fastrec.bench.harness import single_row
+from fastrec.sampling.order import Cursor
+
+TARGET = 0.60
+LONGEST = 60
+NOTEBOOK_BATCH = 256
+NOTEBOOK_POSITIVES = 50_000
+RECIPES: dict[str, dict[str, Any]] = {
+    "torch": {**engines.TORCH, "batch_size": 1024, "lr": 2e-3, "dim": 64},
+    "fused-lock-free": {**engines.ENGINES["fused-lock-free"], "dim": 64, "lr": 0.05, "l2": 0.002, "init_std": 0.1},
+    "fused-deterministic": {**engines.ENGINES["fused-deterministic"], "dim": 64, "lr": 0.05, "batch_size": 1024},
+}
+
+
+class Vectors:
+    """A rival's GMF as the evaluation wants it: h folded into the items."""
+
+    training = False
+
+    def __init__(self, model: rivals.CarefulGMF) -> None:
+        self.model = model
+
+    def vectors(self) -> Any:
+        """(float32[U, D], float32[I, D], float32[I])."""
+        import torch
+
+        with torch.no_grad():
+            items = self.model.item.weight * self.model.h.weight
+            return self.model.user.weight.detach(), items, torch.zeros(items.shape[0])
+
+
+def epochs_to(target: float, train: Any, score: Any, longest: int) -> tuple[float, int, list[float]]:
+    """Training seconds and epochs until ``score()`` reaches the target (infinity if never), and the scores."""
+    seconds, scores = 0.0, []
+    for epoch in range(longest):
+        started = time.perf_counter()
+        train(epoch)
+        seconds += time.perf_counter() - started
+        scores.append(float(score()))
+        if scores[-1] >= target:
+            return seconds, epoch + 1, scores
+    return float("inf"), longest, scores
+
+
+def time_to_quality(context: Context) -> dict[str, Any]:
+    """Every engine from initial weights to validation HR@10 of .60 (99 frozen candidates), scored after each epoch."""
+    from fastrec.ranking.candidates import candidates_for
+
+    split, threads = context.split, context.threads
+    frozen = candidates_for(split, "validation", threads=threads)
+    train = context.train
+    longest = 2 if context.quick else LONGEST
+    rows, reached, notes = [], [], []
+
+    def hit_rate(model: Any) -> float:
+        found: float = frozen.evaluate(model, (10,), threads=threads)["HR@10"]
+        return found
+
+    def add(name: str, seconds: float, epochs: int, scores: list[float], how: str, extrapolated: str = "") -> None:
+        if seconds == float("inf"):
+            notes.append(f"{name} stayed at HR@10 {max(scores):.3f} in {epochs} epochs")
+            return
+        samples = epochs * train.n_interactions * (1 + context.n_negatives)
+        row = single_row(
+            name, samples, seconds, unit="samples/s", what=how, threads=threads, epochs=epochs, hr_at_10=scores[-1],
+            to_target_s=seconds,
+        )  # fmt: skip
+        row |= {"extrapolated": extrapolated, "role": "rival" if extrapolated else "fastrec"}
+        rows.append(row)
+        reached.append({"name": name, "seconds": seconds, "how": how, "extrapolated": bool(extrapolated)})
+
+    for name, recipe in RECIPES.items():
+        options = {"negatives": context.n_negatives, **recipe}
+        warm = engines.build(split, threads=threads, device="cpu", seed=context.seed + 1, **options)
+        warm.advance(Cursor(0, 0), 2)  # compiled before the clock; what compilation takes stands in end_to_end
+        warm.close()
+        engine = engines.build(split, threads=threads, device="cpu", seed=context.seed, **options)
+
+        def epoch_of(k: int, engine: Any = engine) -> None:
+            engine.advance(Cursor(k, 0), 1 << 30)
+
+        seconds, epochs, scores = epochs_to(TARGET, epoch_of, lambda engine=engine: hit_rate(engine.model), longest)
+        engine.close()
+        add(name, seconds, epochs, scores, f"{epochs} epochs of {engines.WHAT[name]}, D = {recipe['dim']}")
+
+    twin = rivals.Careful(train, dim=context.dim, batch_size=NOTEBOOK_BATCH, threads=1, seed=context.seed)
+    _, epochs, scores = epochs_to(TARGET, lambda _k: twin.epoch(), lambda: hit_rate(Vectors(twin.model)), longest)
+    path = rivals.Notebook(train, dim=context.dim, batch_size=NOTEBOOK_BATCH)
+    path.train(2_000)
+    beside = calibration_rate()
+    started = time.perf_counter()
+    some = 2_000 if context.quick else NOTEBOOK_POSITIVES
+    path.train(some)
+    one = (time.perf_counter() - started) / some * train.n_interactions
+    seconds = one * epochs if scores[-1] >= TARGET else float("inf")
+    how = f"{epochs} epochs of GMF with Adam 1e-3, batch {NOTEBOOK_BATCH}, {one:.0f} s each"
+    add("notebook", seconds, epochs, scores, how, f"epochs counted on its twin, seconds from {some:,} positives")
+    facts = {"target": TARGET, "reached": reached, "notebook_epoch_s": one, "calibration_steps_per_s": beside}
+    return {"rows": rows, "facts": facts, "notes": notes}

@@ -1,0 +1,154 @@
+"""fastrec's engines as contenders: built as a run builds them, checked for work done and loss fallen."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from fastrec.bench.checks import check_loss
+from fastrec.bench.context import Context
+from fastrec.bench.harness import Contender, Refused
+from fastrec.bench.roofline import beside_bandwidth, bytes_per_sample, dense_bytes_per_sample
+from fastrec.config import Config
+from fastrec.data.split import Split
+from fastrec.models.engine import Engine, Progress
+from fastrec.sampling.order import Cursor
+
+TORCH = {"engine": "torch", "model": "gmf", "optimizer": "adam", "lr": 1e-3}
+FUSED = {"engine": "fused", "optimizer": "sgd"}
+LOCK_FREE = {**FUSED, "fused_mode": "lock_free", "batch_size": 65_536}  # what is prepared at once; updates are single
+DETERMINISTIC = {**FUSED, "fused_mode": "deterministic", "batch_size": 8192}
+ENGINES: dict[str, dict[str, Any]] = {
+    "torch": {**TORCH, "batch_size": 8192},
+    "torch-b1024": {**TORCH, "batch_size": 1024},
+    "fused-lock-free": {**LOCK_FREE, "model": "mf", "lr": 0.02},
+    "fused-deterministic": {**DETERMINISTIC, "model": "mf", "lr": 5.0},
+    "fused-gmf-lock-free": {**LOCK_FREE, "model": "gmf", "lr": 0.05, "init_std": 0.1},
+    "fused-gmf-deterministic": {**DETERMINISTIC, "model": "gmf", "lr": 5.0, "init_std": 0.1},
+}
+WHAT = {
+    "torch": "GMF, Adam",
+    "fused-lock-free": "MF with biases, SGD, Hogwild",
+    "fused-deterministic": "MF with biases, SGD, the same bytes for any threads",
+    "fused-gmf-lock-free": "GMF, SGD, Hogwild",
+    "fused-gmf-deterministic": "GMF, SGD, the same bytes for any threads",
+}
+UNTRAINED = math.log(2)
+"""The BCE of a model that knows nothing."""
+
+
+def build(split: Split, *, threads: int, device: str, seed: int, **options: Any) -> Engine:
+    """An engine by the options of a run."""
+    from fastrec.training import fit
+
+    config = fit.resolve(Config().override(threads=threads, device=device, seed=seed, **options))
+    return fit.build_engine(split, config)
+
+
+def options_of(context: Context, name: str) -> dict[str, Any]:
+    """The Config fields of a named engine at the context's D and N."""
+    return {"dim": context.dim, "negatives": context.n_negatives, **ENGINES[name]}
+
+
+def moved_per_sample(context: Context, options: dict[str, Any]) -> float:
+    """Bytes that a sample moves under these options (``roofline``)."""
+    if options["engine"] == "torch":
+        rows = context.data.n_users + context.data.n_items
+        return dense_bytes_per_sample(context.dim, context.n_negatives, rows, options["batch_size"])
+    return bytes_per_sample(context.dim, context.n_negatives)
+
+
+def sync_of(device: str) -> Any:
+    """What to call before a clock is read: nothing on the CPU."""
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    return lambda: torch.cuda.synchronize(device)
+
+
+def contender(context: Context, name: str, *, n_positives: int | None = None, fixed: bool = False) -> Contender:
+    """A named engine that trains epoch after epoch, or the first ``n_positives`` of each.
+
+    Its check: it visited what it should, and its mean loss is finite and below that of an untrained model.
+
+    Parameters
+    ----------
+    fixed : bool
+        Train on one batch, drawn beforehand: the step alone, the ceiling of any data path.
+    """
+    options = options_of(context, name)
+    on_gpu = options["engine"] == "torch" and context.device.startswith("cuda")
+    device = context.device if on_gpu else "cpu"
+    engine = build(context.split, threads=context.threads, device=device, seed=context.seed, **options)
+    if fixed:
+        torch_engine: Any = engine
+        torch_engine.feed = FixedFeed(torch_engine.feed)
+    total = engine.n_positives if n_positives is None else min(n_positives, engine.n_positives)
+    steps = total // engine.batch_size if fixed else -(-total // engine.batch_size)
+    visited = min(steps * engine.batch_size, engine.n_positives)
+    work = visited * (1 + context.n_negatives)
+    copy = context.bandwidth[device if on_gpu else str(context.threads)]
+
+    def check(done: Progress) -> dict[str, Any]:
+        if (done.n_positives, done.n_samples) != (visited, work):
+            raise Refused(f"it trained {done.n_positives} positives, {done.n_samples} samples, not {visited}, {work}")
+        return check_loss(UNTRAINED, done.loss_sum / done.n_samples)
+
+    waited = Waited(engine)
+
+    def run(k: int) -> Progress:
+        with waited:
+            return engine.advance(Cursor(k, 0), steps)
+
+    def details(rate: float) -> dict[str, Any]:
+        return waited.details() | beside_bandwidth(rate, moved_per_sample(context, options), copy)
+
+    return Contender(
+        name,
+        run,
+        work,
+        check,
+        what=f"{WHAT[name.removesuffix('-b1024')]}, batch {options['batch_size']:,} positives, D = {context.dim}",
+        threads=context.threads,
+        sync=sync_of(device),
+        details=details,
+    )
+
+
+class Waited:
+    """The share of an engine's time that it spent waiting for its feed; nothing for an engine without one."""
+
+    def __init__(self, engine: Any) -> None:
+        self.feed = getattr(engine, "feed", None)
+        self.wait_s = self.wall_s = self._began = self._before = 0.0
+
+    def __enter__(self) -> None:
+        self._before, self._began = getattr(self.feed, "wait_s", 0.0), time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.wall_s += time.perf_counter() - self._began
+        self.wait_s += getattr(self.feed, "wait_s", 0.0) - self._before
+
+    def details(self) -> dict[str, Any]:
+        """``data_wait_pct`` over all calls so far."""
+        if not hasattr(self.feed, "wait_s"):
+            return {}
+        return {"data_wait_pct": 100.0 * self.wait_s / max(self.wall_s, 1e-9)}
+
+
+class FixedFeed:
+    """Stands in for a torch engine's feed and gives one batch for ever: the step without any data path."""
+
+    def __init__(self, feed: Any) -> None:
+        batch, _ = feed.next(Cursor(0, 0))
+        self.batch = type(batch)(*(tensor.clone() for tensor in batch))
+        feed.close()
+
+    def next(self, cursor: Cursor) -> Any:
+        """The one batch, and the cursor after it."""
+        return self.batch, Cursor(cursor.epoch, cursor.position + self.batch.users.shape[0])
+
+    def close(self) -> None:
+        """Nothing runs."""
