@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import llvmlite.ir as ir  # type: ignore[import-untyped]
 import numpy as np
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
