@@ -273,3 +273,15 @@ def test_the_same_rows_in_any_file_order_give_the_same_csr(tmp_path: Path) -> No
     a = load(write(tmp_path / "a.dat", lines("::")))
     b = load(write(tmp_path / "b.dat", lines("::", ROWS[::-1])))
     assert a.fingerprint() == b.fingerprint()
+
+
+def test_a_filter_on_data_that_bring_their_own_split_is_refused(tmp_path: Path) -> None:
+    from fastrec.config import Config
+    from fastrec.training.job import prepare
+
+    ncf(tmp_path)
+    config = Config().override(data=str(tmp_path))
+    assert prepare(config).test.n_interactions == 2
+    with pytest.raises(ConfigError, match=r"min_rating: .* brings its own split"):
+        prepare(config.override(min_rating=4.0))
+    assert prepare(config.override(min_rating=4.0, split="leave-one-out")).train.n_interactions >= 1

@@ -29,6 +29,8 @@ def prepare(config: Config) -> Split:
         If a named set cannot be had.
     DataError
         If the data are malformed, or the split does not fit them.
+    ConfigError
+        If a filter is asked for of data that bring their own split.
     """
     from fastrec.data.loading import load
 
@@ -42,7 +44,13 @@ def prepare(config: Config) -> Split:
         "unrated_negatives": config.unrated_negatives,
     }
     if config.split == "given" or (config.split == "auto" and has_split(config.data)):
-        return carve_validation(load_split(config.data), config.validation, config.split_seed)
+        unused = [name for name in ("min_rating", "k_core", "unrated_negatives") if options.pop(name)]
+        if unused:
+            raise ConfigError(
+                f"{', '.join(unused)}: {config.data} brings its own split, which is used as it is; leave it out, or "
+                'cut the whole log anew with split = "ratio" or "leave-one-out"'
+            )
+        return carve_validation(load_split(config.data, **options), config.validation, config.split_seed)
     return cut(load(config.data, **options), config)
 
 
