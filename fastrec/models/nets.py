@@ -232,7 +232,7 @@ class NeuMF(Tower):
             If their sizes do not fit.
         """
         mine, given = self.state_dict(), {**mlp.state_dict(), **gmf.state_dict()}
-        for name in mine.keys() - {"h", "bias"}:
+        for name in (n for n in mine if n not in ("h", "bias")):  # in order: a set would name another at each run
             if name not in given or given[name].shape != mine[name].shape:
                 found = list(given[name].shape) if name in given else "nothing"
                 raise ConfigError(
