@@ -99,6 +99,12 @@ def test_ratios_are_of_the_fastest_own_row_round_by_round_within_one_unit() -> N
     ]
 
 
+def test_ratios_keep_to_given_pairs_and_need_a_row_of_fastrecs_own() -> None:
+    rows = [{"name": n, "unit": "x/s", "role": "cost", "rates": [r], "rate": r} for n, r in (("a", 8.0), ("b", 2.0))]
+    assert ratios(rows) == []
+    assert ratios(rows, [("b", "a")]) == [{"of": "b", "to": "a", "ratio": 0.25, "low": 0.25, "high": 0.25}]
+
+
 def test_spread_and_bad_arguments() -> None:
     assert spread([5.0]) == 0.0
     assert spread([1.0, 2.0, 3.0]) == 1.0

@@ -58,6 +58,7 @@ CASES = {
         Case("load", "a log from its file to a CSR", "cases_data:load"),
         Case("split", "leave-one-out, with a validation part", "cases_data:split"),
         Case("sampler", "exact negatives for every positive, in CSR order", "cases_sampler:sampler", "quick"),
+        Case("sampler_shapes", "the sampler where it is hard: other shapes, set-up", "cases_sampler:shapes"),
         Case("stream", "batches on the host in shuffled order, nothing overlapped", "cases_train:stream"),
         Case("feed", "batches drawn ahead and ready on the device, nothing trained", "cases_train:feed", "quick"),
         Case("step", "training on one fixed batch: the ceiling of any data path", "cases_train:step", "quick"),

@@ -83,14 +83,8 @@ def sampler_contender(log: Interactions, setting: dict[str, int], seed: int) -> 
         check,
         role="cost",
         threads=threads,
-        details=lambda _rate: {"bitmap_bytes": bitmap_bytes(sampler)},
+        details=lambda _rate: {"bitmap_bytes": sampler.describe()["bitmap_bytes"]},
     )
-
-
-def bitmap_bytes(sampler: NegativeSampler) -> int:
-    """Bytes of the membership bitmap that was built; 0 where it did not fit the budget."""
-    bitmap = getattr(sampler, "bitmap", None)
-    return 0 if bitmap is None else int(bitmap.nbytes)
 
 
 def train_contender(log: Interactions, setting: dict[str, int], seed: int) -> Contender:
@@ -132,12 +126,11 @@ def exponent(curve: Sequence[tuple[float, float]]) -> float:
 def memory(context: Context) -> dict[str, Any]:
     """Bytes of each part at a size of 1, and where it stops fitting."""
     sampler = NegativeSampler(np.array([0, 1]), np.array([0], np.int32), n_items=2)
-    budget = getattr(sampler, "memory_budget", None)
     return {
         "csr_bytes_per_positive": 4.0,
         "csr_bytes_per_user": 8.0,
         "bitmap_bytes_per_user_and_item": 0.125,
-        "bitmap_budget_bytes": budget,
+        "bitmap_budget_bytes": sampler.memory_budget,
         "table_bytes_per_row_and_dim": 4.0,
         "table_bytes_per_row": 4.0 * context.dim,
     }

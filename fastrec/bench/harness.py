@@ -98,12 +98,15 @@ class Bench:
         What the reader of the table must be told.
     close : callable, optional
         Called when the case is over, whatever happened.
+    pairs : list of (str, str), optional
+        Which rows to compare, for a case whose rows do different work; left out: the fastest own row with all others.
     """
 
     contenders: list[Contender] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     close: Callable[[], None] | None = None
+    pairs: list[tuple[str, str]] | None = None
 
 
 @dataclass
@@ -259,29 +262,31 @@ def single_row(
     return _row(lane)
 
 
-def ratios(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The fastest of fastrec's rows against every other of its unit: median, smallest, largest of the rounds' ratios.
+def ratios(rows: Sequence[dict[str, Any]], pairs: Sequence[tuple[str, str]] | None = None) -> list[dict[str, Any]]:
+    """Ratios of rows: median, smallest and largest of the rounds' ratios.
 
     Pairing by round takes out what both felt: a machine that slows down for a minute slows both.
+
+    Parameters
+    ----------
+    pairs : sequence of (str, str), optional
+        Names to compare. Left out: the fastest of fastrec's own rows with every other of its unit, if it has any.
     """
+    named = {row["name"]: row for row in rows}
+    if pairs is None:
+        own = [row for row in rows if row["role"] == "fastrec"]
+        if not own:
+            return []
+        head = max(own, key=lambda row: row["rate"])
+        pairs = [(head["name"], row["name"]) for row in rows if row is not head and row["unit"] == head["unit"]]
     result = []
-    head = max((row for row in rows if row["role"] == "fastrec"), key=lambda row: row["rate"], default=rows[0])
-    for other in rows:
-        if other is head or other["unit"] != head["unit"]:
-            continue
-        if len(other["rates"]) == len(head["rates"]):
-            pairs = [a / b for a, b in zip(head["rates"], other["rates"])]
+    for of, to in pairs:
+        first, other = named[of], named[to]
+        if len(other["rates"]) == len(first["rates"]):
+            found = [a / b for a, b in zip(first["rates"], other["rates"])]
         else:
-            pairs = [a / other["rate"] for a in head["rates"]]
-        result.append(
-            {
-                "of": head["name"],
-                "to": other["name"],
-                "ratio": statistics.median(pairs),
-                "low": min(pairs),
-                "high": max(pairs),
-            }
-        )
+            found = [a / other["rate"] for a in first["rates"]]
+        result.append({"of": of, "to": to, "ratio": statistics.median(found), "low": min(found), "high": max(found)})
     return result
 
 
@@ -310,7 +315,7 @@ def run_bench(
         finally:
             if bench.close:
                 bench.close()
-        beside = ratios(rows) if rows else []
+        beside = ratios(rows, bench.pairs)
     result = {
         "name": name,
         "title": title,

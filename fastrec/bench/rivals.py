@@ -138,6 +138,36 @@ def dense_negatives(seen: NDArray[np.bool_], n_items: int, n_negatives: int, see
     return draw
 
 
+def searched_negatives(train: Interactions, n_negatives: int, seed: int) -> Callable[..., Any]:
+    """Vectorised NumPy without a matrix: (user, item) keys searched by ``searchsorted``, 64k rows at a time.
+
+    Exact; memory: 8 bytes an interaction, whatever the catalogue.
+    """
+    generator = np.random.default_rng(seed)
+    n_items = train.n_items
+    keys = train.users.astype(np.int64) * n_items + train.items
+
+    def hits(wanted: NDArray[np.int64]) -> NDArray[np.bool_]:
+        at = np.searchsorted(keys, wanted)
+        found: NDArray[np.bool_] = keys[np.minimum(at, keys.size - 1)] == wanted
+        return found
+
+    def draw(users: NDArray[np.int32], out: NDArray[np.int32]) -> NDArray[np.int32]:
+        for lo in range(0, users.size, CHUNK_ROWS):
+            rows = slice(lo, min(lo + CHUNK_ROWS, users.size))
+            base = users[rows].astype(np.int64)[:, None] * n_items
+            block = generator.integers(0, n_items, (base.shape[0], n_negatives), dtype=np.int32)
+            spots, bases = block.reshape(-1), np.broadcast_to(base, block.shape).reshape(-1)
+            redo = np.flatnonzero(hits(bases + spots))
+            while redo.size:
+                spots[redo] = generator.integers(0, n_items, redo.size, dtype=np.int32)
+                redo = redo[hits(bases[redo] + spots[redo])]
+            out[rows] = block
+        return out
+
+    return draw
+
+
 def dense_seen(train: Interactions) -> NDArray[np.bool_]:
     """bool[U, I]: who met what.
 
