@@ -45,6 +45,6 @@ fi
 [ "${PIPESTATUS[0]}" -eq 0 ] || failed=1
 
 "$PYTHON" -m fastrec.bench --device cuda --data "$log" --json "$OUT/bench.json" \
-    --case sampler feed step end_to_end 2>&1 | tee "$OUT/bench.txt"
+    --case sampler feed step end_to_end gpu 2>&1 | tee "$OUT/bench.txt"
 [ "${PIPESTATUS[0]}" -eq 0 ] || failed=1
 exit "$failed"

@@ -217,6 +217,26 @@ def notebook(context: Context) -> Contender:
     )
 
 
+def gpu(context: Context) -> Bench:
+    """Large batches on a CUDA device: GMF, and NeuMF in the configuration of NVIDIA's NCF; each beside its ceiling.
+
+    Raises
+    ------
+    Refused
+        Without a CUDA device: a figure from a CPU has no place here.
+    """
+    if not context.device.startswith("cuda"):
+        raise Refused(f"this case is of CUDA devices, and the device is {context.device}")
+    bench = Bench()
+    for name in engines.GPU_ENGINES:
+        bench.contenders.append(engines.contender(context, name))
+        ceiling = engines.contender(context, name, fixed=True)
+        ceiling.name, ceiling.role = f"{name}-ceiling", "ceiling"
+        bench.contenders.append(ceiling)
+    bench.pairs = [(name, f"{name}-ceiling") for name in engines.GPU_ENGINES]
+    return bench
+
+
 def end_to_end(context: Context) -> Bench:
     """Training as a run does it, every engine and every rival in turn; the torch engine first, for it has the feed."""
     some = QUICK_POSITIVES if context.quick else None

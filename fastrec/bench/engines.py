@@ -27,7 +27,17 @@ ENGINES: dict[str, dict[str, Any]] = {
     "fused-gmf-lock-free": {**LOCK_FREE, "model": "gmf", "lr": 0.05, "init_std": 0.1},
     "fused-gmf-deterministic": {**DETERMINISTIC, "model": "gmf", "lr": 5.0, "init_std": 0.1},
 }
+NVIDIA_NEUMF = {"model": "neumf", "dim": 64, "layers": (256, 256, 128, 64), "dropout": 0.5}
+GPU_ENGINES: dict[str, dict[str, Any]] = {
+    "gmf-b65536": {**TORCH, "batch_size": 65_536},
+    "gmf-b209715": {**TORCH, "batch_size": 209_715},
+    "neumf-b209715": {**TORCH, **NVIDIA_NEUMF, "batch_size": 209_715},
+}
+"""On a CUDA device: the batch of NVIDIA's NCF is 1,048,576 rows, 209,715 positives; its NeuMF is the third."""
 WHAT = {
+    "gmf-b65536": "GMF, Adam",
+    "gmf-b209715": "GMF, Adam",
+    "neumf-b209715": "NeuMF as NVIDIA's NCF has it, Adam",
     "torch": "GMF, Adam",
     "fused-lock-free": "MF with biases, SGD, Hogwild",
     "fused-deterministic": "MF with biases, SGD, the same bytes for any threads",
@@ -48,7 +58,7 @@ def build(split: Split, *, threads: int, device: str, seed: int, **options: Any)
 
 def options_of(context: Context, name: str) -> dict[str, Any]:
     """The Config fields of a named engine at the context's D and N."""
-    return {"dim": context.dim, "negatives": context.n_negatives, **ENGINES[name]}
+    return {"dim": context.dim, "negatives": context.n_negatives, **{**ENGINES, **GPU_ENGINES}[name]}
 
 
 def moved_per_sample(context: Context, options: dict[str, Any]) -> float:
@@ -86,7 +96,7 @@ def contender(context: Context, name: str, *, n_positives: int | None = None, fi
         torch_engine: Any = engine
         torch_engine.feed = FixedFeed(torch_engine.feed)
     total = engine.n_positives if n_positives is None else min(n_positives, engine.n_positives)
-    steps = total // engine.batch_size if fixed else -(-total // engine.batch_size)
+    steps = max(1, total // engine.batch_size) if fixed else -(-total // engine.batch_size)
     visited = min(steps * engine.batch_size, engine.n_positives)
     work = visited * (1 + context.n_negatives)
     copy = context.bandwidth[device if on_gpu else str(context.threads)]
@@ -103,14 +113,17 @@ def contender(context: Context, name: str, *, n_positives: int | None = None, fi
             return engine.advance(Cursor(k, 0), steps)
 
     def details(rate: float) -> dict[str, Any]:
-        return waited.details() | beside_bandwidth(rate, moved_per_sample(context, options), copy)
+        beside = waited.details()
+        if options["model"] in ("mf", "gmf"):  # a tower's bytes are not those of its tables
+            beside |= beside_bandwidth(rate, moved_per_sample(context, options), copy)
+        return beside
 
     return Contender(
         name,
         run,
         work,
         check,
-        what=f"{WHAT[name.removesuffix('-b1024')]}, batch {options['batch_size']:,} positives, D = {context.dim}",
+        what=f"{WHAT[name.removesuffix('-b1024')]}, batch {options['batch_size']:,} positives, D = {options['dim']}",
         threads=context.threads,
         sync=sync_of(device),
         details=details,
