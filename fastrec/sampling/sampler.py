@@ -197,6 +197,11 @@ class NegativeSampler:
         """int64[...]: users whose rows are filled with -1, ascending; training leaves their positives out."""
         return np.flatnonzero(self._unfit)
 
+    @property
+    def bitmap(self) -> tuple[NDArray[np.uint32], int]:
+        """(bits uint32[U * words], words a row): bit i % 32 of word i // 32 of a row; empty where none was built."""
+        return self._bits, self._row_words
+
     def sample(
         self,
         users: Any,
