@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from fastrec.fused.gradients import BCE, BPR, loss_gradient, padded
+from fastrec.fused.gradients import BCE, BPR, loss_gradient, scratch
 from fastrec.fused.prepare import SAMPLE_BITS, Batch
 from fastrec.fused.simd import WIDTH, fma, load, mul, prefetch, splat, store, total
-from fastrec.fused.weights import EPS, Weights
+from fastrec.fused.weights import EPS, Weights, aligned
 from fastrec.jit import inline, njit, run_ranges
 
 CHUNK = 256
@@ -60,9 +60,8 @@ def kernels(dim: int, gmf: bool, adagrad: bool) -> tuple[Any, Any]:
         and per chunk loss_sums float64, slopes float64 and h_gradients float32[chunks, D].
         """
         n = 1 + negatives.shape[1]
-        wide = padded(n)
-        x, e = np.zeros(wide, np.float32), np.empty(wide, np.float32)
-        w, ids = np.empty(padded(dim), np.float32), np.empty(n, np.int64)
+        x, e = scratch(n), scratch(n)
+        w, ids = scratch(dim), np.empty(n, np.int64)
         biased = item_bias.shape[0] > 0
         ahead = max(1, 10 // n)
         n_rows = users.shape[0]
@@ -144,7 +143,7 @@ def kernels(dim: int, gmf: bool, adagrad: bool) -> tuple[Any, Any]:
         """Sorted samples [lo, hi), moved to where items change: sum and update items."""
         biased = item_bias.shape[0] > 0
         n_samples = keys.shape[0]
-        w = np.empty(padded(dim), np.float32)
+        w = scratch(dim)
         rows, gs = np.empty(PIECE, np.int64), np.empty(PIECE, np.float32)
         while 0 < lo < n_samples and keys[lo] >> SAMPLE_BITS == keys[lo - 1] >> SAMPLE_BITS:
             lo += 1
@@ -218,7 +217,7 @@ class Deterministic:
         self.weights, self.loss, self.l2, self.threads = weights, loss, l2, threads
         self._users_pass, self._items_pass = kernels(weights.dim, weights.gmf, weights.adagrad)
         chunks = -(-batch_size // CHUNK)
-        self._old = np.empty((min(batch_size, weights.user_factors.shape[0]), weights.dim), np.float32)
+        self._old = aligned(min(batch_size, weights.user_factors.shape[0]), weights.dim)
         self._g = np.empty(batch_size * (1 + n_negatives), np.float32)
         self._loss_sums, self._slopes = np.empty(chunks), np.empty(chunks)
         self._h_gradients = np.empty((chunks, weights.dim if weights.gmf else 0), np.float32)

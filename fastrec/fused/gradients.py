@@ -18,9 +18,12 @@ BCE, BPR = 0, 1
 
 
 @inline
-def padded(n):  # type: ignore[no-untyped-def]
-    """The least multiple of 16 that holds ``n``."""
-    return -(-n // WIDTH) * WIDTH
+def scratch(n):  # type: ignore[no-untyped-def]
+    """float32 zeros for ``n`` and up to the next multiple of 16, beginning on a cache line."""
+    wide = -(-n // WIDTH) * WIDTH
+    memory = np.zeros(wide + WIDTH, np.float32)
+    start = (-(memory.ctypes.data >> 2)) & (WIDTH - 1)
+    return memory[start : start + wide]
 
 
 @inline

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrec.fused.gradients import BCE, loss_gradient, padded
+from fastrec.fused.gradients import BCE, loss_gradient, scratch
 from fastrec.fused.simd import WIDTH, fma, load, mul, prefetch, splat, store, total
 from fastrec.fused.weights import EPS, Weights
 from fastrec.jit import njit, run_ranges
@@ -46,10 +46,9 @@ def kernel(dim: int, gmf: bool, adagrad: bool) -> Any:
         """
         p_sum, q_sum, h_sum, user_sum, item_sum, bias_sum = sums
         n = 1 + negatives.shape[1]
-        wide = padded(n)
-        x, e = np.zeros(wide, np.float32), np.empty(wide, np.float32)
+        x, e = scratch(n), scratch(n)
         rates, items = np.full(n, rate, np.float32), np.empty(n, np.int64)
-        w, r = np.empty(padded(dim), np.float32), np.empty(padded(dim), np.float32)
+        w, r = scratch(dim), scratch(dim)
         biased = item_bias.shape[0] > 0
         ahead = max(1, 10 // n)
         while 0 < lo < users.shape[0] and users[lo] == users[lo - 1]:

@@ -16,6 +16,17 @@ EPS = np.float32(1e-10)
 """What Adagrad adds to the root, as the torch engine's."""
 
 
+LINE = 64
+"""Bytes of a cache line: rows that begin on one are read and written whole, never across two."""
+
+
+def aligned(rows: int, columns: int) -> NDArray[np.float32]:
+    """float32[rows, columns] of undefined values that begins on a cache line."""
+    memory = np.empty(4 * rows * columns + LINE, np.uint8)
+    start = -memory.ctypes.data % LINE
+    return memory[start : start + 4 * rows * columns].view(np.float32).reshape(rows, columns)
+
+
 class Weights:
     """Views: what a kernel writes is what the module holds.
 
@@ -49,6 +60,8 @@ class Weights:
                 raise ConfigError(
                     f"{name} is {parameter.dtype} on {parameter.device}: the fused engine trains float32 on the CPU"
                 )
+            if parameter.data_ptr() % LINE:
+                parameter.data = parameter.data.clone()  # into torch's own memory, which begins on a cache line
         self.named = {name: parameter.detach().numpy() for name, parameter in named.items()}
         self.gmf = "h" in named
         self.adagrad = optimizer == "row-adagrad"
