@@ -1,4 +1,4 @@
-"""The faults of the notebook that fastrec replaces, one test named after each: here those of data, splits and sampling.
+"""The faults of the notebook that fastrec replaces, one test named after each.
 
 Most run on MovieLens-1M itself; where the fault shows on a few lines, on those.
 """
@@ -6,6 +6,7 @@ Most run on MovieLens-1M itself; where the fault shows on a few lines, on those.
 from __future__ import annotations
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -18,9 +19,11 @@ import numpy as np
 import polars as pl
 import pytest
 
+import fastrec
 from fastrec.data import Interactions, Split, leave_one_out, load
 from fastrec.errors import DataError
 from fastrec.sampling import NegativeSampler
+from fastrec.training.fit import Result
 
 PACKAGE = Path(__file__).resolve().parent.parent / "fastrec"
 
@@ -218,3 +221,35 @@ def test_fault_a_saved_log_needs_the_whole_data_stack(tmp_path: Path) -> None:
         "assert not {'polars', 'pandas', 'torch'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """A short run on a small synthetic log, by the one call that replaces the notebook's missing training loop."""
+    out = tmp_path_factory.mktemp("runs") / "small"
+    return fastrec.train(
+        "synthetic-small", dim=4, epochs=3, patience=0, progress=False, tensorboard=False, out=str(out)
+    )
+
+
+def test_fault_no_training_loop_survives(trained: Result) -> None:
+    """One call trains: every epoch is logged, the loss falls, the weights are kept."""
+    lines = [json.loads(line) for line in (trained.run.path / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if line["kind"] == "epoch"]
+    assert len(losses) == 3
+    assert losses[-1] < losses[0]
+    assert (trained.run.path / "model.safetensors").is_file()
+
+
+def test_fault_nothing_evaluates_ranking(trained: Result) -> None:
+    """Both protocols report ranking metrics, within their bounds."""
+    for protocol in ("99 candidates", "full ranking"):
+        figures = trained.metrics[protocol]
+        assert 0 <= figures["NDCG@10"] <= figures["HR@10"] <= 1
+
+
+def test_fault_the_test_set_is_never_used(trained: Result) -> None:
+    """The test part is scored once, at the end: one record, after every epoch's."""
+    kinds = [json.loads(line)["kind"] for line in (trained.run.path / "metrics.jsonl").read_text().splitlines()]
+    assert kinds.count("test") == len(trained.metrics)
+    assert set(kinds[-len(trained.metrics) :]) == {"test"}
