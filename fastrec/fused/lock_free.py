@@ -20,10 +20,11 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastrec.fused.gradients import BCE, loss_gradient, scratch
 from fastrec.fused.simd import WIDTH, fma, load, mul, prefetch, splat, store, total
-from fastrec.fused.weights import EPS, Weights
+from fastrec.fused.weights import EPS, Weights, aligned
 from fastrec.jit import njit, run_ranges
 
 _ZERO = np.float32(0.0)
@@ -167,6 +168,13 @@ def kernel(dim: int, gmf: bool, adagrad: bool) -> Any:
     return train
 
 
+def _private(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A copy whose cache lines no other thread writes to: a plain one of four bytes shares its line with the next."""
+    copy = aligned(1, array.size)[0]
+    copy[:] = array
+    return copy
+
+
 class LockFree:
     """Steps of the lock-free engine over shared weights.
 
@@ -190,7 +198,7 @@ class LockFree:
         shared = (w.h, w.item_bias, w.bias, w.h_sum, w.item_bias_sum, w.bias_sum)
 
         def work(lo: int, hi: int) -> tuple[float, Any]:
-            mine = shared if lo == 0 and hi == batch.n else tuple(a.copy() for a in shared)
+            mine = shared if lo == 0 and hi == batch.n else tuple(map(_private, shared))
             h, item_bias, bias, h_sum, item_sum, bias_sum = mine
             sums = (w.user_sum, w.item_sum, h_sum, w.user_bias_sum, item_sum, bias_sum)
             args = (w.user_factors, w.item_factors, h, w.user_bias, item_bias, bias, sums)

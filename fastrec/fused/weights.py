@@ -21,8 +21,8 @@ LINE = 64
 
 
 def aligned(rows: int, columns: int) -> NDArray[np.float32]:
-    """float32[rows, columns] of undefined values that begins on a cache line."""
-    memory = np.empty(4 * rows * columns + LINE, np.uint8)
+    """float32[rows, columns] of undefined values that begins on a cache line and shares none with other memory."""
+    memory = np.empty(-(-4 * rows * columns // LINE) * LINE + LINE, np.uint8)
     start = -memory.ctypes.data % LINE
     return memory[start : start + 4 * rows * columns].view(np.float32).reshape(rows, columns)
 
