@@ -36,6 +36,14 @@ lint: $(VENV)/.dev  ## ruff (style, imports, bugs) and mypy (types)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+bench: $(VENV)/.dev  ## time every case, save the run in .benchmarks/, compare it with the last one
+	@$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-autosave --benchmark-compare $(ARGS)
+
+bench-rivals: $(VENV)/.base  ## set up LensKit, implicit and Cornac in .venv-rivals; the bench finds them there
+	@test -x .venv-rivals/bin/python || $(PYTHON) -m venv .venv-rivals
+	@.venv-rivals/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c benchmarks/rivals-constraints.txt lenskit implicit cornac torch threadpoolctl
+
 clean:  ## remove the environment and the caches
 	rm -rf $(VENV) .venv-rivals .numba_cache .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -274,6 +274,8 @@ def test_captured_steps_equal_eager_steps(options: dict[str, Any]) -> None:
         found, expected = (e.advance(Cursor(epoch, 0), 10**9) for e in (graphed, eager))
         assert found.loss_sum == pytest.approx(expected.loss_sum, rel=1e-5)
     for name, value in eager.model.state_dict().items():
+        if name == "bias" and options.get("loss") == "softmax":
+            continue  # a constant cancels in a softmax: its gradient is rounding alone, which Adam blows up to a step
         torch.testing.assert_close(graphed.model.state_dict()[name], value, rtol=1e-5, atol=1e-6, msg=name)
     full = graphed.n_positives // 16
     assert (device.warmed, device.captured, device.replayed) == (3, 1, 2 * full - 3)
