@@ -13,7 +13,7 @@ import torch
 
 from fastrec.sampling.order import Cursor
 from fastrec.training.device import HostDevice
-from fastrec.training.feed import Feed
+from fastrec.training.feed import Feed, ResidentFeed
 from fastrec.training.stream import Stream
 from tests.training_helpers import make_stream
 
@@ -179,6 +179,31 @@ def test_close_never_hangs() -> None:
         feed.close()
         assert time.perf_counter() - began < 5
         assert thread is None or not thread.is_alive()
+
+
+@pytest.mark.parametrize(("batch_size", "block"), [(16, 1), (16, 50), (7, 1000), (1000, 1)])
+def test_a_resident_feed_gives_what_the_stream_gives(batch_size: int, block: int) -> None:
+    stream = make_stream()
+
+    class Resident:
+        calls = 0
+
+        def batch(self, epoch: int, start: int, stop: int) -> tuple[torch.Tensor, ...]:
+            self.calls += 1
+            batch = stream.read(epoch, start, stop)
+            return tuple(torch.from_numpy(a) for a in batch)
+
+    resident = Resident()
+    feed = ResidentFeed(resident, stream.n_positives, batch_size=batch_size, block=block)
+    cursor, rows = Cursor(2, 0), []
+    while cursor.epoch < 4:
+        batch, cursor = feed.next(cursor)
+        rows.append(tuple(t.numpy() for t in batch))
+        if cursor.position == stream.n_positives:
+            cursor = Cursor(cursor.epoch + 1, 0)
+    check(rows, stream, Cursor(2, 0), batch_size)
+    assert resident.calls == 2 * -(-stream.n_positives // (batch_size * max(1, block // batch_size)))
+    assert np.array_equal(feed.next(Cursor(9, 5))[0].items.numpy(), stream.batch(Cursor(9, 5), batch_size)[0].items)
 
 
 def test_a_feed_that_nobody_closed_ends_its_thread() -> None:

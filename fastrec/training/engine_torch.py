@@ -20,12 +20,13 @@ from fastrec.models.losses import InBatchSoftmax
 from fastrec.models.optim import HostAdam
 from fastrec.sampling.order import Cursor
 from fastrec.training.device import HostDevice, open_device
-from fastrec.training.feed import Feed
+from fastrec.training.feed import Feed, ResidentFeed
 from fastrec.training.graph import GraphedStep
 from fastrec.training.steps import AutogradStep, HandStep, Options
 from fastrec.training.stream import Stream
 
 LOSSES = ("bce", "bpr", "softmax")
+GPU_TWIN = {"distribution": "uniform", "distinct": False}  # what fastrec.sampling.gpu draws
 
 
 class TorchEngine:
@@ -118,18 +119,29 @@ class TorchEngine:
             lr = torch.tensor(rate(0), device=self.device.device) if captured else rate(0)
             in_batch = None
             if loss == "softmax":
-                indptr, items = stream.sampler.indptr, stream.items_of
-                in_batch = InBatchSoftmax(indptr, items, stream.sampler.n_items, device=self.device.device)
+                items = stream.items_of
+                in_batch = InBatchSoftmax(stream.indptr, items, stream.sampler.n_items, device=self.device.device)
             drop = AddressedDropout(dropout, seed, threads=threads) if dropout else None
             step = AutogradStep(self.model, options, lr, in_batch=in_batch, dropout=drop)
             self._step = GraphedStep(step, self.device, batch_size, 1 + stream.n_negatives) if captured else step
-        self.feed = Feed(stream, batch_size=batch_size, device=self.device, threads=1)
+        self.feed = self._make_feed(batch_size)
         self._about = {
             "engine": "torch",
             "step": "by hand" if by_hand else "graph" if isinstance(self._step, GraphedStep) else "autograd",
             "precision": precision,
+            "feed": "resident" if isinstance(self.feed, ResidentFeed) else "ring",
             "gathered": str(self._gathered()).removeprefix("torch."),
         }
+
+    def _make_feed(self, batch_size: int) -> Feed | ResidentFeed:
+        """On CUDA the sampler's Triton twin, where it draws what the host's would; else the ring."""
+        sampler, stream = self.stream.sampler, self.stream
+        if self.device.kind == "cuda" and not stream.n_left_out and GPU_TWIN.items() <= sampler.describe().items():
+            from fastrec.sampling.gpu import GpuStream
+
+            twin = GpuStream(stream.indptr, stream.items_of, sampler, stream.order.seed, self.device.device)
+            return ResidentFeed(twin, stream.n_positives, batch_size=batch_size)
+        return Feed(stream, batch_size=batch_size, device=self.device, threads=1)
 
     def _gathered(self) -> torch.dtype:
         return self._step.mixed.dtype if self._step.mixed is not None else torch.float32

@@ -164,6 +164,43 @@ class Feed:
         self._free.put(slot)
 
 
+class ResidentFeed:
+    """Batches drawn on the device itself, a block at a time: data and sampler lie there, and the host copies nothing.
+
+    Parameters
+    ----------
+    resident : GpuStream
+        ``batch(epoch, start, stop)`` gives users, items and positions on the device.
+    n_positives : int
+        Positives an epoch visits.
+    batch_size : int
+        Positives a batch.
+    block : int
+        Positives a block at least: a few launches serve many small batches.
+    """
+
+    wait_s = 0.0
+
+    def __init__(self, resident: Any, n_positives: int, *, batch_size: int, block: int = 1 << 18) -> None:
+        self._resident, self._n, self.batch_size = resident, n_positives, batch_size
+        self._rows = batch_size * max(1, block // batch_size)
+        self._start, self._stop = Cursor(-1, 0), 0
+        self._block: tuple[Tensor, ...] = ()
+
+    def next(self, cursor: Cursor) -> tuple[DeviceBatch, Cursor]:
+        """The batch that begins at ``cursor``, and the cursor after it."""
+        epoch, position = cursor
+        if epoch != self._start.epoch or not self._start.position <= position < self._stop:
+            self._start, self._stop = cursor, min(position + self._rows, self._n)
+            self._block = self._resident.batch(epoch, position, self._stop)
+        lo = position - self._start.position
+        hi = min(lo + self.batch_size, self._stop - self._start.position)
+        return DeviceBatch(*(t[lo:hi] for t in self._block)), Cursor(epoch, self._start.position + hi)
+
+    def close(self) -> None:
+        """Nothing runs in the background."""
+
+
 def _stop(stopping: threading.Event, free: Any) -> None:
     stopping.set()
     free.put(None)  # wakes the thread

@@ -69,7 +69,7 @@ class Stream:
     """
 
     def __init__(self, indptr: NDArray[np.int64], items: NDArray[np.int32], sampler: Any, *, seed: int) -> None:
-        self.items_of = items
+        self.indptr, self.items_of = indptr, items
         self.users_of = np.repeat(np.arange(indptr.size - 1, dtype=np.int32), np.diff(indptr))
         self.sampler = sampler
         self.n_negatives = int(sampler.n_negatives)
