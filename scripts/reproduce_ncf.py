@@ -48,6 +48,14 @@ ROWS = {
     "ncf-mf": Row(".7294 / .4523 (Rendle 2020, dot product, d=192, mean of 8)", seeds=5),
     "ncf-mf-fast": Row(".7294 / .4523 (Rendle 2020)", seeds=3, cold=True),
     "ncf-gmf-fused-64": Row(".706 / .433 (GMF 32, guoyang9/NCF)", seeds=5),
+    "ncf-gmf-8": Row(".6368 / .3691 (GMF 8, the authors' published weights)"),
+    "ncf-gmf-64": Row(".706 / .433 (GMF 32, guoyang9/NCF)"),
+    "ncf-mlp-64": Row(".702 / .426 (MLP-3 64, NCF paper)"),
+    "ncf-neumf-64": Row(".705 / .426 (NeuMF 64 from scratch, NCF paper)"),
+    "ncf-neumf-64-pretrained": Row(
+        ".730 / .447 (NeuMF 64 pretrained, NCF paper)",
+        needs=(("pretrained-gmf", "ncf-gmf-64"), ("pretrained-mlp", "ncf-mlp-64")),
+    ),
 }
 
 

@@ -73,6 +73,7 @@ class FusedEngine:
                 f"loss = {loss!r}: the fused engine has bce for MF and GMF, and bpr for MF; use engine = torch"
             )
         self.model, self.stream, self.batch_size, self.rate = model, stream, int(batch_size), rate
+        self.n_negatives = stream.n_negatives
         self.n_positives = stream.n_positives
         self.mode, self.loss, self.optimizer, self.l2 = mode, loss, optimizer, float(l2)
         self.threads = resolve_threads(threads)

@@ -29,6 +29,8 @@ class Engine(Protocol):
     """Positives an epoch visits."""
     batch_size: int
     """Positives a step."""
+    n_negatives: int
+    """Negatives trained with each positive."""
 
     def advance(self, cursor: Cursor, n_steps: int) -> Progress:
         """Do up to ``n_steps`` steps from ``cursor``, not beyond its epoch."""

@@ -150,16 +150,14 @@ class Trainer:
         self.engine.load_state(tensors, meta["engine"])
 
     def _samples_per_epoch(self) -> int:
-        stream = getattr(self.engine, "stream", None)
-        return self.engine.n_positives * (1 + stream.n_negatives) if stream is not None else self.engine.n_positives
+        return self.engine.n_positives * (1 + self.engine.n_negatives)
 
     def _advance(self, screen: Screen, stop_after: int | None) -> None:
         s = self.state
         n = self.log_every - s.step % self.log_every
         if self.checkpoint_every:
             n = min(n, self.checkpoint_every - s.step % self.checkpoint_every)
-        if self._step_s:
-            n = min(n, max(1, int(_PATIENT_S / self._step_s)))
+        n = min(n, max(1, int(_PATIENT_S / self._step_s)) if self._step_s else 1)
         if stop_after is not None:
             n = min(n, stop_after - s.step)
         began = time.perf_counter()
