@@ -211,7 +211,7 @@ def test_evaluation_reads_the_masters() -> None:
     {"model": "mlp", "dropout": 0.4},
     {"model": "gmf", "precision": "bf16"},
     {"model": "neumf", "precision": "fp16"},
-    {"model": "gmf", "loss": "softmax"},
+    {"model": "gmf", "loss": "softmax", "optimizer": "sgd"},
     {"model": "mf", "accumulate": 2, "n_negatives": 6, "negatives": 3},
 ])  # fmt: skip
 def test_state_carries_every_option_across_a_cut(options: dict[str, Any], cut: int) -> None:
@@ -260,7 +260,7 @@ class Capturing(HostDevice):
 
 @pytest.mark.parametrize("options", [
     {"model": "mf"}, {"model": "gmf", "l2": 0.1}, {"model": "mlp", "dropout": 0.3}, {"model": "neumf"},
-    {"model": "gmf", "precision": "bf16"}, {"model": "gmf", "loss": "softmax"},
+    {"model": "gmf", "precision": "bf16"}, {"model": "gmf", "loss": "softmax", "optimizer": "sgd"},
     {"model": "gmf", "optimizer": "lazy-adam"},
     {"model": "gmf", "optimizer": "row-adagrad", "n_negatives": 8, "negatives": 2},
 ])  # fmt: skip
