@@ -51,6 +51,25 @@ def test_imports_run_one_way(path: Path) -> None:
             assert relative.name == "gpu.py", f"{relative}:{line}: {top} may not be imported in {here}/"
 
 
+def test_no_circle_of_imports_at_the_top_of_modules() -> None:
+    """Within a room too: imports inside functions may point back (they load a wing late), those at the top may not."""
+    names = {"fastrec." + ".".join(p.relative_to(PACKAGE).with_suffix("").parts): p for p in MODULES}
+    arrows = {}
+    for name, path in names.items():
+        top = ast.Module(
+            [n for n in ast.parse(path.read_text()).body if isinstance(n, ast.Import | ast.ImportFrom)], []
+        )
+        found = set()
+        for node in ast.walk(top):
+            if isinstance(node, ast.ImportFrom):
+                found |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+        arrows[name] = found & names.keys() - {name}
+    while leaves := [name for name, found in arrows.items() if not found & arrows.keys()]:
+        for name in leaves:
+            del arrows[name]
+    assert not arrows, f"these import one another: {sorted(arrows)}"
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_no_module_outgrows_400_lines(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 400

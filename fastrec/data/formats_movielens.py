@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from fastrec.data.catalog import Catalog, movies_frame
-from fastrec.data.formats import Log, is_integer, present, read_columns
+from fastrec.data.log import Log, is_integer, present, read_columns
 from fastrec.data.text import read_delimited, require_file, unpack_gzip
 from fastrec.errors import DataError
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from fastrec.data.assemble import from_codes
 from fastrec.data.catalog import Catalog
-from fastrec.data.formats import TABLES, Columns, Log, present, read_columns
 from fastrec.data.formats_table import read_table
 from fastrec.data.interactions import Interactions
 from fastrec.data.loading import number
+from fastrec.data.log import TABLES, Columns, Log, present, read_columns
 from fastrec.data.split import Split
 from fastrec.data.text import lines_of, require_file
 from fastrec.errors import DataError

@@ -12,8 +12,8 @@ import numpy as np
 import polars as pl
 
 from fastrec.data.catalog import Catalog, with_datetime
-from fastrec.data.formats import Columns, Log, is_integer, is_number, suffix_of
 from fastrec.data.formats_movielens import movies_csv
+from fastrec.data.log import Columns, Log, is_integer, is_number, suffix_of
 from fastrec.data.text import Schema, fault_of, holds_quotes, lines_of, open_text, read_delimited
 from fastrec.errors import DataError
 

@@ -17,7 +17,7 @@ from fastrec.errors import ConfigError, DataError
 if TYPE_CHECKING:
     import polars as pl
 
-    from fastrec.data.formats import Log
+    from fastrec.data.log import Log
 
 
 def load(
@@ -81,7 +81,8 @@ def load(
             made = Interactions.open(path_or_name)
         return (with_catalogued_items(made) if unrated_negatives else made).core(k_core)
     path = locate(path_or_name)
-    from fastrec.data.formats import Columns, read_log
+    from fastrec.data.formats import read_log
+    from fastrec.data.log import Columns
 
     log = read_log(path, Columns(user_col, item_col, rating_col, time_col))
     return from_log(log, name=path.name, min_rating=min_rating, k_core=k_core, unrated_negatives=unrated_negatives)

@@ -326,9 +326,9 @@ def load_split(
     ConfigError
         If columns are named for a format that has none.
     """
-    from fastrec.data.formats import Columns
     from fastrec.data.formats_split import find_split, read_split
     from fastrec.data.loading import locate
+    from fastrec.data.log import Columns
 
     direct = Path(path)
     direct = direct if direct.exists() or find_split(direct) else locate(path)

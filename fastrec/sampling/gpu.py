@@ -63,7 +63,7 @@ def _holds(items, bits, row_words, user, first, degree, item, live, BITMAP: tl.c
 
 
 @triton.jit
-def _slot(
+def _slot(  # type: ignore[no-untyped-def]
     w0,
     w1,
     w2,
@@ -85,7 +85,7 @@ def _slot(
     BITMAP: tl.constexpr,
     ATTEMPTS: tl.constexpr,
     STEPS: tl.constexpr,
-):  # type: ignore[no-untyped-def]
+):
     """The negative of one slot; ``w0`` to ``w3`` are the words of attempt 0. Full rows: -1."""
     n = n_items.to(tl.uint64)
     threshold = (4294967296 - n_items) % n_items
@@ -131,7 +131,7 @@ def _slot(
 
 
 @triton.jit
-def sample_kernel(
+def sample_kernel(  # type: ignore[no-untyped-def]
     indptr,
     items,
     bits,
@@ -150,7 +150,7 @@ def sample_kernel(
     ATTEMPTS: tl.constexpr,
     STEPS: tl.constexpr,
     SIZE: tl.constexpr,
-):  # type: ignore[no-untyped-def]
+):
     """out[r * stride + s]: the negatives of SIZE rows and the four slots of one Philox block."""
     row = tl.program_id(0).to(tl.int64) * SIZE + tl.arange(0, SIZE)
     slot = tl.program_id(1) * 4
