@@ -20,6 +20,8 @@ from fastrec.sampling.order import Cursor
 
 SMALL_BATCH = 1024
 QUICK_POSITIVES = 200_000
+PYTORCH_POSITIVES = 300_000
+"""Positives of one timed call: what PyTorch trains is slow enough without whole epochs; the next call goes on there."""
 NOTEBOOK_POSITIVES = 20_000
 QUICK_NOTEBOOK_POSITIVES = 2_000
 
@@ -128,7 +130,7 @@ def feed(context: Context) -> Bench:
 
 def step(context: Context) -> Bench:
     """The step alone, on one batch drawn beforehand: no data path can be faster than this."""
-    some = QUICK_POSITIVES if context.quick else None
+    some = QUICK_POSITIVES if context.quick else PYTORCH_POSITIVES
     names = ["torch"] if context.quick else ["torch", "torch-b1024"]
     bench = Bench([engines.contender(context, name, n_positives=some, fixed=True) for name in names])
     for contender in bench.contenders:
@@ -140,7 +142,7 @@ def _check_rows(loss: float) -> dict[str, Any]:
     return check_loss(engines.UNTRAINED, loss)
 
 
-def careful(context: Context, batch_size: int, n_positives: int | None, *, compiled: bool) -> Contender:
+def careful(context: Context, batch_size: int, n_positives: int, *, compiled: bool) -> Contender:
     """The careful PyTorch loop at this batch size, eager or compiled, with whichever number of threads is fastest."""
     import time
 
@@ -164,7 +166,7 @@ def careful(context: Context, batch_size: int, n_positives: int | None, *, compi
             best = seconds, made
     assert best is not None
     loop = best[1]
-    total = train.n_interactions if n_positives is None else min(n_positives, train.n_interactions)
+    total = min(n_positives, train.n_interactions)
     kind = "compiled" if compiled else "eager"
     return Contender(
         f"careful-{kind}" + ("" if batch_size == context.batch_size else f"-b{batch_size}"),
@@ -239,15 +241,17 @@ def gpu(context: Context) -> Bench:
 
 def end_to_end(context: Context) -> Bench:
     """Training as a run does it, every engine and every rival in turn; the torch engine first, for it has the feed."""
-    some = QUICK_POSITIVES if context.quick else None
+    some = QUICK_POSITIVES if context.quick else PYTORCH_POSITIVES
     bench = Bench()
     names = ["torch", "fused-lock-free"] if context.quick else list(engines.ENGINES)
-    bench.contenders += [engines.contender(context, name, n_positives=some) for name in names]
+    for name in names:
+        whole = name.startswith("fused") and not context.quick
+        bench.contenders.append(engines.contender(context, name, n_positives=None if whole else some))
     bench.contenders.append(careful(context, context.batch_size, some, compiled=False))
     if not context.quick:
-        bench.contenders.append(careful(context, context.batch_size, None, compiled=True))
-        bench.contenders.append(careful(context, SMALL_BATCH, None, compiled=False))
-        bench.contenders.append(careful(context, SMALL_BATCH, None, compiled=True))
+        bench.contenders.append(careful(context, context.batch_size, some, compiled=True))
+        bench.contenders.append(careful(context, SMALL_BATCH, some, compiled=False))
+        bench.contenders.append(careful(context, SMALL_BATCH, some, compiled=True))
         others = Rivals(context.train, threads=(1, context.threads), dim=context.dim, n_negatives=context.n_negatives)
         for contender in others.contenders:
             contender.repeats = 3

@@ -79,7 +79,7 @@ def sync_of(device: str) -> Any:
 
 
 def contender(context: Context, name: str, *, n_positives: int | None = None, fixed: bool = False) -> Contender:
-    """A named engine that trains epoch after epoch, or the first ``n_positives`` of each.
+    """A named engine that trains epoch after epoch, whole or ``n_positives`` at a time.
 
     Its check: it visited what it should, and its mean loss is finite and below that of an untrained model.
 
@@ -107,10 +107,15 @@ def contender(context: Context, name: str, *, n_positives: int | None = None, fi
         return check_loss(UNTRAINED, done.loss_sum / done.n_samples)
 
     waited = Waited(engine)
+    at = [Cursor(0, 0)]
 
-    def run(k: int) -> Progress:
+    def run(_k: int) -> Progress:
+        if engine.n_positives - at[0].position < visited:  # goes on where it was, so that the feed need not start anew
+            at[0] = Cursor(at[0].epoch + 1, 0)
         with waited:
-            return engine.advance(Cursor(k, 0), steps)
+            done = engine.advance(at[0], steps)
+        at[0] = done.cursor
+        return done
 
     def details(rate: float) -> dict[str, Any]:
         beside = waited.details()

@@ -234,16 +234,20 @@ class Careful:
         self.step_loss = torch.compile(self.model, dynamic=False) if compiled else self.model
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3, fused=True)
         self.generator = np.random.default_rng(seed + 1)
+        self._left = np.empty(0, np.int64)
 
     def epoch(self, n_positives: int | None = None) -> float:
-        """One pass over all positives, or over ``n_positives`` of them; the mean loss, read once at the end.
+        """One pass over all positives, or over the next ``n_positives`` of it; the mean loss, read once at the end.
 
         A tail batch is trained too, but by the eager model: it would compile a second shape.
         """
+        wanted = self.users.size if n_positives is None else n_positives
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
-            order = self.generator.permutation(self.users.size)[:n_positives]
+            if self._left.size < wanted:
+                self._left = self.generator.permutation(self.users.size)
+            order, self._left = self._left[:wanted], self._left[wanted:]
             users = self.users[order]
             negatives = self.draw(users, self.negatives[: order.size])
             items = torch.from_numpy(np.concatenate([self.positives[order][:, None], negatives], axis=1))

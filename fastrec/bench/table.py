@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from typing import Any, TextIO
 
 FOUR = {
@@ -64,6 +65,7 @@ class Printer:
         copy = machine["copy_bytes_per_s"]
         dirty = " with local changes" if machine["dirty"] else ""
         self.line(self.paint("fastrec bench", "1") + f"  data: {data['said']}")
+        self.line(self.paint("  figures: median rate, lowest and highest round beside it, ratios round by round", "2"))
         self.line(
             f"  {data['n_users']:,} users, {data['n_items']:,} items, {data['n_interactions']:,} interactions; "
             f"{machine['threads']} threads, {machine['gpu'] or machine['cpu']}, "
@@ -82,21 +84,16 @@ class Printer:
         ratio = {r["to"]: r for r in result.get("ratios", ())}
         rows = result.get("rows", [])
         width = max((len(row["name"]) for row in rows), default=0)
-        widest = max((len(r["of"]) + 11 for r in ratio.values()), default=0)
         for row in rows:
             r = ratio.get(row["name"])
-            beside = f"{r['of']} is {times_text(r['ratio'])}" if r else ""
+            beside = f"  {r['of']} is {times_text(r['ratio'])}" if r else ""
             spread = f"{100 * row['low'] / row['rate'] - 100:+.0f} {100 * row['high'] / row['rate'] - 100:+.0f} %"
-            flags = self.paint(" noisy", "33") if row["noisy"] else ""
-            flags += self.paint(f" extrapolated: {row['extrapolated']}", "33") if row["extrapolated"] else ""
-            text = f"  {row['name']:<{width}}  {rate_text(row):>20}  {spread:>9}  "
-            text += f"{beside:<{widest}}  {row['what']}{flags}"
-            self.line(text.rstrip())
-            told = [
-                f"{key} {fact_text(key, value)}" for key, value in row["details"].items() if not isinstance(value, dict)
-            ]
-            if told:
-                self.line(self.paint(f"  {'':<{width}}  {', '.join(told)}", "2"))
+            flags = self.paint("  noisy", "33") if row["noisy"] else ""
+            self.line(f"  {row['name']:<{width}}  {rate_text(row):>20}  {spread:>10}{beside}{flags}")
+            if row["extrapolated"]:
+                self.line("      " + self.paint(f"extrapolated: {row['extrapolated']}", "33"))
+            for line in textwrap.wrap("; ".join(filter(None, [row["what"], *_told(row)])), 100):
+                self.line(self.paint(f"      {line}", "2"))
         for key, value in result["facts"].items():
             if not isinstance(value, (dict, list)):
                 self.line(f"  {key}: {fact_text(key, value)}")
@@ -118,6 +115,14 @@ class Printer:
         if "step" in there and "end_to_end" in there:
             share = samples_per_s(there["end_to_end"]) / samples_per_s(there["step"])
             self.line(f"  end_to_end reaches {100 * share:.0f} % of the step ceiling")
+
+
+def _told(row: dict[str, Any]) -> list[str]:
+    """A row's details as text; the first call too where it took far longer than the others: it compiled."""
+    told = [f"{key} {fact_text(key, value)}" for key, value in row["details"].items() if not isinstance(value, dict)]
+    if row["first_call_s"] > max(0.5, 3 * row["work"] / row["rate"]):
+        told.append(f"first call {row['first_call_s']:.1f} s, compilation in it")
+    return told
 
 
 def samples_per_s(result: dict[str, Any]) -> float:
