@@ -341,3 +341,18 @@ def test_the_printed_tables_tell_refusals_extrapolations_and_the_four_rates(caps
     four = out.split("The four rates")[1]
     assert [line.split()[0] for line in four.splitlines()[1:5]] == ["sampler", "feed", "step", "end_to_end"]
     json.dumps(made)
+
+
+def test_the_projects_readme_agrees_with_its_committed_record() -> None:
+    section = report.section_of(README.read_text())
+    named = report.records_of(section)
+    assert named, f"{README.name} has no figures yet: python -m fastrec.bench report --readme README.md --record FILE"
+    for path in named:
+        jsonschema.validate(records.read(README.parent / path), records.schema())
+    shown = [name for name in report.CAPTIONS if f"/{name}-light.png" in section]
+    assert section == report.readme_section(README.parent, named, "benchmarks/charts", shown)
+    digest = report.digest([README.parent / path for path in named])
+    for name in shown:
+        for theme in ("light", "dark"):
+            chart = README.parent / "benchmarks" / "charts" / f"{name}-{theme}.png"
+            assert text_chunks(chart)["Record"] == digest, f"{chart.name} was drawn from another record"

@@ -66,7 +66,7 @@ def _bars(axes: Any, rows: Rows, title: str, unit: str, colours: dict[str, str])
     fill = [colours["own"] if row["role"] == "fastrec" else colours["rival"] for row in ordered]
     axes.barh([row["name"] for row in ordered], rates, xerr=errors, color=fill, ecolor=colours["text"], capsize=2)
     axes.set_xscale("log")
-    axes.set_xlim(min(rates) / 3, max(rates) * 4)
+    axes.set_xlim(min(rates) / 3, max(row["high"] for row in rows) * 4)
     for at, row in enumerate(ordered):
         label = human(row["rate"]).rstrip() + (" *" if row["extrapolated"] else "")
         axes.text(row["high"] * 1.15, at, label, va="center", color=colours["text"], fontsize=8)

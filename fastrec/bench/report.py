@@ -78,14 +78,16 @@ def _four_rates(cases: dict[str, Any]) -> list[str]:
 
 
 def _rivals(case: dict[str, Any], title: str) -> list[str]:
+    """Every row of a case, fastest first; ratios as the rounds gave them, not those of the medians shown."""
     shown = [row for row in case["rows"] if row["role"] in ("fastrec", "rival") and row["unit"] == case["unit"]]
     best = max((row for row in shown if row["role"] == "fastrec"), key=lambda row: row["rate"])
+    ratio = {r["to"]: times_text(r["ratio"]) for r in case["ratios"] if r["of"] == best["name"]}
     lines = []
     for row in sorted(shown, key=lambda row: -row["rate"]):
-        figure = rate_text(row) + (" (extrapolated)" if row["extrapolated"] else "")
+        said = ["extrapolated"] * bool(row["extrapolated"]) + ["noisy"] * row["noisy"]
+        figure = rate_text(row) + (f" ({', '.join(said)})" if said else "")
         name = f"**{row['name']}**" if row["role"] == "fastrec" else row["name"]
-        ratio = "" if row is best else times_text(best["rate"] / row["rate"])
-        lines.append([name, figure, ratio, row["what"]])
+        lines.append([name, figure, ratio.get(row["name"], ""), row["what"]])
     return _table([title, "rate", f"{best['name']} is", "what it is"], lines)
 
 
