@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("triton", reason="Triton is not installed")
+triton = pytest.importorskip("triton", reason="Triton is not installed")
 
 CODE = """
 import torch
@@ -33,3 +33,16 @@ def test_triton_mask_equals_numba_mask() -> None:
     done = subprocess.run([sys.executable, "-c", CODE], env=env, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "equal"
+
+
+def test_triton_mask_compiles_for_hopper_without_a_gpu() -> None:
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from fastrec.models.gpu_dropout import kept_kernel
+
+    kinds = {"out": "*i8", "positions": "*i64", "epoch": "*i64", "seed": "i64", "tag": "i32", "limit": "i64"}
+    kinds |= {"layer": "i32", "columns": "i32", "width": "i32", "n_blocks": "i64", "SIZE": "constexpr"}
+    source = ASTSource(fn=kept_kernel, signature=kinds, constexprs={"SIZE": 256})
+    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32))
+    assert "sm_90" in compiled.asm["ptx"]
