@@ -54,10 +54,10 @@ def quantise(weights: Any, n_items: int) -> NDArray[np.uint64]:
     top = float(w.max())
     if top == 0:
         raise DataError("weights are all 0: no item could ever be drawn")
+    positive = np.flatnonzero(w > 0)
     w = w / top  # so that the sum cannot overflow
     total = n_items * UNITS
     units = np.floor(w * (total / fsum(w))).astype(np.uint64)
-    positive = np.flatnonzero(w > 0)
     units[positive] = np.maximum(units[positive], np.uint64(1))
     short = total - int(units.sum(dtype=np.uint64))
     if short >= 0:  # flooring leaves less than a unit an item: one each from the first item on
