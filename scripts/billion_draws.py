@@ -1,9 +1,10 @@
 """A billion negatives on real MovieLens-1M: not one is a positive of its user, whatever the path.
 
-Usage: python scripts/billion_draws.py RATINGS.DAT [--draws 1000000000] [--out benchmarks/records/billion-draws.json]
+Usage: python scripts/billion_draws.py RATINGS.DAT [--draws 1000000000] [--out RECORD.json]
 
-Every epoch is drawn in CSR order and checked against a dense boolean matrix built from the ratings by NumPy alone. Every
-eighth epoch is drawn again without the bitmap, in another order and on other threads, and must give the same bytes.
+Every epoch is drawn in CSR order and checked against a dense boolean matrix built from the ratings by NumPy alone.
+Every eighth epoch is drawn again without the bitmap, in another order and on other threads, and must give the same
+bytes.
 """
 
 from __future__ import annotations

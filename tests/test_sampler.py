@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import threading
@@ -43,7 +44,7 @@ def test_no_negative_is_a_positive_and_rows_agree_for_any_split_order_and_thread
     assert not DENSE[users[:, None], whole].any()
     positions = np.arange(100, 100 + users.size)
     cuts = [0, 1, 17, 2000, users.size]
-    parts = [s.sample(users[a:b], epoch=2, start=100 + a) for a, b in zip(cuts, cuts[1:])]
+    parts = [s.sample(users[a:b], epoch=2, start=100 + a) for a, b in itertools.pairwise(cuts)]
     assert np.array_equal(np.concatenate(parts), whole)
     for threads in (1, 2, 3, 8):
         assert np.array_equal(s.sample(users, epoch=2, positions=positions, threads=threads), whole)
@@ -264,7 +265,7 @@ def test_sources_give_the_same_sampler() -> None:
     pa = pytest.importorskip("pyarrow")
     pl = pytest.importorskip("polars")
     users = np.repeat(np.arange(N_USERS), np.diff(INDPTR))
-    lists = [ITEMS[a:b].tolist() for a, b in zip(INDPTR, INDPTR[1:])]
+    lists = [ITEMS[a:b].tolist() for a, b in itertools.pairwise(INDPTR)]
     mixed = np.random.default_rng(0).permutation(users.size)
     expected = build().sample(np.arange(N_USERS), epoch=0, start=0)
     kept = sparse.csr_array((np.ones(ITEMS.size), ITEMS, INDPTR), shape=(N_USERS, N_ITEMS))
@@ -284,7 +285,7 @@ def test_sources_give_the_same_sampler() -> None:
         NegativeSampler.of(kept, n_items=5)
     with pytest.raises(ConfigError, match="tocsr"):
         NegativeSampler.of(kept.tocsc())
-    with pytest.raises(ConfigError, match="cannot read positives from a builtins.dict"):
+    with pytest.raises(ConfigError, match=r"cannot read positives from a builtins\.dict"):
         NegativeSampler.of({})
     with pytest.raises(DataError, match="null"):
         NegativeSampler.of(pa.array([[1], None]), n_items=5)

@@ -117,7 +117,7 @@ def test_the_python_body_of_the_kernel_gives_the_same(budget: int, monkeypatch: 
     users = np.arange(24) % 4
     compiled = NegativeSampler(*csr(rows), n_items=20, n_negatives=5, seed=1, memory_budget=budget)
     expected = compiled.sample(users, epoch=0, start=5)
-    for name in ("philox4x32", "mulhi64", "rank_select", "finish_word", "load_block"):
+    for name in ("philox4x32", "mulhi64", "rank_select", "finish_word", "entry_words", "load_block"):
         monkeypatch.setattr(kernels, name, getattr(kernels, name).py_func)
     monkeypatch.setattr("fastrec.sampling.sampler.sample_uniform", kernels.sample_uniform.py_func)
     with np.errstate(over="ignore"):

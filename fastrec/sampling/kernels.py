@@ -22,6 +22,7 @@ _32 = np.uint64(32)
 _16 = np.uint64(16)
 _8 = np.uint64(8)
 _1 = np.uint64(1)
+_2 = np.uint64(2)
 _LOW = np.uint64(0xFFFFFFFF)
 _BYTE = np.uint64(255)
 _2_32 = np.uint64(1 << 32)
@@ -57,6 +58,23 @@ def finish_word(position, epoch, word3, seed, tag, lane):  # type: ignore[no-unt
     high = h[0] if lane == 0 else (h[1] if lane == 1 else (h[2] if lane == 2 else h[3]))
     low = l[0] if lane == 0 else (l[1] if lane == 1 else (l[2] if lane == 2 else l[3]))
     return high << _32 | low
+
+
+@inline
+def entry_words(k, m, pending, pos, e_pos, epoch, word3, seed, tag, words, e_word):  # type: ignore[no-untyped-def]
+    """e_word[j] = the word of the j-th pending entry: its lane of its row's block at the attempt in ``word3``."""
+    if k >= m:  # cheaper for every row once than for every entry
+        for g in range(0, m, LANES):
+            philox_step(pos, g, epoch, word3, seed, tag, words, g, BLOCK)
+        for j in range(k):
+            e_word[j] = words[np.int64(pending[j])]
+    else:
+        for j in range(k):
+            e_pos[j] = pos[np.int64(pending[j]) & _ROW]
+        for g in range(0, k, LANES):
+            philox_step(e_pos, g, epoch, word3, seed, tag, words, g, BLOCK)
+        for j in range(k):
+            e_word[j] = words[np.int64(pending[j]) & ~_ROW | j]
 
 
 @inline
@@ -154,22 +172,12 @@ def sample_uniform(  # type: ignore[no-untyped-def]
                 word3 += _1
                 for j in range(k):
                     i = np.int64(pending[j]) & _ROW
-                    e_pos[j] = pos[i]
                     if by_bitmap:
                         e_base[j] = base[i]
                     else:
                         e_first[j] = first[i]
                         e_degree[j] = degree[i]
-                if k >= m:  # cheaper for every row once than for every entry
-                    for g in range(0, m, LANES):
-                        philox_step(pos, g, epoch, word3, seed, tag, words, g, BLOCK)
-                    for j in range(k):
-                        e_word[j] = words[np.int64(pending[j])]
-                else:
-                    for g in range(0, k, LANES):
-                        philox_step(e_pos, g, epoch, word3, seed, tag, words, g, BLOCK)
-                    for j in range(k):
-                        e_word[j] = words[np.int64(pending[j]) & ~_ROW | j]
+                entry_words(k, m, pending, pos, e_pos, epoch, word3, seed, tag, words, e_word)
                 kept = 0
                 for g in range(0, k, LANES):
                     bad = bounded_step(e_word, g, n, threshold, e_drawn, g)
@@ -186,18 +194,22 @@ def sample_uniform(  # type: ignore[no-untyped-def]
                 k = kept
                 rejections += k
             finishes += k
-            word3 += _1
+            if k:
+                entry_words(k, m, pending, pos, e_pos, epoch, word3 + _1, seed, tag, words, e_word)
+                entry_words(k, m, pending, pos, e_pos, epoch, word3 + _2, seed, tag, words, e_drawn)
             for j in range(k):
                 e = np.int64(pending[j])
                 i = e & _ROW
                 a, b = indptr[user[i]], indptr[user[i] + 1]
                 legal = np.uint64(n_items - (b - a))
-                retry = word3
+                retry = word3 + _1
+                bits64 = np.uint64(e_word[j]) << _32 | np.uint64(e_drawn[j])
                 while True:
-                    rank, rest = mulhi64(finish_word(pos[i], epoch, retry, seed, tag, e >> _SHIFT), legal)
-                    if rest >= (np.uint64(0) - legal) % legal:
+                    rank, rest = mulhi64(bits64, legal)
+                    if rest >= legal or rest >= (np.uint64(0) - legal) % legal:  # the division is rarely needed
                         break
-                    retry += np.uint64(2)
+                    retry += _2
+                    bits64 = finish_word(pos[i], epoch, retry, seed, tag, e >> _SHIFT)
                 drawn[e] = rank_select(items, a, b, np.int64(rank))
             if n_slots == 4:
                 for i in range(m):
