@@ -18,6 +18,9 @@ from fastrec.errors import ConfigError, DataError
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 _SOURCE = re.compile(r"<!-- records: (.+?) -->")
 
+COMPARED = {"end_to_end": "training", "sampler": "drawing negatives"}
+"""Cases with rivals, and what their tables are headed."""
+
 CAPTIONS = {
     "rivals": "fastrec and its rivals in one interleaved run",
     "scaling": "rates over the size of the problem",
@@ -69,21 +72,36 @@ def _origin(record: dict[str, Any]) -> str:
     )
 
 
-def _four_rates(cases: dict[str, Any]) -> list[str]:
+def _first_table(cases: dict[str, Any]) -> list[str]:
+    """The four rates, then the fastest contender of each compared case against the rivals."""
     there = [name for name in FOUR if cases.get(name, {}).get("status") == "ok"]
-    if not there:
-        return []
     rows = [[f"`{name}`", f"{human(samples_per_s(cases[name])).rstrip()} samples/s", FOUR[name]] for name in there]
-    return _table(["rate", "figure", "what it covers"], rows)
+    for name in COMPARED:
+        if name in there:
+            shown, best, ratio = _contenders(cases[name])
+            rivals = [row for row in shown if row["role"] == "rival" and row["name"] in ratio]
+            few = rivals if len(rivals) <= 4 else [*rivals[:3], rivals[-1]]  # the strongest, and the notebook
+            against = ", ".join(f"{ratio[row['name']]} {row['name']}" for row in few)
+            if against:
+                rows.append([f"{name}, {best['name']}", rate_text(best), f"{best['what']}: {against}"])
+    return _table(["rate", "figure", "what it covers"], rows) if rows else []
+
+
+def _contenders(case: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, str]]:
+    """Rows, fastest first; fastrec's fastest; its ratios as the rounds gave them, not those of the medians."""
+    rows = [row for row in case["rows"] if row["role"] in ("fastrec", "rival") and row["unit"] == case["unit"]]
+    rows.sort(key=lambda row: -row["rate"])
+    best = next(row for row in rows if row["role"] == "fastrec")
+    return rows, best, {r["to"]: times_text(r["ratio"]) for r in case["ratios"] if r["of"] == best["name"]}
 
 
 def _rivals(case: dict[str, Any], title: str) -> list[str]:
-    """Every row of a case, fastest first; ratios as the rounds gave them, not those of the medians shown."""
-    shown = [row for row in case["rows"] if row["role"] in ("fastrec", "rival") and row["unit"] == case["unit"]]
-    best = max((row for row in shown if row["role"] == "fastrec"), key=lambda row: row["rate"])
-    ratio = {r["to"]: times_text(r["ratio"]) for r in case["ratios"] if r["of"] == best["name"]}
+    """Every row of a case, fastest first; nothing of a case that was refused."""
+    if case["status"] != "ok":
+        return []
+    shown, best, ratio = _contenders(case)
     lines = []
-    for row in sorted(shown, key=lambda row: -row["rate"]):
+    for row in shown:
         said = ["extrapolated"] * bool(row["extrapolated"]) + ["noisy"] * row["noisy"]
         figure = rate_text(row) + (f" ({', '.join(said)})" if said else "")
         name = f"**{row['name']}**" if row["role"] == "fastrec" else row["name"]
@@ -116,10 +134,10 @@ def readme_section(base: Path, paths: Sequence[str], charts: str, names: Sequenc
     merged = merge([base / path for path in paths])
     cases = merged["cases"]
     lines = [BEGIN, f"<!-- records: {' '.join(paths)} -->", "", f"Measured: {_origin(merged)}.", ""]
-    lines += _four_rates(cases)
-    for name, title in (("end_to_end", "training"), ("sampler", "drawing negatives")):
-        if cases.get(name, {}).get("status") == "ok":
-            lines += _rivals(cases[name], title)
+    lines += _first_table(cases)
+    every = [line for name, title in COMPARED.items() if name in cases for line in _rivals(cases[name], title)]
+    if every:
+        lines += ["<details><summary>Every contender of that run</summary>", "", *every, "</details>", ""]
     if cases.get("time_to_quality", {}).get("status") == "ok":
         lines += _quality(cases["time_to_quality"])
     for name in names:
