@@ -147,6 +147,18 @@ def test_lock_free_on_threads_stays_close_to_one_thread() -> None:
     assert losses[2] == pytest.approx(losses[0], rel=0.05)
 
 
+def test_the_global_bias_settles_on_any_number_of_threads() -> None:
+    """Every range sees enough samples to settle it alone: summed changes would overshoot by the number of ranges."""
+    stream, _ = crowd()
+    found = []
+    for threads in (1, 2, 4):
+        engine = engine_of(stream, mode="lock_free", optimizer="sgd", threads=threads, rate=lambda _: 0.05)
+        train(engine, 6)
+        found.append(float(engine.weights.bias[0]))
+    assert found[1] == pytest.approx(found[0], abs=0.15)
+    assert found[2] == pytest.approx(found[0], abs=0.15)
+
+
 @pytest.mark.parametrize("mode", ["deterministic", "lock_free"])
 @pytest.mark.parametrize("loss", ["bce", "bpr"])
 def test_a_diverging_run_says_so_in_its_loss(mode: str, loss: str) -> None:

@@ -2,7 +2,7 @@
 
 A step's batch is sorted by user and cut between users into one range a thread, so user rows are each thread's own; item
 rows are shared and updated without locks. What every sample touches (item biases, h, the global bias) is copied per
-thread and the changes are summed after the batch: as shared cache lines they cost more than all factors together.
+thread and merged after the batch: as shared cache lines they cost more than all factors together.
 
 A positive and its N negatives are scored with the rows as they are, then all 1+N samples are applied, each as a step of
 plain SGD (or Adagrad) on its own loss plus ``l2 / 2`` times the squares of what it uses. So the learning rate is that
@@ -209,8 +209,10 @@ class LockFree:
 
         done = run_ranges(work, batch.n, self.threads, grain=256)
         if len(done) > 1:
-            for k, array in enumerate(shared):
-                start = array.copy()
-                for _, mine in done:
-                    array += mine[k] - start
+            for array, *copies in zip(shared, *(mine for _, mine in done)):
+                changes = [copy - array for copy in copies]
+                # h and the bias settle many times over within a batch, in every range: their changes are averaged,
+                # for a sum would overshoot as many times as there are ranges. The others' parts add up.
+                settled = array is w.h or array is w.bias
+                array += sum(changes) / np.float32(len(changes) if settled else 1)
         return float(sum(value for value, _ in done))
