@@ -39,10 +39,14 @@ lint: $(VENV)/.dev  ## ruff (style, imports, bugs) and mypy (types)
 bench: $(VENV)/.dev  ## time every case, save the run in .benchmarks/, compare it with the last one
 	@$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-autosave --benchmark-compare $(ARGS)
 
-bench-rivals: $(VENV)/.base  ## set up LensKit, implicit and Cornac in .venv-rivals; the bench finds them there
+bench-rivals: $(VENV)/.base .venv-rivals/.done  ## LensKit, implicit and Cornac into .venv-rivals, then every engine beside them
+	@$(BIN)/python -m fastrec.bench --case end_to_end $(ARGS)
+
+.venv-rivals/.done: benchmarks/rivals-constraints.txt
 	@test -x .venv-rivals/bin/python || $(PYTHON) -m venv .venv-rivals
-	@.venv-rivals/bin/python -m pip install --quiet --disable-pip-version-check \
-		-c benchmarks/rivals-constraints.txt lenskit implicit cornac torch threadpoolctl
+	@echo "installing the rivals (pinned in $<)"
+	@.venv-rivals/bin/python -m pip install --quiet --disable-pip-version-check -c $< lenskit implicit cornac torch
+	@touch $@
 
 clean:  ## remove the environment and the caches
 	rm -rf $(VENV) .venv-rivals .numba_cache .pytest_cache .mypy_cache .ruff_cache
