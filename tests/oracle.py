@@ -107,7 +107,8 @@ def order(n: int, seed: int, epoch: int) -> list[int]:
     """The whole order of visit of an epoch."""
     a = isqrt(n - 1) + 1
     b = -(-n // a)
-    keys = [_call(seed, TAG_ORDER, epoch, r, 0, 0)[0] for r in range(6)]
+    rounds = 6 if a >= 64 else 24
+    keys = [_call(seed, TAG_ORDER, epoch, r, 0, 0)[0] for r in range(rounds)]
 
     def hashed(x, key, m):
         x = (x + key) & M32
@@ -119,7 +120,7 @@ def order(n: int, seed: int, epoch: int) -> list[int]:
     for position in range(n):
         while True:
             left, right = position % a, position // a
-            for r in range(0, 6, 2):
+            for r in range(0, rounds, 2):
                 left = (left + hashed(right, keys[r], a)) % a
                 right = (right + hashed(left, keys[r + 1], b)) % b
             position = right * a + left

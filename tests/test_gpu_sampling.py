@@ -39,7 +39,7 @@ def compare(device: str, n_users: int, n_rows: int) -> int:
         assert host.stats["exact_finishes"] > 0
         assert host.stats["skipped"] > 0
         compared += expected.size
-    for size in (1, 17, 600):
+    for size in (1, 17, 600, 4999):
         order = Order(size, 2**32 - 1)
         found = GpuOrder(order, device).positions(2**32 - 1, size // 3, size).cpu().numpy()
         assert np.array_equal(found, order.positions(2**32 - 1, size // 3, size))

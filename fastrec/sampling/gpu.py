@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fastrec.errors import ConfigError
-from fastrec.sampling.order import ROUNDS, Order
+from fastrec.sampling.order import Order
 from fastrec.sampling.philox import MAX_ATTEMPTS
 from fastrec.sampling.sampler import NegativeSampler
 
@@ -306,7 +306,7 @@ class GpuOrder:
         if count:
             grid = (triton.cdiv(count, BLOCK),)
             order_kernel[grid](
-                self._keys, out, start, count, order.n, order.a, order.b, ROUNDS=ROUNDS, SIZE=BLOCK
+                self._keys, out, start, count, order.n, order.a, order.b, ROUNDS=self._keys.shape[0], SIZE=BLOCK
             )  # fmt: skip
         return out
 

@@ -1,9 +1,9 @@
 """The stateless order of visit: a keyed bijection of positions, with random access, and the Cursor that walks it.
 
 A position x of n is written as (left, right) = (x mod a, x div a) with a = ceil(sqrt(n)) and b = ceil(n / a). Six
-rounds add to one part a keyed hash of the other, left modulo a, right modulo b, in turn; a result of n or more (fewer
-than a of the a * b there are) walks on through the same rounds. Each round is a bijection whatever the hash, so all six
-are.
+rounds add to one part a keyed hash of the other, left modulo a, right modulo b, in turn; where a < 64 it is 24 rounds,
+because over so few values six leave a bias that a chi-square test sees. A result of n or more (fewer than a of the
+a * b there are) walks on through the same rounds. Each round is a bijection whatever the hash, so all together are.
 
 Source: Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002, section 5 (generalised Feistel) and
 section 4 (cycle walking); the hash is the finaliser of MurmurHash3 (Appleby, 2011) with the key added.
@@ -22,7 +22,7 @@ from fastrec.jit import inline, njit
 from fastrec.sampling.philox import TAG_ORDER, philox4x32
 from fastrec.sampling.simd import ORDER_LANES, order_step
 
-ROUNDS = 6
+ROUNDS, SMALL_ROUNDS = 6, 24
 MAX_POSITIONS = 2**62
 _32 = np.uint64(32)
 
@@ -59,7 +59,7 @@ def _walked(position, n, a, b, keys):  # type: ignore[no-untyped-def]
     wide = np.int64(a)
     while True:
         left, right = np.uint32(position % wide), np.uint32(position // wide)
-        for r in range(0, ROUNDS, 2):
+        for r in range(0, keys.shape[0], 2):
             left = _added(left, _hashed(right, keys[r], a), a)
             right = _added(right, _hashed(left, keys[r + 1], b), b)
         position = np.int64(right) * wide + np.int64(left)
@@ -91,7 +91,7 @@ def fill_order(n, a, b, keys, start, out, lo, hi):  # type: ignore[no-untyped-de
 
 @njit
 def round_keys(seed, epoch, out):  # type: ignore[no-untyped-def]
-    """The keys of one epoch's bijection: word 0 of the Philox blocks at positions 0 to ROUNDS - 1 under TAG_ORDER."""
+    """The keys of one epoch's bijection: word 0 of the Philox blocks at positions 0, 1, ... under TAG_ORDER."""
     for k in range(out.shape[0]):
         words = philox4x32(np.uint64(k), np.uint64(0), epoch, np.uint64(0), seed, np.uint64(TAG_ORDER))
         out[k] = words[0]
@@ -123,10 +123,10 @@ class Order:
         self.b = -(-max(self.n, 1) // self.a)
 
     def keys(self, epoch: int) -> NDArray[np.uint32]:
-        """uint32[6]: the round keys of one epoch."""
+        """uint32[6 or 24]: the round keys of one epoch."""
         if not 0 <= epoch < 2**32:
             raise ConfigError(f"epoch={epoch}: must lie in 0 to 2^32-1, the counter word it fills")
-        out = np.empty(ROUNDS, np.uint32)
+        out = np.empty(ROUNDS if self.a >= ORDER_LANES else SMALL_ROUNDS, np.uint32)
         round_keys(np.uint64(self.seed), np.uint64(epoch), out)
         return out
 
