@@ -53,11 +53,13 @@ def test_uniform_equals_the_oracle(catalogue, address, n_negatives, budget) -> N
 
 
 @settings(max_examples=500, deadline=None)
-@given(catalogues(), addresses, st.integers(1, 9))
-@example(*ONE[:-1])
-def test_distinct_equals_the_oracle(catalogue, address, n_negatives) -> None:
+@given(catalogues(), addresses, st.integers(1, 9), st.sampled_from([0, 2**20]))
+@example(*ONE)
+def test_distinct_equals_the_oracle(catalogue, address, n_negatives, budget) -> None:
     (n, rows), (seed, epoch, start) = catalogue, address
-    s = NegativeSampler(*csr(rows), n_items=n, n_negatives=n_negatives, seed=seed, on_full="skip", distinct=True)
+    s = NegativeSampler(
+        *csr(rows), n_items=n, n_negatives=n_negatives, seed=seed, on_full="skip", distinct=True, memory_budget=budget
+    )
     expected = [
         oracle.uniform(row, n, n_negatives, seed=seed, epoch=epoch, position=start + u, distinct=True)
         for u, row in enumerate(rows)
@@ -66,14 +68,14 @@ def test_distinct_equals_the_oracle(catalogue, address, n_negatives) -> None:
 
 
 @settings(max_examples=500, deadline=None)
-@given(catalogues(), addresses, st.integers(1, 6), st.booleans(), st.data())
-def test_weighted_equals_the_oracle(catalogue, address, n_negatives, distinct, data) -> None:
+@given(catalogues(), addresses, st.integers(1, 6), st.booleans(), st.sampled_from([0, 2**20]), st.data())
+def test_weighted_equals_the_oracle(catalogue, address, n_negatives, distinct, budget, data) -> None:
     (n, rows), (seed, epoch, start) = catalogue, address
     weight = st.one_of(st.just(0.0), st.floats(1e-9, 1e6))
     weights = data.draw(st.lists(weight, min_size=n, max_size=n).filter(any))
     s = NegativeSampler(
         *csr(rows), n_items=n, n_negatives=n_negatives, seed=seed, on_full="skip", distribution="weights",
-        weights=weights, distinct=distinct,
+        weights=weights, distinct=distinct, memory_budget=budget,
     )  # fmt: skip
     w = s._weights
     units, table = w.units.tolist(), (w.cut.tolist(), w.alias.tolist())

@@ -58,6 +58,8 @@ def weight_select(of_items, of_rows, items, lo, hi, unit):  # type: ignore[no-un
 def sample_general(  # type: ignore[no-untyped-def]
     indptr,
     items,
+    bits,
+    row_words,
     n_items,
     cut,
     alias,
@@ -77,8 +79,8 @@ def sample_general(  # type: ignore[no-untyped-def]
 ):
     """Fill rows [lo, hi) of ``out`` int32[B, N]; returns (status, rejections, exact finishes, rows skipped).
 
-    Empty ``cut``: uniform. ``unfit`` uint8[U] marks users without enough legal items, whose rows become -1. Empty
-    ``positions``: the position of row r is start + r.
+    Empty ``bits``: membership by binary search. Empty ``cut``: uniform. ``unfit`` uint8[U] marks users without enough
+    legal items, whose rows become -1. Empty ``positions``: the position of row r is start + r.
 
     A uniform slot s reads word s % 4 of block s // 4; a weighted one words 2 (s % 2) and the next of block s // 2.
     """
@@ -101,18 +103,27 @@ def sample_general(  # type: ignore[no-untyped-def]
             continue
         a, b = indptr[user], indptr[user + 1]
         c0, c1 = np.uint64(position) & _LOW, np.uint64(position) >> _32
+        opening = (c0, c0, c0, c0)
         for slot in range(out.shape[1]):
             block = np.uint64(slot >> 1 if weighted else slot >> 2) << _16
             lane = 2 * (slot & 1) if weighted else slot & 3
             item = np.int64(-1)
             for attempt in range(MAX_ATTEMPTS):
-                words = philox4x32(c0, c1, epoch, block | np.uint64(attempt), seed, tag)
+                if attempt == 0 and lane == 0:  # one call serves the first attempts of a whole block
+                    opening = philox4x32(c0, c1, epoch, block, seed, tag)
+                words = opening
+                if attempt > 0:
+                    words = philox4x32(c0, c1, epoch, block | np.uint64(attempt), seed, tag)
                 m = _pick(words, lane) * n
                 candidate = np.int64(m >> _32)
                 good = (m & _LOW) >= threshold
                 if weighted and _pick(words, lane + 1) >= np.uint64(cut[candidate]):
                     candidate = np.int64(alias[candidate])
-                good = good and not contains(items, a, b, candidate)
+                if bits.shape[0]:
+                    word = bits[np.uint64(user) * np.uint64(row_words) + np.uint64(candidate >> 5)]
+                    good = good and (word >> np.uint32(candidate & 31)) & np.uint32(1) == 0
+                else:
+                    good = good and not contains(items, a, b, candidate)
                 if distinct:
                     for s in range(slot):
                         good = good and out[row, s] != candidate
@@ -131,13 +142,13 @@ def sample_general(  # type: ignore[no-untyped-def]
                 while True:
                     words = philox4x32(c0, c1, epoch, word3, seed, tag)
                     if weighted:  # a slot's two words are the 64 bits
-                        bits = _pick(words, lane) << _32 | _pick(words, lane + 1)
+                        draw = _pick(words, lane) << _32 | _pick(words, lane + 1)
                         word3 += _1
                     else:
                         low = philox4x32(c0, c1, epoch, word3 + _1, seed, tag)
-                        bits = _pick(words, lane) << _32 | _pick(low, lane)
+                        draw = _pick(words, lane) << _32 | _pick(low, lane)
                         word3 += _2
-                    rank, rest = mulhi64(bits, legal)
+                    rank, rest = mulhi64(draw, legal)
                     if rest >= (np.uint64(0) - legal) % legal:
                         break
                 # Earlier slots are legal items too: step over those at or below the find until none is new.

@@ -148,11 +148,9 @@ class NegativeSampler:
                 weights = popularity(np.bincount(own[1], minlength=n_items), self.alpha or 0.0)
             self._weights = Weights(weights, self.items, self.n_items)
         self._unfit = self._find_unfit()
-        self._bits, self._row_words, self._membership = np.empty(0, np.uint32), 0, "binary search in the CSR"
         self._fast = distribution == "uniform" and not distinct
-        if self._fast:
-            self._bits, self._row_words, why = bitmap_of(self.indptr, self.items, self.n_items, memory_budget)
-            self._membership = why if self._bits.size else f"binary search in the CSR: {why}"
+        self._bits, self._row_words, why = bitmap_of(self.indptr, self.items, self.n_items, memory_budget)
+        self._membership = why if self._bits.size else f"binary search in the CSR: {why}"
         self.memory_budget = int(memory_budget)
         self._counts = (0, 0, 0, 0)
 
@@ -279,8 +277,8 @@ class NegativeSampler:
 
             def work(lo: int, hi: int) -> tuple[int, int, int, int]:
                 return sample_general(
-                    self.indptr, self.items, self.n_items, *tables, self._unfit, users, pos, first, e, s, tag,
-                    self.distinct, out, lo, hi,
+                    self.indptr, self.items, self._bits, self._row_words, self.n_items, *tables, self._unfit, users,
+                    pos, first, e, s, tag, self.distinct, out, lo, hi,
                 )  # fmt: skip
 
         done = run_ranges(work, users.size, resolve_threads(threads), grain=4 * BLOCK)
