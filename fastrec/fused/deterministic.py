@@ -86,9 +86,9 @@ def kernels(dim: int, gmf: bool, adagrad: bool) -> tuple[Any, Any]:
                 user_slope = _ZERO
                 while row < n_rows and users[row] == u:
                     if row + ahead < n_rows:
-                        prefetch(q, positives[row + ahead], row_bytes)
+                        prefetch(q, positives[row + ahead], row_bytes, 0)
                         for j in range(n - 1):
-                            prefetch(q, negatives[row + ahead, j], row_bytes)
+                            prefetch(q, negatives[row + ahead, j], row_bytes, 0)
                     ids[0] = positives[row]
                     for j in range(1, n):
                         ids[j] = negatives[row, j - 1]
@@ -164,7 +164,7 @@ def kernels(dim: int, gmf: bool, adagrad: bool) -> tuple[Any, Any]:
                 for k in range(m):
                     sample = np.uint32(keys[start + k] & _SAMPLE_MASK)
                     rows[k] = runs[sample // n]
-                    prefetch(old, rows[k], row_bytes)
+                    prefetch(old, rows[k], row_bytes, 0)
                     gs[k] = g[sample]
                     slope += gs[k]
                 for d in range(0, main, WIDTH):

@@ -60,9 +60,9 @@ def kernel(dim: int, gmf: bool, adagrad: bool) -> Any:
         user_l2 = l2 * np.float32(n)
         for row in range(lo, hi):
             if row + ahead < hi:
-                prefetch(q, positives[row + ahead], row_bytes)
+                prefetch(q, positives[row + ahead], row_bytes, 1)
                 for j in range(n - 1):
-                    prefetch(q, negatives[row + ahead, j], row_bytes)
+                    prefetch(q, negatives[row + ahead, j], row_bytes, 1)
             u = np.int64(users[row])
             items[0] = positives[row]
             for j in range(1, n):

@@ -196,9 +196,12 @@ def sigmoid(typing: Any, x: Any, e: Any) -> Any:
 
 
 @intrinsic(prefer_literal=True)
-def prefetch(typing: Any, array: Any, row: Any, n_bytes: Any) -> Any:
-    """Ask for the first ``n_bytes`` (a compile-time constant) of a row, for writing; changes nothing."""
-    size = n_bytes.literal_value
+def prefetch(typing: Any, array: Any, row: Any, n_bytes: Any, to_write: Any) -> Any:
+    """Ask for the first ``n_bytes`` of a row, to read it (0) or to write it (1), both compile-time constants.
+
+    Asking to write takes the lines away from every other core: for rows that all read it costs more than it saves.
+    """
+    size, write = n_bytes.literal_value, to_write.literal_value
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         at = _pointer(context, builder, signature.args[0], args[0], args[1], _I64(0))
@@ -207,7 +210,7 @@ def prefetch(typing: Any, array: Any, row: Any, n_bytes: Any) -> Any:
         fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
         first = builder.bitcast(at, text)
         for offset in range(0, size, 64):
-            builder.call(fetch, [builder.gep(first, [_I64(offset)]), _I32(1), _I32(3), _I32(1)])
+            builder.call(fetch, [builder.gep(first, [_I64(offset)]), _I32(write), _I32(3), _I32(1)])
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, n_bytes), build
+    return types.void(array, types.intp, n_bytes, to_write), build
