@@ -110,7 +110,7 @@ class Config:
     threads: int | None = _option(None, "training", "CPU threads; left out: every processor", result=False)
 
     # evaluation
-    candidates: int = _option(99, "evaluation", "frozen negatives each positive is ranked against", result=False)
+    candidates: int = _option(99, "evaluation", "frozen negatives each positive is ranked against")
     candidate_seed: int = _option(0, "evaluation", "seed of the frozen candidates, apart from --seed")
     cutoffs: tuple[int, ...] = _option((5, 10, 20), "evaluation", "the K of HR@K, NDCG@K, MRR@K", result=False)
 
