@@ -36,7 +36,7 @@ def _stamped(dispatcher: Any) -> Any:
     Numba looks at the file a kernel stands in, and so would run old machine code after an update of what the kernel
     inlines. The attribute is private to Numba: a Numba without it fails here, at import, and not by stale results.
     """
-    if numba.config.DISABLE_JIT:
+    if not hasattr(dispatcher, "stats"):  # NUMBA_DISABLE_JIT=1: the plain function, nothing to cache
         return dispatcher
     index = dispatcher._cache._cache_file
     index._source_stamp = (index._source_stamp, _sources())
