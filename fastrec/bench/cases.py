@@ -68,6 +68,9 @@ CASES = {
         Case("checkpoint", "a checkpoint written, synced, read and verified", "cases_rank:checkpoint"),
         Case("memory", "peak memory of a training run in a process of its own", "cases_rank:memory"),
         Case("time_to_quality", "training time to validation HR@10 of .60", "cases_quality:time_to_quality", "asked"),
+        Case(
+            "default_run", "`fastrec train` as it comes, with its test accuracy", "cases_quality:default_run", "asked"
+        ),
         Case("gpu", "large batches on a CUDA device, GMF and NVIDIA's NeuMF", "cases_train:gpu", "asked"),
         Case("scaling", "cost against size, one axis at a time", "cases_scale:scaling", "asked"),
         Case("hundred_million", "100 M positives from file to trained model", "big:hundred_million", "asked"),

@@ -6,14 +6,17 @@ the same updates in distribution. Its seconds are these epochs times what one of
 
 from __future__ import annotations
 
+import tempfile
 import time
 from typing import Any
 
 from fastrec.bench import engines, rivals
 from fastrec.bench.calibration import calibration_rate
 from fastrec.bench.context import Context
-from fastrec.bench.harness import single_row
+from fastrec.bench.harness import Refused, single_row
+from fastrec.config import Config
 from fastrec.sampling.order import Cursor
+from fastrec.training.fit import fit
 
 TARGET = 0.60
 LONGEST = 60
@@ -118,3 +121,26 @@ def time_to_quality(context: Context) -> dict[str, Any]:
     add("notebook", seconds, epochs, scores, how, f"epochs counted on its twin, seconds from {some:,} positives")
     facts = {"target": TARGET, "reached": reached, "notebook_epoch_s": one, "calibration_steps_per_s": beside}
     return {"rows": rows, "facts": facts, "notes": notes}
+
+
+FLOOR = {"HR@10": 0.68, "NDCG@10": 0.41}
+"""What a default run must reach on MovieLens-1M's test part, 99 candidates."""
+
+
+def default_run(context: Context) -> dict[str, Any]:
+    """`fastrec train` with default settings, in full; on MovieLens-1M refused below the floor of its accuracy."""
+    split = context.split
+    with tempfile.TemporaryDirectory() as folder:
+        config = Config(progress=False, tensorboard=False, out=f"{folder}/run", threads=context.threads)
+        result = fit(split, config.override(epochs=1) if context.quick else config)
+    test = result.metrics["99 candidates"]
+    found = {name: float(test[name]) for name in FLOOR}
+    if split.train.name == "ml-1m" and not context.quick and any(found[name] < FLOOR[name] for name in FLOOR):
+        raise Refused(f"a default run came to {found} on the test part, below {FLOOR}")
+    samples = split.train.n_interactions * (1 + config.negatives) * result.epochs_done
+    row = single_row(
+        "torch", samples, result.seconds, unit="samples/s", what="GMF, default settings, with validation and saving",
+        threads=context.threads, epochs=result.epochs_done, training_s=result.seconds,
+        hr_at_10=found["HR@10"], ndcg_at_10=found["NDCG@10"],
+    )  # fmt: skip
+    return {"rows": [row], "facts": {"floor": FLOOR}, "notes": list(result.notes)}
