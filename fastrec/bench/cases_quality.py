@@ -135,7 +135,7 @@ def default_run(context: Context) -> dict[str, Any]:
         result = fit(split, config.override(epochs=1) if context.quick else config)
     test = result.metrics["99 candidates"]
     found = {name: float(test[name]) for name in FLOOR}
-    if split.train.name == "ml-1m" and not context.quick and any(found[name] < FLOOR[name] for name in FLOOR):
+    if context.data.name == "ml-1m" and not context.quick and any(found[name] < FLOOR[name] for name in FLOOR):
         raise Refused(f"a default run came to {found} on the test part, below {FLOOR}")
     samples = split.train.n_interactions * (1 + config.negatives) * result.epochs_done
     row = single_row(
