@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from fastrec.bench import cases_sampler, cases_scale, engines, machine, rivals, roofline
+from fastrec.bench import cases_sampler, cases_scale, engines, machine, report, rivals, roofline
 from fastrec.bench import record as records
 from fastrec.bench.__main__ import main
 from fastrec.bench.cases import CASES, select
 from fastrec.bench.checks import known
 from fastrec.bench.context import Context, find_data, make_context
 from fastrec.bench.harness import Refused
+from fastrec.bench.table import Printer
 from fastrec.data import synthetic
 from fastrec.errors import ConfigError, FastrecError
 from fastrec.sampling import NegativeSampler
@@ -257,3 +258,36 @@ def test_a_fresh_process_has_a_peak_of_its_own_and_tells_how_it_failed() -> None
     assert machine.fresh_process(code)["peak"] < ballast.nbytes
     with pytest.raises(FastrecError, match="no module for this"):
         machine.fresh_process("raise SystemExit('no module for this')")
+
+
+def test_the_sampler_case_prints_the_whole_table_and_the_report_takes_what_does_the_same_work(
+    log, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr(cases_sampler, "GOWALLA", (300, 500, 6000))
+    monkeypatch.setattr(cases_sampler, "WIDE", (500, 10**7, 20_000))
+    monkeypatch.setattr(cases_sampler, "FULL_BUT_ONE", (20, 70))
+    monkeypatch.setattr("fastrec.data.registry.find", lambda _name: None)
+    context = make_context(data=log, threads=2, device="cpu")
+    monkeypatch.setattr(Context, "repeats", 1)
+    monkeypatch.setattr(Context, "min_s", 0.0)
+    result = CASES["sampler"].run(context)
+    assert result["status"] == "ok", result.get("reason")
+    rows = {row["name"]: row for row in result["rows"]}
+    assert list(rows) == [
+        "fastrec", "fastrec-1-thread", "fastrec-shuffled", "numpy-dense", "numpy-searchsorted", "notebook-loop",
+        "construction", "gowalla", "gowalla-searchsorted", "wide", "wide-shuffled", "one-legal-item",
+        "first_call_empty_cache", "first_call_disk_cache",
+    ]  # fmt: skip
+    assert "binary search" in rows["wide-shuffled"]["details"]["membership"]
+    empty, disk = (rows[f"first_call_{cache}_cache"]["details"] for cache in ("empty", "disk"))
+    assert empty["of_it_sample_s"] > disk["of_it_sample_s"] > 0
+    beside = {(r["of"], r["to"]) for r in result["ratios"]}
+    assert beside >= {("fastrec", "numpy-dense"), ("fastrec-shuffled", "fastrec"), ("gowalla", "gowalla-searchsorted")}
+    Printer().case(result)
+    printed = capsys.readouterr().out
+    assert "fastrec-shuffled is" in printed
+    assert "whole_s" in printed
+    shown, head, against = report._contenders(result)
+    assert (head["name"], len(shown)) == ("fastrec", 6)
+    assert {"gowalla", "wide"}.isdisjoint(row["name"] for row in shown)
+    assert "notebook-loop" in against

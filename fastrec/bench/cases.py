@@ -55,10 +55,9 @@ class Case:
 CASES = {
     case.name: case
     for case in (
-        Case("load", "a log from its file to a CSR", "cases_data:load"),
+        Case("load", "a log from its file to columns, a CSR, a split", "cases_data:load"),
         Case("split", "leave-one-out, with a validation part", "cases_data:split"),
-        Case("sampler", "exact negatives for every positive, in CSR order", "cases_sampler:sampler", "quick"),
-        Case("sampler_shapes", "the sampler where it is hard: other shapes, set-up", "cases_sampler:shapes"),
+        Case("sampler", "exact negatives, beside rivals and where it is hard", "cases_sampler:sampler", "quick"),
         Case("stream", "batches on the host in shuffled order, nothing overlapped", "cases_train:stream"),
         Case("feed", "batches drawn ahead and ready on the device, nothing trained", "cases_train:feed", "quick"),
         Case("step", "training on one fixed batch: the ceiling of any data path", "cases_train:step", "quick"),

@@ -23,19 +23,24 @@ def _written_as_csv(data: Interactions, folder: Path) -> Path:
 
 
 def load(context: Context) -> Bench:
-    """From the file on disk to a CSR; a synthetic log is written as CSV first."""
+    """From the file on disk to its columns, to a CSR, to a split CSR; a synthetic log is written as CSV first."""
+    from fastrec.data import leave_one_out
     from fastrec.data import load as load_log
+    from fastrec.data.formats import main_file, read_log
+    from fastrec.data.log import Columns
 
-    bench = Bench()
+    folder = tempfile.TemporaryDirectory(prefix="fastrec-bench-")
+    bench = Bench(close=folder.cleanup)
     source = Path(context.source)
     columns: dict[str, Any] = {}
     if not source.exists() or source.suffix == ".safetensors":
-        folder = tempfile.TemporaryDirectory(prefix="fastrec-bench-")
-        bench.close = folder.cleanup
         source = _written_as_csv(context.data, Path(folder.name))
-        columns = {"user_col": "user", "item_col": "item", "time_col": "timestamp"}
+        columns = {"user_col": "user", "item_col": "item", "rating_col": None, "time_col": "timestamp"}
         bench.notes.append("the log was written as CSV for this case")
-    files = [source] if source.is_file() else [f for f in source.iterdir() if f.is_file()]
+    file = main_file(source)
+    alone = Path(folder.name) / "alone" / file.name  # a catalogue that lies beside the file is read with it
+    alone.parent.mkdir()
+    alone.symlink_to(file.resolve())
     want = context.data.n_interactions
 
     def check(loaded: Interactions) -> None:
@@ -44,22 +49,41 @@ def load(context: Context) -> Bench:
         if not np.array_equal(np.sort(loaded.degrees), np.sort(context.data.degrees[context.data.degrees > 0])):
             raise Refused("the users' degrees are not those of the log")
 
-    def run(_k: int) -> Any:
-        return load_log(source, **columns)
+    def check_columns(frame: Any) -> None:
+        if not {"user", "item", "timestamp"} <= set(frame.columns) or frame.height < want:
+            raise Refused(f"{frame.height} rows of {frame.columns} were read; the log holds {want} with their times")
 
-    bench.facts["file_bytes"] = max(f.stat().st_size for f in files)
-    bench.contenders.append(
-        Contender(
+    def check_split(parts: Any) -> None:
+        total = sum(p.n_interactions for p in (parts.train, parts.validation, parts.test))
+        if total != want:
+            raise Refused(f"the parts hold {total} interactions; the log holds {want}")
+
+    def row(name: str, what: str, run: Any, check: Any) -> Contender:
+        made = Contender(name, run, want, check, unit="interactions/s", what=what, role="cost", threads=context.threads)
+        made.details = lambda rate: {"whole_s": want / rate}
+        return made
+
+    bench.facts["file_bytes"] = file.stat().st_size
+    bench.contenders = [
+        row(
             "fastrec",
-            run,
-            want,
+            "the log to a CSR with id maps and times",
+            lambda _k: load_log(source, **columns),
             check,
-            unit="interactions/s",
-            what="Polars scan to a CSR with id maps and times",
-            role="cost",
-            threads=context.threads,
-        )
-    )
+        ),
+        row(
+            "columns",
+            "the file of interactions alone, to checked columns",
+            lambda _k: read_log(alone, Columns(*columns.values())).frame,
+            check_columns,
+        ),
+        row(
+            "split",
+            "the log to a leave-one-out split with 10 % validation",
+            lambda _k: leave_one_out(load_log(source, **columns), validation=0.1, seed=context.seed),
+            check_split,
+        ),
+    ]
     return bench
 
 

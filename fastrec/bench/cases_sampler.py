@@ -1,4 +1,4 @@
-"""The sampler among its rivals: exact negatives for every positive of the train part.
+"""The sampler among its rivals, and where it is hard: other shapes, set-up, the first call of a process.
 
 B batch rows, N negatives, U users, I items, E interactions.
 """
@@ -6,15 +6,17 @@ B batch rows, N negatives, U users, I items, E interactions.
 from __future__ import annotations
 
 import random
+import tempfile
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from fastrec.bench import rivals
+from fastrec.bench import machine, rivals
 from fastrec.bench.checks import check_negatives
 from fastrec.bench.context import Context
-from fastrec.bench.harness import Bench, Contender
+from fastrec.bench.harness import Bench, Contender, Refused
 from fastrec.data import load_split, synthetic
 from fastrec.data.interactions import Interactions
 from fastrec.sampling import NegativeSampler
@@ -22,6 +24,12 @@ from fastrec.sampling.order import Order
 
 LOOP_ROWS = 2_000
 SHAPE_ROWS = 2_000_000
+GOWALLA = 29_858, 40_981, 1_027_370
+"""Users, items, positives of the synthetic log that stands in where Gowalla is not found."""
+WIDE = 100_000, 10_000_000, 10_000_000
+FULL_BUT_ONE = 500, 3706
+"""Users and items of the log in which every user has one legal item."""
+UNIT = "negatives/s"
 
 
 def _loop(train: Any, users: Any, n_negatives: int) -> Any:
@@ -45,118 +53,97 @@ def _loop(train: Any, users: Any, n_negatives: int) -> Any:
 
 
 def sampler(context: Context) -> Bench:
-    """Whole epochs in CSR order, and in shuffled order, against NumPy and the notebook's loop."""
+    """Whole epochs in CSR order and shuffled, against NumPy and the notebook's loop; then every other hard case."""
     train, n = context.train, context.n_negatives
     users = train.users
-    drawn = NegativeSampler(train.indptr, train.items, n_items=train.n_items, n_negatives=n, seed=context.seed)
-    out = np.empty((users.size, n), np.int32)
+    rows = partial(_rows, train, context)
     positions = Order(users.size, context.seed).positions(0, 0, users.size)
-    shuffled = users[positions]
-    facts: dict[str, Any] = {"indptr": train.indptr, "items": train.items, "n_items": train.n_items, "n_negatives": n}
-    check = partial(check_negatives, users=users, **facts)
-    unit = "negatives/s"
-
-    def in_order(threads: int) -> Any:
-        return lambda k: drawn.sample(users, epoch=k, start=0, out=out, threads=threads)
-
-    head = Contender("fastrec", in_order(context.threads), out.size, check, unit=unit, threads=context.threads)
-    head.what = f"exact, addressed, {context.threads} threads"
-    bench = Bench([head], facts={"n_negatives": n})
+    bench = Bench([rows("fastrec", f"exact, addressed, {context.threads} threads", users)], facts={"n_negatives": n})
     if context.threads > 1:
-        bench.contenders.append(
-            Contender(
-                "fastrec-1-thread", in_order(1), out.size, check, unit=unit, what="the same bytes from one thread"
-            )
-        )
-    bench.contenders.append(
-        Contender(
-            "fastrec-shuffled",
-            lambda k: drawn.sample(shuffled, epoch=k, positions=positions, out=out, threads=context.threads),
-            out.size,
-            partial(check_negatives, users=shuffled, **facts),
-            unit=unit,
-            what="positions in shuffled order",
-            threads=context.threads,
-        )
-    )
+        bench.contenders.append(rows("fastrec-1-thread", "the same bytes from one thread", users, threads=1))
+    bench.contenders.append(rows("fastrec-shuffled", "positions in shuffled order", users[positions], positions))
     dense = rivals.dense_negatives(rivals.dense_seen(train), train.n_items, n, context.seed)
-    theirs = np.empty_like(out)
-    bench.contenders.append(
-        Contender(
-            "numpy-dense",
-            lambda _k: dense(users, theirs),
-            out.size,
-            check,
-            unit=unit,
-            what="vectorised NumPy on a dense boolean matrix, 64k rows at a time",
-            role="rival",
-        )
-    )
+    what = "vectorised NumPy on a dense boolean matrix, 64k rows at a time"
+    bench.contenders.append(_rival(train, context, "numpy-dense", what, users, dense))
     if not context.quick:
-        searched = rivals.searched_negatives(train, n, context.seed)
-        bench.contenders.append(
-            Contender(
-                "numpy-searchsorted",
-                lambda _k: searched(users, theirs),
-                out.size,
-                check,
-                unit=unit,
-                what="vectorised NumPy, keys searched, no matrix",
-                role="rival",
-            )
-        )
+        bench.contenders.append(_searched(train, context, "numpy-searchsorted", users))
     some = users[np.linspace(0, users.size - 1, LOOP_ROWS).astype(np.int64)]
-    bench.contenders.append(
-        Contender(
-            "notebook-loop",
-            _loop(train, some, n),
-            some.size * n,
-            partial(check_negatives, users=some, **facts),
-            unit=unit,
-            what="random.randint against a dict of sets",
-            role="rival",
-            extrapolated=f"from {LOOP_ROWS:,} positives",
-        )
-    )
+    loop = _loop(train, some, n)
+    slow = _rival(train, context, "notebook-loop", "random.randint against a dict of sets", some, lambda *_: loop(0))
+    slow.extrapolated = f"from {LOOP_ROWS:,} positives"
+    bench.contenders.append(slow)
+    head = bench.contenders[0].name
+    bench.pairs = [(head, other.name) for other in bench.contenders[1:]]
+    bench.pairs.append(("fastrec-shuffled", head))
+    bench.contenders.append(_construction(context))
+    if not context.quick:
+        _other_shapes(context, bench)
+        _first_calls(bench)
     return bench
 
 
-def _rows(log: Interactions, name: str, what: str, context: Context, **options: Any) -> Contender:
-    """The sampler over the first positives of a log, in CSR order."""
-    n = context.n_negatives
-    users = log.users[:SHAPE_ROWS]
+def _check(log: Interactions, users: Any, context: Context, **options: Any) -> Callable[[Any], dict[str, Any]]:
+    return partial(
+        check_negatives,
+        indptr=log.indptr,
+        items=log.items,
+        users=users,
+        n_items=log.n_items,
+        n_negatives=context.n_negatives,
+        **options,
+    )
+
+
+def _rows(
+    log: Interactions,
+    context: Context,
+    name: str,
+    what: str,
+    users: Any,
+    positions: Any = None,
+    *,
+    threads: int | None = None,
+    **options: Any,
+) -> Contender:
+    """The sampler over rows of a log, each epoch anew: in CSR order from position 0, or at ``positions``."""
+    n, threads = context.n_negatives, threads or context.threads
     drawn = NegativeSampler(log.indptr, log.items, n_items=log.n_items, n_negatives=n, seed=context.seed)
     out = np.empty((users.size, n), np.int32)
-    check = partial(
-        check_negatives, indptr=log.indptr, items=log.items, users=users, n_items=log.n_items, n_negatives=n, **options
-    )
+    where = {"start": 0} if positions is None else {"positions": positions}
     return Contender(
         name,
-        lambda k: drawn.sample(users, epoch=k, start=0, out=out, threads=context.threads),
+        lambda k: drawn.sample(users, epoch=k, out=out, threads=threads, **where),
         out.size,
-        check,
-        unit="negatives/s",
+        _check(log, users, context, **options),
+        unit=UNIT,
         what=what,
-        threads=context.threads,
+        threads=threads,
         details=lambda _rate: {"membership": drawn.describe()["membership"]},
     )
 
 
-def _searched(log: Interactions, name: str, context: Context) -> Contender:
-    users, n = log.users[:SHAPE_ROWS], context.n_negatives
-    draw = rivals.searched_negatives(log, n, context.seed)
-    out = np.empty((users.size, n), np.int32)
-    check = partial(
-        check_negatives, indptr=log.indptr, items=log.items, users=users, n_items=log.n_items, n_negatives=n
-    )
+def _rival(log: Interactions, context: Context, name: str, what: str, users: Any, draw: Any) -> Contender:
+    out = np.empty((users.size, context.n_negatives), np.int32)
+    check = _check(log, users, context)
+    return Contender(name, lambda _k: draw(users, out), out.size, check, unit=UNIT, what=what, role="rival")
+
+
+def _searched(log: Interactions, context: Context, name: str, users: Any) -> Contender:
+    draw = rivals.searched_negatives(log, context.n_negatives, context.seed)
+    return _rival(log, context, name, "vectorised NumPy, keys searched, no matrix", users, draw)
+
+
+def _construction(context: Context) -> Contender:
+    train = context.train
     return Contender(
-        name,
-        lambda _k: draw(users, out),
-        out.size,
-        check,
-        unit="negatives/s",
-        what="NumPy by searchsorted",
-        role="rival",
+        "construction",
+        lambda _k: NegativeSampler(train.indptr, train.items, n_items=train.n_items, seed=context.seed),
+        train.n_interactions,
+        lambda made: {"membership": made.describe()["membership"]},
+        unit="positives/s",
+        what="a sampler from a CSR, checked, with its bitmap",
+        role="cost",
+        details=lambda rate: {"construction_s": train.n_interactions / rate},
     )
 
 
@@ -167,36 +154,90 @@ def _one_legal_item(n_users: int, n_items: int) -> Interactions:
     return Interactions(indptr, items, np.arange(n_users), np.arange(n_items), name="one legal item")
 
 
-def shapes(context: Context) -> Bench:
-    """The sampler where it is hard: Gowalla's shape, a catalogue no bitmap fits, users with one legal item."""
+def _other_shapes(context: Context, bench: Bench) -> None:
+    """Gowalla, a catalogue that no bitmap fits, and users with one legal item."""
     from fastrec.data import registry
 
-    scale = 20 if context.quick else 1
-    bench = Bench()
     there = registry.find("gowalla")
     if there is not None:
         gowalla = load_split(there).train
     else:
-        gowalla = synthetic.generate(29_858, 40_981, 1_027_370, seed=1, timestamps=False)
+        gowalla = synthetic.generate(*GOWALLA, seed=1, timestamps=False)
         bench.notes.append("gowalla was not found: a synthetic log of its shape stands in its place")
-    wide = synthetic.generate(100_000 // scale, 10_000_000 // scale, 10_000_000 // scale, seed=1, timestamps=False)
-    single = _one_legal_item(500 // scale, 3706)
-    train = context.train
-    bench.contenders = [
-        _rows(gowalla, "gowalla", f"{gowalla.n_users:,} users x {gowalla.n_items:,} items", context),
-        _searched(gowalla, "gowalla-searchsorted", context),
-        _rows(wide, "wide", f"{wide.n_users:,} users x {wide.n_items:,} items", context),
-        _rows(single, "one-legal-item", "every user has one legal item of 3,706", context, distinct_share=0.0),
-        Contender(
-            "construction",
-            lambda _k: NegativeSampler(train.indptr, train.items, n_items=train.n_items, seed=context.seed),
-            train.n_interactions,
-            lambda made: {"membership": made.describe()["membership"]},
-            unit="positives/s",
-            what="a sampler from a CSR, checked, with its bitmap",
-            role="cost",
-            details=lambda rate: {"construction_s": train.n_interactions / rate},
+    wide = synthetic.generate(*WIDE, seed=1, timestamps=False)
+    far = Order(wide.n_interactions, context.seed).positions(0, 0, min(SHAPE_ROWS, wide.n_interactions))
+    single = _one_legal_item(*FULL_BUT_ONE)
+    shape = "{:,} users x {:,} items, {:,} positives".format
+    of_gowalla, of_wide = (shape(log.n_users, log.n_items, log.n_interactions) for log in (gowalla, wide))
+    mine = gowalla.users[:SHAPE_ROWS]
+    bench.contenders += [
+        _rows(gowalla, context, "gowalla", of_gowalla, mine),
+        _searched(gowalla, context, "gowalla-searchsorted", mine),
+        _rows(wide, context, "wide", of_wide, wide.users[:SHAPE_ROWS]),
+        _rows(wide, context, "wide-shuffled", f"{of_wide}, in shuffled order", wide.users[far], far),
+        _rows(
+            single,
+            context,
+            "one-legal-item",
+            f"every user has one legal item of {single.n_items:,}",
+            single.users[:SHAPE_ROWS],
+            distinct_share=0.0,
         ),
     ]
-    bench.pairs = [("gowalla", "gowalla-searchsorted")]
-    return bench
+    assert bench.pairs is not None
+    bench.pairs += [("gowalla", "gowalla-searchsorted"), ("wide", "wide-shuffled")]
+
+
+FIRST_CALL = """
+import json, time
+started = time.perf_counter()
+import numpy as np
+from fastrec.sampling import NegativeSampler, csr, kernels
+imported = time.perf_counter()
+indptr = np.array([0, 2, 3])
+sampler = NegativeSampler(indptr, np.array([1, 4, 0]), n_items=6)
+drawn = sampler.sample([0, 0, 1], epoch=0, start=0)
+ended = time.perf_counter()
+counts = [k.stats for k in (csr._first_fault, csr.fill_bitmap, kernels.sample_uniform)]
+print(json.dumps({
+    "import_s": imported - started, "sample_s": ended - imported, "drawn": drawn.tolist(),
+    "compiled": sum(sum(s.cache_misses.values()) for s in counts),
+    "from_disk": sum(sum(s.cache_hits.values()) for s in counts),
+}))
+"""
+"""From the import to the first negatives, in a process that has done nothing else."""
+
+
+def _first_calls(bench: Bench) -> None:
+    """What a new process waits for its first negatives: everything compiled, and everything from the disk cache."""
+    folder = tempfile.TemporaryDirectory(prefix="fastrec-bench-cache-")
+    bench.close = folder.cleanup
+
+    small = NegativeSampler([0, 2, 3], [1, 4, 0], n_items=6)
+    drawn = small.sample([0, 0, 1], epoch=0, start=0).tolist()
+
+    def contender(name: str, what: str, *, compiled: bool) -> Contender:
+        last: dict[str, Any] = {}
+
+        def run(_k: int) -> dict[str, Any]:
+            last.update(machine.fresh_process(FIRST_CALL, env={"NUMBA_CACHE_DIR": folder.name}))
+            return last
+
+        def check(found: dict[str, Any]) -> None:
+            if (found["compiled"] > 0, found["from_disk"] > 0) != (compiled, not compiled):
+                raise Refused(f"{found['compiled']} kernels were compiled, {found['from_disk']} came from the disk")
+            if found["drawn"] != drawn:
+                raise Refused(f"the first negatives were {found['drawn']}, not {drawn}")
+
+        def details(rate: float) -> dict[str, Any]:
+            return {"whole_s": 1 / rate, "of_it_import_s": last["import_s"], "of_it_sample_s": last["sample_s"]}
+
+        made = Contender(name, run, 1, check, unit="processes/s", what=what, role="cost", details=details)
+        made.repeats = 0 if compiled else None
+        return made
+
+    what = "a new process from its start to its first negatives, every kernel {}".format
+    bench.contenders += [
+        contender("first_call_empty_cache", what("compiled"), compiled=True),
+        contender("first_call_disk_cache", what("taken from the disk"), compiled=False),
+    ]

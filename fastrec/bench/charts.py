@@ -83,7 +83,9 @@ def rivals(cases: dict[str, Any], path: Path, record: str) -> bool:
     for name, title in (("sampler", "Drawing negatives"), ("end_to_end", "Training, end to end")):
         case = cases.get(name)
         if case and case["status"] == "ok":
-            rows = [r for r in case["rows"] if r["role"] in ("fastrec", "rival") and r["unit"] == case["unit"]]
+            head = case["ratios"][0]["of"]
+            same = {head, *(r["to"] for r in case["ratios"] if r["of"] == head)}
+            rows = [row for row in case["rows"] if row["name"] in same]
             panels.append((rows, title, case["unit"]))
     if not panels:
         return False

@@ -88,11 +88,11 @@ def _first_table(cases: dict[str, Any]) -> list[str]:
 
 
 def _contenders(case: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, str]]:
-    """Rows, fastest first; fastrec's fastest; its ratios as the rounds gave them, not those of the medians."""
-    rows = [row for row in case["rows"] if row["role"] in ("fastrec", "rival") and row["unit"] == case["unit"]]
-    rows.sort(key=lambda row: -row["rate"])
-    best = next(row for row in rows if row["role"] == "fastrec")
-    return rows, best, {r["to"]: times_text(r["ratio"]) for r in case["ratios"] if r["of"] == best["name"]}
+    """Rows that do the same work, fastest first; the one compared with the others; its ratios, round by round."""
+    head = case["ratios"][0]["of"]
+    ratio = {r["to"]: times_text(r["ratio"]) for r in case["ratios"] if r["of"] == head}
+    rows = sorted((row for row in case["rows"] if row["name"] in (head, *ratio)), key=lambda row: -row["rate"])
+    return rows, next(row for row in rows if row["name"] == head), ratio
 
 
 def _rivals(case: dict[str, Any], title: str) -> list[str]:
