@@ -54,6 +54,12 @@ class Config:
     layers: tuple[int, ...] = _option((), "model", "MLP layer widths, input first; empty: 4, 2, 1 times --dim")
     dropout: float = _option(0.0, "model", "dropout before each MLP layer")
     init_std: float = _option(0.01, "model", "standard deviation of the initial factors")
+    init_h: str = _option(
+        "lecun",
+        "model",
+        "GMF's h at the start: LeCun-uniform as the NCF code's, or all ones, where GMF is MF without biases",
+        choices=("lecun", "one"),
+    )
     pretrained_gmf: str | None = _option(None, "model", "run folder of a GMF to start NeuMF from")
     pretrained_mlp: str | None = _option(None, "model", "run folder of an MLP to start NeuMF from")
     pretrained_alpha: float = _option(0.5, "model", "weight of the pretrained GMF against the MLP (NCF, section 3.4.1)")
@@ -75,6 +81,8 @@ class Config:
     )
     lr: float = _option(2e-3, "training", "learning rate")
     l2: float = _option(3e-4, "training", "L2 on every factor, h and biases included, once a sample")
+    l2_h: float | None = _option(None, "training", "L2 on h in place of l2, once a sample; left out: l2")
+    lr_h: float = _option(1.0, "training", "learning rate of h as a share of lr: every sample moves h, few a row")
     schedule: str = _option(
         "constant", "training", "of the learning rate", choices=("constant", "cosine", "linear", "step")
     )
@@ -136,6 +144,12 @@ class Config:
                 raise ConfigError(f"{name} = {value}: must lie in {low:g} to {high:g}")
         if not self.cutoffs or min(self.cutoffs) < 1:
             raise ConfigError(f"cutoffs = {list(self.cutoffs)}: give at least one K, each at least 1")
+        if self.model != "gmf" and self.init_h != "lecun":
+            raise ConfigError(f"init_h = {self.init_h!r}: is an option of model = gmf, not of {self.model}")
+        if self.model == "mf" and (self.l2_h is not None or self.lr_h != 1.0):
+            raise ConfigError(f"l2_h = {self.l2_h}, lr_h = {self.lr_h}: MF has no h; leave both out")
+        if self.optimizer == "adamw" and self.l2_h is not None:
+            raise ConfigError(f"l2_h = {self.l2_h}: AdamW decays every weight by l2; use another optimizer")
         if any(width < 1 for width in self.layers):
             raise ConfigError(f"layers = {list(self.layers)}: each width must be at least 1")
         if self.hard_negatives and self.hard_negatives < self.negatives:
@@ -199,6 +213,8 @@ _RANGES = (
     ("pretrained_alpha", 0, 1),
     ("lr", 0, 1e6),
     ("l2", 0, 1e6),
+    ("l2_h", 0, 1e6),
+    ("lr_h", 0, 1),
     ("warmup", 0, _BIG),
     ("step_epochs", 1, _BIG),
     ("step_factor", 0, 1),

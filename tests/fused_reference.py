@@ -26,7 +26,7 @@ class Reference:
     def __init__(self, engine: Any) -> None:
         self.w = {k: v.astype(np.float64) for k, v in engine.weights.named.items()}
         self.sums = {k: v.astype(np.float64) for k, v in engine.weights.sums.items()}
-        self.loss, self.l2 = engine.loss, engine.l2
+        self.loss, self.l2, self.l2_h, self.lr_h = engine.loss, engine.l2, engine.l2_h, engine.lr_h
 
     def logits(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         w = self.w
@@ -35,8 +35,10 @@ class Reference:
         x = np.einsum("bd,bkd->bk", p, w["item_factors"][items]) + w["bias"]
         return x if "h" in w else x + w["user_bias"][users][:, None] + w["item_bias"][items]
 
-    def gradients(self, users: np.ndarray, items: np.ndarray, g: np.ndarray, l2: float) -> dict[str, np.ndarray]:
-        """Of the summed terms; ``l2`` is what each sample counts."""
+    def gradients(
+        self, users: np.ndarray, items: np.ndarray, g: np.ndarray, l2: float, l2_h: float
+    ) -> dict[str, np.ndarray]:
+        """Of the summed terms; ``l2``, and ``l2_h`` on h, is what each sample counts."""
         w, out = self.w, {k: np.zeros_like(v) for k, v in self.w.items()}
         p, q = w["user_factors"][users], w["item_factors"][items]
         h = w.get("h", np.ones(p.shape[1]))
@@ -46,7 +48,7 @@ class Reference:
         np.add.at(out["item_factors"], items, g[:, :, None] * (p * h)[:, None, :] + l2 * q)
         out["bias"][0] = slope.sum() + l2 * g.size * w["bias"][0]
         if "h" in w:
-            out["h"] = np.einsum("bk,bd,bkd->d", g, p, q) + l2 * g.size * h
+            out["h"] = np.einsum("bk,bd,bkd->d", g, p, q) + l2_h * g.size * h
         else:
             np.add.at(out["user_bias"], users, slope + l2 * n * w["user_bias"][users])
             np.add.at(out["item_bias"], items, g + l2 * w["item_bias"][items])
@@ -58,13 +60,13 @@ class Reference:
                 self.sums[name] += (g * g).mean(1) if g.ndim == 2 else g * g
                 root = np.sqrt(self.sums[name]) + EPS
                 g = g / (root[:, None] if g.ndim == 2 else root)
-            self.w[name] -= rate * g
+            self.w[name] -= rate * (self.lr_h if name == "h" else 1.0) * g
 
     def step(self, users: np.ndarray, items: np.ndarray, rate: float) -> float:
         """A mini-batch step; returns the mean loss times the samples."""
         value, g = losses(self.logits(users, items), self.loss)
         n = items.size if self.loss == "bce" else items.size - len(users)
-        self.move(self.gradients(users, items, g / n, self.l2 / items.size), rate)
+        self.move(self.gradients(users, items, g / n, self.l2 / items.size, self.l2_h / items.size), rate)
         return value / n * items.size
 
     def sequential(self, users: np.ndarray, items: np.ndarray, rate: float) -> float:
@@ -92,8 +94,8 @@ class Reference:
             gradient = slope + l2 * n * w["bias"][0]
             w["bias"][0] -= self._rate("bias", 0, gradient, rate) * gradient
             if "h" in w:
-                gradient = p * weighted + l2 * n * h
-                w["h"] -= self._rate("h", slice(None), gradient, rate) * gradient
+                gradient = p * weighted + self.l2_h * n * h
+                w["h"] -= self._rate("h", slice(None), gradient, rate * self.lr_h) * gradient
             else:
                 gradient = slope + l2 * n * w["user_bias"][u]
                 w["user_bias"][u] -= self._rate("user_bias", u, gradient, rate) * gradient

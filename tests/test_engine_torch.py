@@ -39,6 +39,25 @@ def test_accumulated_batches_equal_one_large_batch_tail_included(model: str, los
     engine.close()
 
 
+@pytest.mark.parametrize(
+    ("model", "step"),
+    [("gmf", "by hand"), ("gmf", "autograd"), ("gmf", "graph"), ("neumf", "autograd"), ("neumf", "graph")],
+)
+def test_h_moves_by_its_own_rate_and_shrinks_by_its_own_l2(model: str, step: str) -> None:
+    """One step of SGD: h moves by ``lr_h`` times (gradient + l2_h * h), all else as it did."""
+    options: dict[str, Any] = {"model": model, "optimizer": "sgd", "l2": 0.5, "rate": lambda _: 0.2}
+    options |= {} if step == "by hand" else {"device": Capturing(), "graph": step == "graph"}
+    steps = 1 if step != "graph" else 5  # the fourth full batch is captured
+    plain, apart = trained(steps, **options), trained(steps, **options, l2_h=0.5, lr_h=1.0)
+    assert all(torch.equal(plain[k], apart[k]) for k in plain), "l2_h = l2 and lr_h = 1 are what leaving out means"
+    start = {k: v.detach() for k, v in make_model(model).named_parameters()}
+    one, no_l2, both = (trained(1, **options, **o) for o in ({}, {"l2_h": 0.0}, {"l2_h": 0.0, "lr_h": 0.25}))
+    torch.testing.assert_close(one["h"], no_l2["h"] - 0.2 * 0.5 * start["h"])
+    torch.testing.assert_close(both["h"] - start["h"], 0.25 * (no_l2["h"] - start["h"]), rtol=1e-4, atol=1e-7)
+    for name in start.keys() - {"h"}:
+        torch.testing.assert_close(one[name], both[name], msg=name)
+
+
 def test_hard_negatives_are_the_highest_scored_of_those_drawn() -> None:
     logits = torch.tensor([[9.0, 1.0, 3.0, 2.0], [0.0, 7.0, 5.0, 6.0]])
     items = torch.tensor([[10, 11, 12, 13], [20, 21, 22, 23]], dtype=torch.int32)
@@ -263,6 +282,7 @@ class Capturing(HostDevice):
     {"model": "gmf", "precision": "bf16"}, {"model": "gmf", "loss": "softmax", "optimizer": "sgd"},
     {"model": "gmf", "optimizer": "lazy-adam"},
     {"model": "gmf", "optimizer": "row-adagrad", "n_negatives": 8, "negatives": 2},
+    {"model": "gmf", "l2": 0.1, "l2_h": 0.3, "lr_h": 0.1},
 ])  # fmt: skip
 def test_captured_steps_equal_eager_steps(options: dict[str, Any]) -> None:
     """Static buffers, the rate as a tensor, warm-up and the eager tail: same weights as without a graph."""

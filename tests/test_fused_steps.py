@@ -14,6 +14,8 @@ from fastrec.sampling.order import Cursor
 from fastrec.training.engine_torch import TorchEngine
 
 CASES = [("mf", "bce"), ("mf", "bpr"), ("gmf", "bce")]
+H_APART: dict[str, Any] = {"l2_h": 0.03, "lr_h": 0.3}
+WITH_H = [(*case, {}) for case in CASES] + [("gmf", "bce", H_APART)]
 OPTIMIZERS = [("sgd", 0.7), ("row-adagrad", 0.05)]
 
 
@@ -41,11 +43,11 @@ def weights(engine: Any) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("dim", [1, 20, 64])
 @pytest.mark.parametrize(("optimizer", "lr"), OPTIMIZERS)
-@pytest.mark.parametrize(("model", "loss"), CASES)
+@pytest.mark.parametrize(("model", "loss", "apart"), WITH_H)
 def test_deterministic_step_equals_torch_and_float64(
-    model: str, loss: str, optimizer: str, lr: float, dim: int
+    model: str, loss: str, apart: dict[str, Any], optimizer: str, lr: float, dim: int
 ) -> None:
-    options = {"loss": loss, "optimizer": optimizer, "l2": 0.01}
+    options = {"loss": loss, "optimizer": optimizer, "l2": 0.01, **apart}
     engine = make("deterministic", model, dim, lr, **options)
     torch_engine = TorchEngine(
         make_model(model, dim), make_stream(), batch_size=16, rate=lambda s: rate(s, lr), **options
@@ -74,9 +76,11 @@ def test_deterministic_step_equals_torch_and_float64(
 
 @pytest.mark.parametrize("dim", [1, 20, 64])
 @pytest.mark.parametrize("optimizer", ["sgd", "row-adagrad"])
-@pytest.mark.parametrize(("model", "loss"), CASES)
-def test_lock_free_epoch_on_one_thread_equals_float64(model: str, loss: str, optimizer: str, dim: int) -> None:
-    engine = make("lock_free", model, dim, loss=loss, optimizer=optimizer, l2=0.01, threads=1)
+@pytest.mark.parametrize(("model", "loss", "apart"), WITH_H)
+def test_lock_free_epoch_on_one_thread_equals_float64(
+    model: str, loss: str, apart: dict[str, Any], optimizer: str, dim: int
+) -> None:
+    engine = make("lock_free", model, dim, loss=loss, optimizer=optimizer, l2=0.01, threads=1, **apart)
     reference, cursor = Reference(engine), Cursor(0, 0)
     while cursor.position < engine.n_positives:
         users, items, _ = batch_of(engine, cursor)

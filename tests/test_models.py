@@ -74,6 +74,17 @@ def test_initial_weights_are_addressed_not_drawn() -> None:
     assert not torch.equal(first["user_factors"][:N_USERS], first["item_factors"][:N_USERS])
 
 
+def test_h_of_ones_makes_gmf_an_mf_without_biases() -> None:
+    gmf, mf = make_model("gmf", init_h="one"), make_model("mf")
+    assert torch.equal(gmf.h, torch.ones(4))
+    torch.testing.assert_close(gmf(USERS, ITEMS), mf(USERS, ITEMS))
+    assert nets.build(**gmf.build_args).h.equal(gmf.h)
+    with pytest.raises(ConfigError, match="init_h = 'one': GMF has"):
+        make_model("mf", init_h="one")
+    with pytest.raises(ConfigError, match="init_h = 'two'"):
+        make_model("gmf", init_h="two")
+
+
 def test_a_table_starts_the_same_whatever_follows() -> None:
     assert np.array_equal(init.normal("x", (5, 3), 1.0, 7), init.normal("x", (50, 3), 1.0, 7)[:5])
 

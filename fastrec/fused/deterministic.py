@@ -206,15 +206,28 @@ class Deterministic:
     n_negatives : int
     loss : int
         BCE or BPR, as a mean over the step's samples or pairs.
-    l2 : float
+    l2, l2_h : float
+        L2 of the rows and biases, and of h.
+    lr_h : float
+        Share of the rate by which h moves.
     threads : int
         Changes the speed and nothing else.
     """
 
     def __init__(
-        self, weights: Weights, *, batch_size: int, n_negatives: int, loss: int, l2: float, threads: int
+        self,
+        weights: Weights,
+        *,
+        batch_size: int,
+        n_negatives: int,
+        loss: int,
+        l2: float,
+        l2_h: float,
+        lr_h: float,
+        threads: int,
     ) -> None:
         self.weights, self.loss, self.l2, self.threads = weights, loss, l2, threads
+        self.l2_h, self.lr_h = l2_h, lr_h
         self._users_pass, self._items_pass = kernels(weights.dim, weights.gmf, weights.adagrad)
         chunks = -(-batch_size // CHUNK)
         self._old = aligned(min(batch_size, weights.user_factors.shape[0]), weights.dim)
@@ -249,7 +262,8 @@ class Deterministic:
         slope = np.float32(self._slopes[:chunks].sum())
         self._move("bias", slope + np.float32(self.l2) * w.bias, step)
         if w.gmf:
-            self._move("h", self._h_gradients[:chunks].sum(0) + np.float32(self.l2) * w.h, step)
+            gradient = self._h_gradients[:chunks].sum(0) + np.float32(self.l2_h) * w.h
+            self._move("h", gradient, np.float32(rate * self.lr_h))
         return float(self._loss_sums[:chunks].sum()) / n_losses * n_samples
 
     def _move(self, name: str, gradient: Any, rate: np.float32) -> None:

@@ -38,6 +38,10 @@ class FusedEngine:
     optimizer : {"sgd", "row-adagrad"}
     l2 : float
         Each sample adds ``l2 / 2`` times the squares of the rows and shared weights that it uses.
+    l2_h : float, optional
+        In place of ``l2`` on h.
+    lr_h : float
+        Share of the learning rate by which h moves.
     threads : int, optional
         None means every processor.
 
@@ -63,6 +67,8 @@ class FusedEngine:
         loss: str = "bce",
         optimizer: str = "sgd",
         l2: float = 0.0,
+        l2_h: float | None = None,
+        lr_h: float = 1.0,
         threads: int | None = None,
     ) -> None:
         if mode not in MODES:
@@ -76,6 +82,7 @@ class FusedEngine:
         self.n_negatives = stream.n_negatives
         self.n_positives = stream.n_positives
         self.mode, self.loss, self.optimizer, self.l2 = mode, loss, optimizer, float(l2)
+        self.l2_h, self.lr_h = self.l2 if l2_h is None else float(l2_h), float(lr_h)
         self.threads = resolve_threads(threads)
         self.step = 0
         n_loss = BPR if loss == "bpr" else BCE
@@ -88,10 +95,14 @@ class FusedEngine:
                 n_negatives=stream.n_negatives,
                 loss=n_loss,
                 l2=self.l2,
+                l2_h=self.l2_h,
+                lr_h=self.lr_h,
                 threads=self.threads,
             )
         else:
-            self._passes = LockFree(self.weights, loss=n_loss, l2=self.l2, threads=self.threads)
+            self._passes = LockFree(
+                self.weights, loss=n_loss, l2=self.l2, l2_h=self.l2_h, lr_h=self.lr_h, threads=self.threads
+            )
         # Two a thread: prepared at once, each by one thread, so that the cores are even.
         self._batches = [
             Batch(rows, stream.n_negatives, by_item=mode == "deterministic") for _ in range(2 * self.threads)

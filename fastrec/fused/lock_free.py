@@ -39,7 +39,9 @@ def kernel(dim: int, gmf: bool, adagrad: bool) -> Any:
     row_bytes = 4 * dim
 
     @njit
-    def train(users, positives, negatives, p, q, h, user_bias, item_bias, bias, sums, loss, rate, l2, lo, hi):  # type: ignore[no-untyped-def]
+    def train(  # type: ignore[no-untyped-def]
+        users, positives, negatives, p, q, h, user_bias, item_bias, bias, sums, loss, rate, l2, h_rate, h_l2, lo, hi
+    ):
         """Train rows [lo, hi) of a batch, moved to where users change; returns the summed loss.
 
         p float32[U, D], q float32[I, D], h float32[D], user_bias float32[U], item_bias float32[I] (or empty),
@@ -57,7 +59,7 @@ def kernel(dim: int, gmf: bool, adagrad: bool) -> Any:
         while 0 < hi < users.shape[0] and users[hi] == users[hi - 1]:
             hi += 1
         value, product = 0.0, 1.0
-        user_l2 = l2 * np.float32(n)
+        user_l2, h_l2 = l2 * np.float32(n), h_l2 * np.float32(n)
         for row in range(lo, hi):
             if row + ahead < hi:
                 prefetch(q, positives[row + ahead], row_bytes, 1)
@@ -129,14 +131,14 @@ def kernel(dim: int, gmf: bool, adagrad: bool) -> Any:
                     g1 = w[d] * h[d] + user_l2 * old if gmf else w[d] + user_l2 * old
                     p[u, d] = old - user_rate * g1
                     if gmf:
-                        g1 = w[d] * old + user_l2 * h[d]
+                        g1 = w[d] * old + h_l2 * h[d]
                         h_sum[d] += g1 * g1
-                        h[d] -= rate / (np.float32(math.sqrt(h_sum[d])) + EPS) * g1
+                        h[d] -= h_rate / (np.float32(math.sqrt(h_sum[d])) + EPS) * g1
             elif gmf:
                 for d in range(dim):
                     old = p[u, d]
                     p[u, d] = old - rate * (w[d] * h[d] + user_l2 * old)
-                    h[d] -= rate * (w[d] * old + user_l2 * h[d])
+                    h[d] -= h_rate * (w[d] * old + h_l2 * h[d])
             else:
                 shrink, step = splat(_ONE - rate * user_l2), splat(-rate)
                 for d in range(0, main, WIDTH):
@@ -183,13 +185,17 @@ class LockFree:
     weights : Weights
     loss : int
         BCE or BPR.
-    l2 : float
+    l2, l2_h : float
+        L2 of the rows and biases, and of h.
+    lr_h : float
+        Share of the rate by which h moves.
     threads : int
         Ranges a batch is cut into; with one the result is reproducible to the bit.
     """
 
-    def __init__(self, weights: Weights, *, loss: int, l2: float, threads: int) -> None:
+    def __init__(self, weights: Weights, *, loss: int, l2: float, l2_h: float, lr_h: float, threads: int) -> None:
         self.weights, self.loss, self.l2, self.threads = weights, loss, np.float32(l2), threads
+        self.l2_h, self.lr_h = np.float32(l2_h), lr_h
         self._train = kernel(weights.dim, weights.gmf, weights.adagrad)
 
     def step(self, batch: Any, rate: float) -> float:
@@ -203,8 +209,9 @@ class LockFree:
             sums = (w.user_sum, w.item_sum, h_sum, w.user_bias_sum, item_sum, bias_sum)
             args = (w.user_factors, w.item_factors, h, w.user_bias, item_bias, bias, sums)
             value = self._train(
-                batch.users, batch.positives, batch.negatives, *args, self.loss, np.float32(rate), self.l2, lo, hi
-            )
+                batch.users, batch.positives, batch.negatives, *args, self.loss, np.float32(rate), self.l2,
+                np.float32(rate * self.lr_h), self.l2_h, lo, hi,
+            )  # fmt: skip
             return value, mine
 
         done = run_ranges(work, batch.n, self.threads, grain=256)

@@ -41,8 +41,8 @@ def _logits(p, q, h, user_bias, item_bias, bias, users, items, out):  # type: ig
 
 
 @njit_float
-def _gradients(p, q, h, user_bias, item_bias, bias, users, items, g, l2, dp, dq, dh, dub, dib, db):  # type: ignore[no-untyped-def]
-    """Add to each d* the gradient of sum(g * logits), plus l2 times every row once for each use.
+def _gradients(p, q, h, user_bias, item_bias, bias, users, items, g, l2, l2_h, dp, dq, dh, dub, dib, db):  # type: ignore[no-untyped-def]
+    """Add to each d* the gradient of sum(g * logits), plus l2 times every row once for each use (h: l2_h).
 
     One thread, rows in order: the sums never depend on how many threads there are.
     """
@@ -75,7 +75,7 @@ def _gradients(p, q, h, user_bias, item_bias, bias, users, items, g, l2, dp, dq,
         db[0] += row_sum
     uses = users.shape[0] * n_items
     for d in range(dh.shape[0]):
-        dh[d] += uses * l2 * h[d]
+        dh[d] += uses * l2_h * h[d]
     db[0] += uses * l2 * bias[0]
 
 
@@ -119,10 +119,15 @@ class FactorStep:
         """Set every gradient to zero."""
         torch._foreach_zero_([p.grad for p in self._parameters])
 
-    def backward(self, users: np.ndarray, items: np.ndarray, g: Tensor, l2: float) -> None:
-        """Add the gradient of sum(g * logits), and of ``l2 / 2`` times the squares of what each sample uses."""
+    def backward(self, users: np.ndarray, items: np.ndarray, g: Tensor, l2: float, l2_h: float | None = None) -> None:
+        """Add the gradient of sum(g * logits), and of ``l2 / 2`` times the squares of what each sample uses.
+
+        ``l2_h`` stands in for ``l2`` on h; None: the same.
+        """
         weights, grads = self._weights, self._grads
-        _gradients(*weights, users, items, g.numpy(), weights[0].dtype.type(l2), *grads)  # type: ignore[call-arg]
+        kind = weights[0].dtype.type
+        decay = kind(l2), kind(l2 if l2_h is None else l2_h)
+        _gradients(*weights, users, items, g.numpy(), *decay, *grads)  # type: ignore[call-arg]
 
 
 def _array(p: Tensor) -> np.ndarray:

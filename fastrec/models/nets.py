@@ -61,11 +61,13 @@ class Factors(nn.Module):
 class GMF(Factors):
     """Generalised matrix factorisation: logit = sum_d h_d p_ud q_id + bias."""
 
-    def __init__(self, n_users: int, n_items: int, dim: int, *, seed: int, init_std: float = 0.01) -> None:
+    def __init__(
+        self, n_users: int, n_items: int, dim: int, *, seed: int, init_std: float = 0.01, init_h: str = "lecun"
+    ) -> None:
         super().__init__(n_users, n_items, dim)
         self.user_factors = _normal("user_factors", (n_users, dim), init_std, seed)
         self.item_factors = _normal("item_factors", (n_items, dim), init_std, seed)
-        self.h = _uniform("h", (dim,), lecun(dim), seed)
+        self.h = nn.Parameter(torch.ones(dim)) if init_h == "one" else _uniform("h", (dim,), lecun(dim), seed)
         self.bias = nn.Parameter(torch.zeros(1))
 
     def forward(self, users: Tensor, items: Tensor) -> Tensor:
@@ -252,6 +254,7 @@ def build(
     dim: int,
     seed: int,
     init_std: float = 0.01,
+    init_h: str = "lecun",
     layers: tuple[int, ...] | list[int] = (),
 ) -> nn.Module:
     """A model with its initial weights, on the CPU, in float32.
@@ -266,6 +269,8 @@ def build(
         0 to 2^32-1; with the name of each tensor it addresses every initial weight.
     init_std : float
         Standard deviation of the initial factors.
+    init_h : {"lecun", "one"}
+        GMF's h: LeCun-uniform, as the NCF code's, or ones, with which a GMF starts as an MF without biases.
     layers : sequence of int
         MLP and NeuMF: widths, that of [user; item] first. Empty: 4, 2 and 1 times ``dim``.
 
@@ -277,15 +282,20 @@ def build(
     Raises
     ------
     ConfigError
-        For an unknown model or impossible layers.
+        For an unknown model, impossible layers, or an ``init_h`` that the model has not.
     """
     args: dict[str, Any] = {"n_users": n_users, "n_items": n_items, "dim": dim, "seed": seed, "init_std": init_std}
     net: GMF | MF | MLP | NeuMF
+    if init_h not in (("lecun", "one") if model == "gmf" else ("lecun",)):
+        raise ConfigError(f"init_h = {init_h!r}: GMF has lecun and one, other models lecun alone")
     if model in ("mlp", "neumf"):
         args["layers"] = tuple(layers) or (4 * dim, 2 * dim, dim)
         net = (MLP if model == "mlp" else NeuMF)(**args)
-    elif model in ("mf", "gmf"):
-        net = (MF if model == "mf" else GMF)(**args)
+    elif model == "gmf":
+        args["init_h"] = init_h
+        net = GMF(**args)
+    elif model == "mf":
+        net = MF(**args)
     else:
         raise ConfigError(f"model = {model!r}: must be one of {', '.join(MODELS)}")
     net.build_args = {"model": model, **args}

@@ -173,6 +173,30 @@ class LazyAdam(torch.optim.Optimizer):
                 p.sub_(torch.where(touched, group["lr"] * size.to(p.dtype) * m / (v.sqrt() + group["eps"]), 0.0))
 
 
+def h_apart(model: torch.nn.Module, lr: float | Tensor, share: float) -> list[Any]:
+    """The model's parameters, with h in a group of its own whose rate is ``share`` times that of the others.
+
+    Every sample moves h and the few of its own a row, so h at a row's rate runs ahead of all rows.
+    """
+    named = dict(model.named_parameters())
+    h = named.pop("h", None)
+    if share == 1.0 or h is None:
+        return list(model.parameters())
+    return [{"params": list(named.values()), "share": 1.0}, {"params": [h], "lr": lr * share, "share": share}]
+
+
+def set_rate(optimizer: torch.optim.Optimizer, lr: float | Tensor) -> None:
+    """Give each group its share of ``lr``; a tensor is read on its device, so that a CUDA graph may hold this."""
+    for group in optimizer.param_groups:
+        share, held = group.get("share", 1.0), group["lr"]
+        if not isinstance(held, Tensor):
+            group["lr"] = lr * share
+        elif not isinstance(lr, Tensor):
+            held.fill_(lr * share)
+        elif held is not lr:
+            torch.mul(lr, share, out=held)
+
+
 def make_optimizer(
     name: str, params: Iterable[Any], *, lr: float | Tensor, l2: float = 0.0, host: bool = False
 ) -> torch.optim.Optimizer:
@@ -181,7 +205,7 @@ def make_optimizer(
     Parameters
     ----------
     name : {"adam", "adamw", "sgd", "adagrad", "lazy-adam", "row-adagrad"}
-    params : iterable of Parameter
+    params : iterable of Parameter, or of groups
     lr : float or Tensor
         A tensor where a CUDA graph reads it.
     l2 : float
@@ -192,7 +216,8 @@ def make_optimizer(
     params = list(params)
     if host and name in ("adam", "adamw"):
         return HostAdam(params, lr=lr, weight_decay=l2 if name == "adamw" else 0.0)  # type: ignore[arg-type]
-    on_cuda = params[0].device.type == "cuda"  # capturable: a CUDA graph may hold the step
+    first = params[0]["params"][0] if isinstance(params[0], dict) else params[0]
+    on_cuda = first.device.type == "cuda"  # capturable: a CUDA graph may hold the step
     if name == "adam":
         return torch.optim.Adam(params, lr=lr, fused=True, capturable=on_cuda)
     if name == "adamw":

@@ -47,6 +47,10 @@ class TorchEngine:
         As in ``make_optimizer``.
     l2 : float
         Each sample adds ``l2 / 2`` times the squares of the rows and shared weights that it uses; AdamW decays by it.
+    l2_h : float, optional
+        In place of ``l2`` on h.
+    lr_h : float
+        Share of the learning rate by which h moves.
     accumulate : int
         Batches whose gradients make one update; an epoch's last update takes what is left.
     negatives : int, optional
@@ -80,6 +84,8 @@ class TorchEngine:
         loss: str = "bce",
         optimizer: str = "adam",
         l2: float = 0.0,
+        l2_h: float | None = None,
+        lr_h: float = 1.0,
         accumulate: int = 1,
         negatives: int | None = None,
         dropout: float = 0.0,
@@ -103,7 +109,7 @@ class TorchEngine:
         self.n_positives = stream.n_positives
         self._micro, self.batch_size = batch_size, batch_size * accumulate
         self.n_negatives = n_hard or stream.n_negatives
-        options = Options(loss, optimizer, l2, precision, compile, n_hard)
+        options = Options(loss, optimizer, l2, precision, compile, n_hard, l2_h, lr_h)
         by_hand = (
             FactorStep.serves(model)
             and not self.device.captures

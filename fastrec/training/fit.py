@@ -164,6 +164,8 @@ def build_engine(split: Split, config: Config) -> Engine:
         "loss": config.loss,
         "optimizer": config.optimizer,
         "l2": config.l2,
+        "l2_h": config.l2_h,
+        "lr_h": config.lr_h,
         "threads": config.threads,
     }
     if config.engine == "fused":
@@ -194,6 +196,7 @@ def make_model(split: Split, config: Config) -> Any:
         dim=config.dim,
         seed=config.seed,
         init_std=config.init_std,
+        init_h=config.init_h,
         layers=config.layers,
     )
     given = (config.pretrained_gmf, config.pretrained_mlp)

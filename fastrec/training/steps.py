@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fastrec.models import losses
 from fastrec.models.dropout import AddressedDropout
 from fastrec.models.factor_step import FactorStep
-from fastrec.models.optim import HostAdam, make_optimizer
+from fastrec.models.optim import HostAdam, h_apart, make_optimizer, set_rate
 from fastrec.training.feed import DeviceBatch
 from fastrec.training.precision import MixedPrecision
 
@@ -29,6 +29,17 @@ class Options(NamedTuple):
     compile: bool = False
     n_hard: int = 0
     """Keep the n highest-scored of the drawn negatives; 0 keeps all."""
+    l2_h: float | None = None
+    """L2 on h; None: ``l2``."""
+    lr_h: float = 1.0
+    """Share of the learning rate that h moves by."""
+
+    @property
+    def decays(self) -> tuple[float, float]:
+        """L2 of the loss, on all weights and on h. AdamW decays by itself."""
+        if self.optimizer == "adamw":
+            return 0.0, 0.0
+        return self.l2, self.l2 if self.l2_h is None else self.l2_h
 
 
 def hardest(items: Tensor, logits: Tensor, n: int) -> Tensor:
@@ -49,9 +60,10 @@ class HandStep:
     def __init__(self, model: nn.Module, options: Options, lr: float) -> None:
         self._options = options
         self._factors = FactorStep(model)
-        self._l2 = 0.0 if options.optimizer == "adamw" else options.l2  # AdamW decays by itself
+        self._l2, self._l2_h = options.decays
         self._loss = losses.bpr
-        self.optimizer = make_optimizer(options.optimizer, model.parameters(), lr=lr, l2=options.l2, host=True)
+        params = h_apart(model, lr, options.lr_h)
+        self.optimizer = make_optimizer(options.optimizer, params, lr=lr, l2=options.l2, host=True)
 
     def accumulate(self, batch: DeviceBatch, share: float, epoch: int, lr: float) -> Tensor:  # noqa: ARG002
         """Add the gradient of ``share`` times the batch's mean loss; returns that mean."""
@@ -70,13 +82,13 @@ class HandStep:
             gradient = logits.grad
         if share != 1.0:
             gradient = gradient * share
-        self._factors.backward(users, items.numpy(), gradient, self._l2 * share / items.numel())
+        part = share / items.numel()
+        self._factors.backward(users, items.numpy(), gradient, self._l2 * part, self._l2_h * part)
         return loss.detach()
 
     def update(self, lr: float) -> None:
         """One step of the optimiser; gradients are zero after it."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        set_rate(self.optimizer, lr)
         self.optimizer.step()
         if not isinstance(self.optimizer, HostAdam):
             self._factors.zero()
@@ -107,10 +119,11 @@ class AutogradStep:
         dropout: AddressedDropout | None = None,
     ) -> None:
         self.model, self._options, self._dropout, self._in_batch = model, options, dropout, in_batch
-        self._l2 = 0.0 if options.optimizer == "adamw" else options.l2
+        self._l2, self._l2_h = options.decays
         self._device = next(model.parameters()).device
         self.lr = lr
-        self.optimizer = make_optimizer(options.optimizer, model.parameters(), lr=lr, l2=options.l2)
+        params = h_apart(model, lr, options.lr_h)
+        self.optimizer = make_optimizer(options.optimizer, params, lr=lr, l2=options.l2)
         self.mixed = MixedPrecision(model, options.precision) if options.precision != "fp32" else None
         self.scaler = torch.amp.GradScaler(self._device.type) if options.precision == "fp16" else None
         self._forward: Callable[..., Tensor] = torch.compile(model, dynamic=False) if options.compile else model
@@ -127,21 +140,16 @@ class AutogradStep:
         loss = self._mean_loss(users, items)
         scaled = loss * share if share != 1.0 else loss
         (self.scaler.scale(scaled) if self.scaler else scaled).backward()
-        if self._l2:
+        if self._l2 or self._l2_h:
             self._count_uses(users, items, share)
         return loss.detach()
 
     def update(self, lr: float | None) -> None:
         """One step of the optimiser, then no gradients; ``None`` leaves the rate that ``self.lr`` holds."""
-        if lr is not None:
-            for group in self.optimizer.param_groups:
-                if isinstance(group["lr"], Tensor):
-                    group["lr"].fill_(lr)
-                else:
-                    group["lr"] = lr
+        set_rate(self.optimizer, self.lr if lr is None else lr)
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
-        if self._l2:
+        if self._l2 or self._l2_h:
             self._add_l2()
         if self.scaler is not None:
             self.scaler.step(self.optimizer)
@@ -189,7 +197,7 @@ class AutogradStep:
             assert p.grad is not None, name
             uses = self._uses.get(name.partition("_")[0])
             if uses is None:
-                p.grad.add_(p, alpha=self._l2)
+                p.grad.add_(p, alpha=self._l2_h if name == "h" else self._l2)
             else:
                 p.grad.addcmul_(p, uses.unsqueeze(1) if p.dim() == 2 else uses)
         for uses in self._uses.values():
