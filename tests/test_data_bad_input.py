@@ -82,6 +82,7 @@ def test_one_bad_line_among_many_is_found_wherever_it_stands(tmp_path: Path, at:
         ("train.txt", "1 2 3\n1 x\n", "line 2: item 'x' is not a whole number"),
         ("train.txt", "1\n2\n", "no line holds a user and an item"),
         ("odd.bin", "hello world\n", "fits no known format"),
+        ("log.csv", "a,b\rc,d\n", r"line 1: 'a,b\\rc,d' holds no names of columns"),
     ],
 )
 def test_bad_input_of_every_text_format_is_named(tmp_path: Path, name: str, text: str, says: str) -> None:
@@ -90,6 +91,49 @@ def test_bad_input_of_every_text_format_is_named(tmp_path: Path, name: str, text
     with pytest.raises(DataError, match=says) as raised:
         load(path)
     assert name in str(raised.value)
+
+
+def test_a_table_that_is_not_utf8_names_its_line(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_bytes("user,item\na,b\n\u00e9,c\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"log\.csv, line 3: not UTF-8, in b'\\xe9,c'\. Save the file as UTF-8"):
+        load(tmp_path / "log.csv")
+
+
+def test_what_once_ended_in_a_traceback(tmp_path: Path) -> None:
+    """Found by changing bytes of good files at random."""
+    quoted = b'user,item\n"a",b\n"c",d\n'
+    files = {
+        "cut/log.csv.gz": gzip.compress(quoted * 500)[:-9],
+        "list/train.txt.gz": gzip.compress(b"0 1 2\n1 2 3\n" * 500)[:-9],
+        "list/test.txt": b"0 3\n",
+        "film/ratings.csv": b"userId,movieId,rating,timestamp\n1,2,3,4\n",
+        "film/movies.csv.gz": gzip.compress(b"movieId,title,genres\n2,B,Drama\n" * 500)[:-9],
+        "ncf/x.train.rating": b"0\t1\t5\t7\n",
+        "ncf/x.test.rating": b"0\t2\t5\t8\n",
+        "ncf/x.test.negative": b"(0,2)\t99999999999999999999\n",
+        "odd/log.csv": quoted + b"e,\xff\n",
+    }
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    for folder, says in (
+        ("cut", r"log\.csv\.gz: not a whole gzip file"),
+        ("list", r"train\.txt\.gz: not readable as text"),
+        ("film", r"movies\.csv\.gz: not a table of movieId,title,genres"),
+        ("odd", r"log\.csv, line 4: not UTF-8"),
+    ):
+        with pytest.raises(DataError, match=says):
+            load(tmp_path / folder)
+    with pytest.raises(DataError, match=r"x\.test\.negative, line 1: .* whole numbers of 64 bits"):
+        load_split(tmp_path / "ncf")
+
+
+def test_a_folder_that_hides_a_named_set_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ml-100k").mkdir()
+    (tmp_path / "ml-100k" / "manifest.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"ml-100k: .*only manifest\.json\. It hides the data set of that name"):
+        load("ml-100k")
 
 
 def test_missing_and_empty_sources(tmp_path: Path) -> None:
@@ -103,7 +147,7 @@ def test_missing_and_empty_sources(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"ratings\.dat"):
         load(tmp_path)
     (tmp_path / "ratings.dat").unlink()
-    with pytest.raises(DataError, match=r"no log in a known format, only nothing\. Known are: MovieLens"):
+    with pytest.raises(DataError, match=r"an empty folder\. Known are: MovieLens"):
         load(tmp_path)
     for name in ("a.csv", "b.csv"):
         (tmp_path / name).write_text("user,item\n1,2\n")

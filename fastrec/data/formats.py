@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from fastrec.data import formats_movielens, formats_split, formats_table
 from fastrec.data.catalog import Catalog
 from fastrec.data.log import TABLES, Columns, Log, is_number, present, suffix_of
+from fastrec.data.registry import SETS
 from fastrec.data.text import lines_of, require_file
 from fastrec.errors import DataError
 
@@ -64,8 +66,14 @@ def main_file(path: Path) -> Path:
     if tables:
         names = ", ".join(p.name for p in tables[:8])
         raise DataError(f"{path}: several files could hold the interactions ({names}); give the path of one of them")
-    there = ", ".join(sorted(p.name for p in path.iterdir())[:12]) or "nothing"
-    raise DataError(f"{path}: no log in a known format, only {there}. Known are: {KNOWN}")
+    there = ", ".join(sorted(p.name for p in path.iterdir())[:12])
+    said = f"no log in a known format, only {there}" if there else "an empty folder"
+    hidden = (
+        ". It hides the data set of that name: give that one by its path, or start fastrec from another folder"
+        if os.fspath(path) in SETS
+        else ""
+    )
+    raise DataError(f"{path}: {said}{hidden}. Known are: {KNOWN}")
 
 
 def sniff(file: Path) -> str:

@@ -127,7 +127,7 @@ def movies_csv(folder: Path) -> pl.DataFrame | None:
         return None
     try:
         frame = pl.read_csv(path, schema={"movieId": pl.Int64, "title": pl.String, "genres": pl.String})
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, OSError) as error:  # OSError: a gzip file cut short
         raise DataError(f"{path}: not a table of movieId,title,genres ({str(error).splitlines()[0]})") from None
     if frame["movieId"].null_count() or frame["title"].null_count():
         row = frame.select((pl.col("movieId").is_null() | pl.col("title").is_null()).arg_max()).item()

@@ -132,8 +132,8 @@ def read_list(file: Path) -> tuple[pl.DataFrame, pl.LazyFrame]:
         lines = pl.read_csv(
             file, separator="\x01", has_header=False, schema={"line": pl.String}, quote_char=None, glob=False
         )
-    except pl.exceptions.PolarsError as error:
-        raise DataError(f"{file}: not readable as text ({str(error).splitlines()[0]})") from None
+    except (pl.exceptions.PolarsError, OSError) as error:  # OSError: a gzip file cut short
+        raise DataError(f"{file}: not readable as text ({str(error).splitlines()[0]}); fetch it again") from None
     pairs = (
         lines.with_row_index("number", offset=1)
         .with_columns(pl.col("line").str.extract_all(r"\S+"))
@@ -175,10 +175,10 @@ def read_negatives(file: Path) -> dict[tuple[int, int], tuple[int, NDArray[np.in
                 raise ValueError(head)
             user, item = map(int, head[1:-1].split(","))
             negatives = np.array(rest.split("\t"), dtype=np.int64)
-        except ValueError:
+        except (ValueError, OverflowError):
             raise DataError(
-                f"{file}, line {line_number}: {line[:60]!r} is not (user,item)<tab>item<tab>item ... in whole numbers. "
-                "Mend the line, or fetch the file again"
+                f"{file}, line {line_number}: {line[:60]!r} is not (user,item)<tab>item<tab>item ... in whole "
+                "numbers of 64 bits. Mend the line, or fetch the file again"
             ) from None
         if (user, item) in rows:
             raise DataError(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import polars as pl
 from fastrec.data.catalog import Catalog, with_datetime
 from fastrec.data.formats_movielens import movies_csv
 from fastrec.data.log import Columns, Log, is_integer, is_number, suffix_of
-from fastrec.data.text import Schema, fault_of, holds_quotes, lines_of, open_text, read_delimited
+from fastrec.data.text import Schema, fault_of, holds_quotes, lines_of, open_text, read_delimited, undecodable
 from fastrec.errors import DataError
 
 SPELLINGS = {
@@ -243,7 +245,12 @@ def _read_text(path: Path, columns: Columns) -> tuple[pl.DataFrame, pl.LazyFrame
     """The chosen columns of a text table under their canonical names, and a lazy scan of the same."""
     first = next((line for _, line in lines_of(path)), "").lstrip("\ufeff")
     separator = max(",\t;|", key=first.count)
-    header = next(csv.reader([first], delimiter=separator), [])
+    try:
+        header = next(csv.reader([first], delimiter=separator), [])
+    except csv.Error as error:
+        raise DataError(
+            f"{path}, line 1: {first[:60]!r} holds no names of columns ({error}); is this a table?"
+        ) from None
     if len(set(header)) < len(header):
         raise DataError(f"{path}: two columns are called {max(header, key=header.count)!r}; rename one")
     chosen = choose(str(path), header, columns)
@@ -289,6 +296,8 @@ def rows_of(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
                 yield reader.line_num, row
         except csv.Error as error:
             raise DataError(f"{path}, line {reader.line_num}: {error}. Mend the quotes") from None
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise DataError(f"{path}: not a whole gzip file ({error}); fetch it again") from None
 
 
 def _scan(path: Path, separator: str, types: Schema, keep: list[str]) -> pl.DataFrame:
@@ -310,7 +319,12 @@ def _scan(path: Path, separator: str, types: Schema, keep: list[str]) -> pl.Data
                 raise DataError(f"{path}, line {number}: {name} {text!r} {fault}. Mend or remove the line")
     if not rows:
         raise DataError(f"{path}: no line of data after the names of the columns")
-    frame = pl.read_csv(path, separator=separator, schema=types, glob=False).select(keep)
+    try:
+        frame = pl.read_csv(path, separator=separator, schema=types, glob=False).select(keep)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        odd = undecodable(path)
+        where = f", line {odd[0]}: not UTF-8, in {odd[1]}. Save the file as UTF-8" if odd else f": {_first_line(error)}"
+        raise DataError(f"{path}{where}") from None
     frame = frame.filter(~pl.all_horizontal(pl.all().is_null()))  # blank lines, which csv leaves out too
     if frame.height != rows or any(series.null_count() for series in frame):
         raise DataError(f"{path}: {rows} rows by Python's csv, {frame.height} by Polars; the quotes are ambiguous")

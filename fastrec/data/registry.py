@@ -335,9 +335,9 @@ def _by_hand(known: DataSet, base: Path | None = None) -> str:
     place = (base or given or cache_dir()) / known.name
     source = f"download {known.urls[0]} and unpack it" if known.urls else f"get the files from {known.page}"
     if given is None:
-        env = f"or set FASTREC_DATA to a folder that holds {known.name}/ with the same files"
+        env = f", or set FASTREC_DATA to a folder that holds {known.name}/ with the same files"
     elif not known.missing_from(given):
-        env = f"or, since FASTREC_DATA={given} holds {known.required[0]} itself, pass that folder as the data"
+        env = f", or, since FASTREC_DATA={given} holds {known.required[0]} itself, pass that folder as the data"
     else:
-        env = f"(FASTREC_DATA={given} holds no folder {known.name})"
-    return f"To provide it by hand: {source}, so that {place / known.required[0]} exists, {env}."
+        env = f" (FASTREC_DATA={given} holds no folder {known.name})"
+    return f"To provide it by hand: {source}, so that {place / known.required[0]} exists{env}."

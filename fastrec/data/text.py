@@ -80,14 +80,24 @@ def open_text(path: Path, encoding: str = "utf-8") -> IO[str]:
     return cast(IO[str], opener(path, "rt", encoding=encoding, errors="backslashreplace", newline="\n"))
 
 
-def lines_of(path: Path) -> Iterator[tuple[int, str]]:
+def lines_of(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
     """(line number from 1, text without its line end)."""
     try:
-        with open_text(path) as f:
+        with open_text(path, encoding) as f:
             for number, line in enumerate(f, 1):
                 yield number, line.rstrip("\r\n")
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path}: not a whole gzip file ({error}); fetch it again") from None
+
+
+def undecodable(path: Path) -> tuple[int, str] | None:
+    """Number and start of the first line that is not UTF-8, or None."""
+    for number, line in lines_of(path, "latin-1"):
+        try:
+            line.encode("latin-1").decode("utf-8")
+        except UnicodeDecodeError:
+            return number, f"{line[:60].encode('latin-1')!r}"
+    return None
 
 
 def holds_quotes(path: Path) -> bool:
@@ -203,6 +213,9 @@ def _explain(
                 return DataError(f"{path}, line {number}: {name} {text!r} {fault}, in {shown!r}. Mend or remove it")
     if n_lines == 0:
         return DataError(f"{path}: no line of data; every line must be {layout}")
+    odd = undecodable(path)
+    if odd is not None:
+        return DataError(f"{path}, line {odd[0]}: not UTF-8, in {odd[1]}. Save the file as UTF-8")
     return DataError(f"{path}: could not be read as lines of {layout} ({cause})")
 
 
