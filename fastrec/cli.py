@@ -20,6 +20,14 @@ from fastrec.errors import ConfigError, DataNotFoundError, FastrecError
 
 EXIT_DATA, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 FALLBACK = "synthetic-1m"
+METAVARS = {
+    "data": "NAME|PATH",
+    "out": "RUN_DIR",
+    "device": "NAME",
+    "pretrained_gmf": "RUN",
+    "pretrained_mlp": "RUN",
+}
+"""What stands for a value in the help, where the type alone would say too little."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,22 +64,39 @@ def parser() -> argparse.ArgumentParser:
     _data_commands(commands)
     _train_command(commands)
     _run_commands(commands)
-    doctor = commands.add_parser("doctor", help="say what torch, CUDA, threads and data folders were found")
+    doctor = commands.add_parser(
+        "doctor",
+        help="say what torch, CUDA, threads and data folders were found",
+        description="Say which versions, devices, threads and data folders fastrec finds here; changes nothing.",
+    )
     doctor.set_defaults(run=_doctor)
     return top
 
 
 def _data_commands(commands: Any) -> None:
-    data = commands.add_parser("data", help="fetch, list and describe data sets").add_subparsers(
+    about = "Named data sets are looked for under $FASTREC_DATA/NAME, then in the cache (see `fastrec doctor`)."
+    data = commands.add_parser("data", help="fetch, list and describe data sets", description=about).add_subparsers(
         title="commands", metavar="COMMAND", required=True
     )
-    listing = data.add_parser("list", help="the named sets, and where each was found")
+    listing = data.add_parser("list", help="the named sets, and where each was found", description=about)
     listing.set_defaults(run=_data_list)
-    fetch = data.add_parser("fetch", help="download a named set into the cache, checked against its pinned hash")
+    fetch = data.add_parser(
+        "fetch",
+        help="download a named set into the cache, checked against its pinned hash",
+        description="Download a named set from its publisher or a mirror, check it against its pinned hash, unpack it "
+        "into the cache and print where it lies. A download that was cut goes on where it stopped; a set that is here "
+        "already is not fetched again.",
+    )
     fetch.add_argument("name", help="such as ml-1m")
     fetch.set_defaults(run=_data_fetch)
-    info = data.add_parser("info", help="counts of users, items and interactions, and what was left out")
-    info.add_argument("data", help="name of a known set, a folder, or a file")
+    info = data.add_parser(
+        "info",
+        help="counts of users, items and interactions, and what was left out",
+        description="Load a log as `fastrec train` would and say what is in it: counts, times, titles, and what was "
+        "merged or left out. Formats are found by looking: MovieLens .dat, ml-100k, MovieLens csv, the NCF paper's "
+        "files, adjacency lists, and any CSV, TSV or Parquet table with named columns; each also as .gz.",
+    )
+    info.add_argument("data", metavar="NAME|PATH", help="a known set, a folder, or a file")
     for f in fields(Config):
         if f.metadata["group"] == "data" and f.name not in {"data", "split", "validation", "test_share", "split_seed"}:
             _add_option(info, f.name, f.metadata)
@@ -81,6 +106,7 @@ def _data_commands(commands: Any) -> None:
 def _train_command(commands: Any) -> None:
     train = commands.add_parser(
         "train",
+        usage="fastrec train [--data NAME|PATH] [--model MODEL] [--config FILE] [--resume RUN] [options]",
         help="train a model, evaluate it, leave a run folder",
         description="Train a model, evaluate it once on the test part, and leave a run folder. Every option is also a "
         "key of a TOML file (batch-size is batch_size there); later beats earlier: preset, file, command line.",
@@ -121,12 +147,18 @@ def _add_option(group: Any, name: str, metadata: Any) -> None:
         options |= {"type": int, "nargs": "+", "metavar": "N"}
     else:
         options["type"] = kind
-        options |= {"choices": metadata["choices"]} if metadata["choices"] else {"metavar": kind.__name__.upper()}
+        metavar = METAVARS.get(name, "COLUMN" if name.endswith("_col") else kind.__name__.upper())
+        options |= {"choices": metadata["choices"]} if metadata["choices"] else {"metavar": metavar}
     group.add_argument(f"--{name.replace('_', '-')}", **options)
 
 
 def _run_commands(commands: Any) -> None:
-    evaluate = commands.add_parser("evaluate", help="score a run's weights on its test part again")
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="score a run's weights on its test part again",
+        description="Score the weights that a run kept on its test part: HR, NDCG and MRR at each K, against the run's "
+        "frozen candidates and against every item its user has not met. Ties count against the positive.",
+    )
     evaluate.add_argument("run_dir", metavar="RUN", help="run folder")
     evaluate.add_argument(
         "--cutoffs", type=int, nargs="+", metavar="K", default=None, help="the K of HR@K and the like"
@@ -134,14 +166,25 @@ def _run_commands(commands: Any) -> None:
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     evaluate.set_defaults(run=_evaluate)
 
-    recommend = commands.add_parser("recommend", help="the best items a user has not met yet, by title")
+    recommend = commands.add_parser(
+        "recommend",
+        help="the best items a user has not met yet, by title",
+        description="The K items that the run's model scores highest for a user, by title where the data has titles. "
+        "Every interaction of the log counts as met, test part included.",
+    )
     recommend.add_argument("run_dir", metavar="RUN", help="run folder")
     recommend.add_argument("--user", required=True, help="user id as in the source data")
     recommend.add_argument("-k", type=int, default=10, help="how many items (default 10)")
     recommend.add_argument("--json", action="store_true", help="print JSON: a list of rank, item_id, title, score")
     recommend.set_defaults(run=_recommend)
 
-    export = commands.add_parser("export", help="write user and item vectors with their original ids and titles")
+    export = commands.add_parser(
+        "export",
+        help="write user and item vectors with their original ids and titles",
+        description="Write the vectors of an MF or GMF run: score = user vector . item vector + item bias, up to a "
+        "constant for each user; GMF's h is folded into the item vectors. npz and safetensors hold user_ids, item_ids, "
+        "user_vectors, item_vectors and item_bias; parquet holds one row for each user and item.",
+    )
     export.add_argument("run_dir", metavar="RUN", help="run folder")
     export.add_argument("--to", required=True, choices=("npz", "parquet", "safetensors"), help="file format")
     export.add_argument("--out", required=True, metavar="FILE", help="file to write, which must not exist")

@@ -141,7 +141,8 @@ class Config:
         for name, low, high in _RANGES:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and low <= value <= high):
-                raise ConfigError(f"{name} = {value}: must lie in {low:g} to {high:g}")
+                ends = " to ".join(f"{end:,.0f}" if float(end).is_integer() else f"{end:g}" for end in (low, high))
+                raise ConfigError(f"{name} = {value}: must lie in {ends}")
         if not self.cutoffs or min(self.cutoffs) < 1:
             raise ConfigError(f"cutoffs = {list(self.cutoffs)}: give at least one K, each at least 1")
         if self.model != "gmf" and self.init_h != "lecun":
@@ -272,6 +273,9 @@ def read_toml(path: str | Path, base: Config | None = None) -> Config:
         raise ConfigError(f"{path}: no such config file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
         raise ConfigError(f"{path}: not a TOML file ({error})") from None
+    tables = [key for key, value in values.items() if isinstance(value, dict)]
+    if tables:
+        raise ConfigError(f"{path}: the keys of a config stand without tables; remove the line [{tables[0]}]")
     try:
         return (base or Config()).override(**values)
     except ConfigError as error:
