@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Kill a training run at random moments, resume it each time, and compare its end with that of an uninterrupted run.
 
-    python scripts/kill_resume.py [--kills 50] [--model gmf] [--seed 0] [--json FILE]
+    python scripts/kill_resume.py [--kills 50] [--model gmf] [--engine torch] [--seed 0] [--json FILE]
 
 Each round starts `fastrec train` (or goes on with `--resume`) in a process of its own and kills it after a random time.
 When the kills are used up the run is resumed to its end. Its weights must equal those of a run nobody killed, byte for
@@ -24,6 +24,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from fastrec.runs.provenance import environment
+
 ROOT = Path(__file__).resolve().parent.parent
 TRAIN = """
 import sys, numpy as np
@@ -32,7 +34,7 @@ from fastrec.config import Config
 from fastrec.data.interactions import Interactions
 from fastrec.data.split import ratio_split
 from fastrec.training.fit import fit, resume
-folder, model = Path(sys.argv[1]), sys.argv[2]
+folder, model, engine = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 if (folder / "manifest.json").exists():
     result = resume(folder, progress=False)
 else:
@@ -41,16 +43,18 @@ else:
     indptr = np.concatenate(([0], np.cumsum([len(r) for r in rows]))).astype(np.int64)
     log = Interactions(indptr, np.concatenate(rows).astype(np.int32), np.arange(2000), np.arange(1500), name="kill")
     config = Config(model=model, dim=16, epochs=12, batch_size=512, checkpoint_every=10, patience=3, lr=0.01,
-                    tensorboard=True, progress=False)
+                    tensorboard=True, progress=False, dropout=0.2 if model in ("mlp", "neumf") else 0.0)
+    if engine == "fused":
+        config = config.override(engine=engine, optimizer="row-adagrad", lr=0.1)
     result = fit(ratio_split(log), config, out=folder)
 print(result.stopped)
 """
 
 
-def start(folder: Path, model: str) -> subprocess.Popen[str]:
+def start(folder: Path, model: str, engine: str) -> subprocess.Popen[str]:
     """Train or resume in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, "-c", TRAIN, str(folder), model]
+    command = [sys.executable, "-c", TRAIN, str(folder), model, engine]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -64,13 +68,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--model", default="gmf", choices=("mf", "gmf", "mlp", "neumf"))
+    parser.add_argument("--engine", default="torch", choices=("torch", "fused"), help="fused: its deterministic mode")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--json", type=Path, help="write the result here")
     args = parser.parse_args()
     moments = random.Random(args.seed)
     base = Path(tempfile.mkdtemp(prefix="fastrec-kill-"))
     began = time.perf_counter()
-    whole = start(base / "whole", args.model)
+    whole = start(base / "whole", args.model, args.engine)
     out, err = whole.communicate()
     if whole.returncode:
         print(err, file=sys.stderr)
@@ -80,7 +85,7 @@ def main() -> int:
     kills, ends, phases = 0, 0, {"before the folder": 0, "before a checkpoint": 0, "after a checkpoint": 0}
     while kills < args.kills or ends == 0:
         folder = base / f"run-{ends}"
-        process = start(folder, args.model)
+        process = start(folder, args.model, args.engine)
         try:
             # a little beyond a whole run: some rounds end by themselves
             out, err = process.communicate(timeout=moments.uniform(0, 1.05 * lasted) if kills < args.kills else None)
@@ -100,9 +105,13 @@ def main() -> int:
             return 1
         ends += 1
     print(file=sys.stderr)
+    made_on = environment()
     result: dict[str, Any] = {
         "script": "scripts/kill_resume.py",
         "model": args.model,
+        "engine": args.engine,
+        "machine": made_on["processor"],
+        "commit": made_on["commit"],
         "kills": kills,
         "kills_by_phase": phases,
         "runs_ended_byte_equal": ends,
