@@ -162,6 +162,19 @@ def test_cuda_asked_for_and_not_there_is_an_error(split: Split, tmp_path: Path) 
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_on_the_cpu_loads_no_compiler(tmp_path: Path) -> None:
+    """torch._dynamo takes 100 MB and a second of start, and the base class of torch's optimisers loads it."""
+    code = (
+        "import sys, fastrec\n"
+        "options = dict(dim=4, epochs=1, progress=False, tensorboard=False, l2_h=0.1, lr_h=0.5)\n"
+        f"result = fastrec.train('synthetic-small', out={str(tmp_path / 'run')!r}, **options)\n"
+        "print(result.stopped, sorted({'torch._dynamo', 'sympy', 'torch._inductor'} & set(sys.modules)))"
+    )
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
+    assert done.stdout.strip() == "all epochs []", done.stderr
+
+
 def test_a_saved_run_trains_on_without_polars(split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as m:
         cut(m, 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
@@ -71,11 +72,13 @@ def _adam(p, m, v, g, size, b2, c1, c2, eps, root, keep, lo, hi):  # type: ignor
         g[k] = 0
 
 
-class HostAdam(torch.optim.Optimizer):
+class HostAdam:
     """Dense Adam or AdamW on the CPU that leaves every gradient zero, for gradients that are added to.
 
     Cost: one pass over four arrays on the calling thread, a fifth less than ``torch.optim.Adam(fused=True)`` and
-    zeroing at one thread; and no OpenMP team, which stalls whenever another thread needs its core.
+    zeroing at one thread; and no OpenMP team, which stalls whenever another thread needs its core. It has
+    the groups and the state of a ``torch.optim.Optimizer`` and is none: making one loads torch._dynamo, 100 MB and a
+    second of start.
     """
 
     def __init__(
@@ -86,10 +89,15 @@ class HostAdam(torch.optim.Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+        groups = list(params)
+        if not groups or not isinstance(groups[0], dict):
+            groups = [{"params": groups}]
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        self.param_groups: list[dict[str, Any]] = [{**defaults, **g, "params": list(g["params"])} for g in groups]
+        self.state: defaultdict[Tensor, dict[str, Tensor]] = defaultdict(dict)
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # noqa: ARG002
+    def step(self) -> None:
         """One update of every parameter that has a gradient."""
         for group in self.param_groups:
             b1, b2 = group["betas"]
@@ -185,7 +193,7 @@ def h_apart(model: torch.nn.Module, lr: float | Tensor, share: float) -> list[An
     return [{"params": list(named.values()), "share": 1.0}, {"params": [h], "lr": lr * share, "share": share}]
 
 
-def set_rate(optimizer: torch.optim.Optimizer, lr: float | Tensor) -> None:
+def set_rate(optimizer: torch.optim.Optimizer | HostAdam, lr: float | Tensor) -> None:
     """Give each group its share of ``lr``; a tensor is read on its device, so that a CUDA graph may hold this."""
     for group in optimizer.param_groups:
         share, held = group.get("share", 1.0), group["lr"]
@@ -197,9 +205,7 @@ def set_rate(optimizer: torch.optim.Optimizer, lr: float | Tensor) -> None:
             torch.mul(lr, share, out=held)
 
 
-def make_optimizer(
-    name: str, params: Iterable[Any], *, lr: float | Tensor, l2: float = 0.0, host: bool = False
-) -> torch.optim.Optimizer:
+def make_optimizer(name: str, params: Iterable[Any], *, lr: float | Tensor, l2: float = 0.0, host: bool = False) -> Any:
     """An optimiser by its config name.
 
     Parameters
@@ -215,7 +221,7 @@ def make_optimizer(
     """
     params = list(params)
     if host and name in ("adam", "adamw"):
-        return HostAdam(params, lr=lr, weight_decay=l2 if name == "adamw" else 0.0)  # type: ignore[arg-type]
+        return HostAdam(params, lr=float(lr), weight_decay=l2 if name == "adamw" else 0.0)
     first = params[0]["params"][0] if isinstance(params[0], dict) else params[0]
     on_cuda = first.device.type == "cuda"  # capturable: a CUDA graph may hold the step
     if name == "adam":

@@ -153,7 +153,7 @@ class TorchEngine:
         return self._step.mixed.dtype if self._step.mixed is not None else torch.float32
 
     @property
-    def optimizer(self) -> torch.optim.Optimizer:
+    def optimizer(self) -> Any:
         """What updates the weights."""
         return self._step.optimizer
 
