@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
+import threading
 import types
 import typing
 from collections.abc import Sequence
@@ -33,6 +35,9 @@ METAVARS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, 1 (data or run at fault), 2 (usage) or 130 (interrupted)."""
     args = parser().parse_args(argv)
+    before = None
+    if threading.current_thread() is threading.main_thread():
+        before = signal.signal(signal.SIGTERM, _terminate)  # as Ctrl-C: what was half made is taken away
     try:
         return int(args.run(args) or 0)
     except ConfigError as error:
@@ -45,6 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe has gone, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(*_: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def _fail(error: Exception, code: int) -> int:
@@ -240,7 +252,7 @@ def _train(args: argparse.Namespace) -> int:
     if config.out and Path(config.out).exists():  # said before minutes of loading, not after
         raise ConfigError(f"{config.out}: exists; every run gets a new folder, so that nothing is overwritten")
     try:
-        return _finish(fit(prepare(config), config), [])
+        split = prepare(config)
     except DataNotFoundError as error:
         if not (args.synthetic_if_missing and config.data == Config().data):
             raise
@@ -248,8 +260,13 @@ def _train(args: argparse.Namespace) -> int:
             f"{config.data} could not be had, so this is a run on {FALLBACK}: its figures say nothing about MovieLens"
         )
         print(f"{said}\nwhy: {error}", flush=True)
-    config = config.override(data=FALLBACK)
-    return _finish(fit(prepare(config), config), [said])
+        config = config.override(data=FALLBACK)
+        return _finish(fit(prepare(config), config), [said])
+    if config.progress:
+        parts = ", ".join(f"{part} {getattr(split, part).n_interactions:,}" for part in ("train", "validation", "test"))
+        size = f"{split.n_users:,} users, {split.n_items:,} items"
+        print(f"{config.data}: {size}; {parts} ({split.how})", file=sys.stderr, flush=True)
+    return _finish(fit(split, config), [])
 
 
 def _finish(result: Any, last: list[str]) -> int:
@@ -259,18 +276,28 @@ def _finish(result: Any, last: list[str]) -> int:
     return EXIT_INTERRUPTED if result.stopped == "interrupted" else 0
 
 
+ENDS = {
+    "all epochs": "all that were asked for",
+    "early stopping": "stopped early: validation NDCG@10 rose no more",
+    "interrupted": "interrupted",
+}
+"""How a run says why it ended."""
+
+
 def summary(result: Any) -> str:
     """The closing table of a training run: accuracy, speed, where it lies, and what to type next."""
     lines = [table(_metric_rows(result.metrics))] if result.metrics else []
     for note in result.notes:
         lines.append(f"note: {note}")
+    data, config = result.run.manifest["data"], result.run.config
     rows = [
+        ("trained", f"{config['model']}, dim {config['dim']}, on {data['n_train']:,} interactions of {data['name']}"),
         ("samples/s, end to end", f"{result.samples_per_s:,.0f}"),
-        ("training", f"{result.seconds:.1f} s, {result.epochs_done} epochs, {result.stopped}"),
+        ("training", f"{result.epochs_done} epochs in {result.seconds:.1f} s ({ENDS[result.stopped]})"),
         ("run", str(result.run.path)),
     ]
     if result.best_epoch is not None:
-        rows.insert(2, ("weights", f"of epoch {result.best_epoch}, the best validation NDCG@10"))
+        rows.insert(3, ("weights", f"of epoch {result.best_epoch}, the best by validation NDCG@10"))
     lines.append(table(rows))
     if result.stopped == "interrupted":
         lines.append(f"go on:   fastrec train --resume {result.run.path}")

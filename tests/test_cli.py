@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +151,20 @@ def test_usage_errors_exit_with_2(command: list[str], capsys: pytest.CaptureFixt
         main(command)
     assert stop.value.code == 2
     assert "usage:" in capsys.readouterr().err
+
+
+def test_sigterm_while_loading_ends_cleanly(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def terminated(_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    monkeypatch.setattr("fastrec.training.job.prepare", terminated)
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["train", "--data", "ml-100k"]) == 130
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert "interrupted" in capsys.readouterr().err
 
 
 def test_every_config_field_is_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
