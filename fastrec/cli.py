@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -289,7 +290,7 @@ def summary(result: Any) -> str:
     lines = [table(_metric_rows(result.metrics))] if result.metrics else []
     for note in result.notes:
         lines.append(f"note: {note}")
-    data, config = result.run.manifest["data"], result.run.config
+    data, config, path = result.run.manifest["data"], result.run.config, shlex.quote(str(result.run.path))
     rows = [
         ("trained", f"{config['model']}, dim {config['dim']}, on {data['n_train']:,} interactions of {data['name']}"),
         ("samples/s, end to end", f"{result.samples_per_s:,.0f}"),
@@ -300,9 +301,9 @@ def summary(result: Any) -> str:
         rows.insert(3, ("weights", f"of epoch {result.best_epoch}, the best by validation NDCG@10"))
     lines.append(table(rows))
     if result.stopped == "interrupted":
-        lines.append(f"go on:   fastrec train --resume {result.run.path}")
+        lines.append(f"go on:   fastrec train --resume {path}")
     else:
-        lines.append(f"next:    fastrec recommend {result.run.path} --user {result.example_user} -k 10")
+        lines.append(f"next:    fastrec recommend {path} --user {shlex.quote(str(result.example_user))} -k 10")
     return "\n".join(lines)
 
 
@@ -333,9 +334,14 @@ def _recommend(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(rows, ensure_ascii=False, indent=2))
         return
-    print(table([("rank", "item", "title", "score")] + [
-        (str(r["rank"]), str(r["item_id"]), r["title"] or "", f"{r['score']:.3f}") for r in rows
-    ]))  # fmt: skip
+    if not rows:
+        print(f"user {args.user} has met every item: there is nothing left to recommend")
+        return
+    titled = any(r["title"] for r in rows)
+    shown = [("rank", "item", *(["title"] if titled else []), "score")]
+    for r in rows:
+        shown.append((str(r["rank"]), str(r["item_id"]), *([r["title"] or ""] if titled else []), f"{r['score']:.3f}"))
+    print(table(shown))
 
 
 def _export(args: argparse.Namespace) -> None:

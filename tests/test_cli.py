@@ -97,6 +97,23 @@ def test_export_gives_vectors_whose_product_orders_like_recommend(run: Path, log
     assert "exists" in refused.stderr
 
 
+def test_what_was_merged_or_left_out_is_said_with_a_count(tmp_path: Path) -> None:
+    rows = [f'"u {u}",i{i},{1000 + i}' for u in range(9) for i in range(u % 3, 12, 2)]
+    rows += [f'"all, of them",i{i},{i}' for i in range(12)] + ["alone,i3,7", rows[0], rows[1], rows[2]]
+    (tmp_path / "log.csv").write_text("\n".join(["user,item,timestamp", *rows]) + "\n")
+    done = fastrec("train", "--data", "log.csv", *SMALL, "--out", "my run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "note: 3 duplicate (user, item) rows merged, the latest kept" in done.stdout
+    assert "note: 1 users with one interaction stay in train, not in test" in done.stdout
+    assert "fastrec recommend 'my run' --user 'all, of them' -k 10" in done.stdout, "to be pasted into a shell"
+    assert "trained" in done.stdout
+    shown = fastrec("recommend", "my run", "--user", "all, of them", cwd=tmp_path)
+    assert (shown.returncode, shown.stdout.strip()) == (
+        0, "user all, of them has met every item: there is nothing left to recommend"
+    )  # fmt: skip
+    assert "title" not in fastrec("recommend", "my run", "--user", "alone", cwd=tmp_path).stdout
+
+
 def test_two_runs_with_one_seed_have_byte_identical_weights(run: Path, log: Path, tmp_path: Path) -> None:
     out = tmp_path / "second"
     args = ["train", "--data", str(log), *COLUMNS, *SMALL, "--threads", "1", "--out", str(out)]

@@ -87,7 +87,9 @@ def test_a_user_with_two_interactions_keeps_one_in_train() -> None:
 
 def test_leave_one_out_without_timestamps_names_the_ratio_split() -> None:
     x = Interactions.from_arrays([1, 1], [1, 2])
-    with pytest.raises(DataError, match=r"there are no timestamps; use the ratio split \(fastrec\.ratio_split\)"):
+    with pytest.raises(
+        DataError, match=r"there are no timestamps; use the ratio split \(--split ratio; fastrec\.ratio_split\)"
+    ):
         leave_one_out(x)
     with pytest.raises(DataError, match="the time split needs timestamps"):
         time_split(x)

@@ -169,7 +169,7 @@ def leave_one_out(interactions: Interactions, validation: float = 0.1, seed: int
     if interactions.timestamps is None:
         raise DataError(
             f"{interactions.name}: leave-one-out takes each user's last interaction, but there are no timestamps; use "
-            "the ratio split (fastrec.ratio_split), or load a log with a time column"
+            "the ratio split (--split ratio; fastrec.ratio_split), or load a log with a time column"
         )
     share = _share("validation", validation)
     parts = np.zeros(interactions.n_interactions, np.uint8)
@@ -246,7 +246,7 @@ def time_split(interactions: Interactions, test: float = 0.2, validation: float 
     if times is None:
         raise DataError(
             f"{interactions.name}: the time split needs timestamps and there are none; use the ratio split "
-            "(fastrec.ratio_split), or load a log with a time column"
+            "(--split ratio; fastrec.ratio_split), or load a log with a time column"
         )
     if _share("test", test) == 0:
         raise ConfigError("test=0: a split needs test interactions; give a share above 0")

@@ -326,7 +326,7 @@ def _result(run: Run, summary: dict[str, Any], metrics: dict[str, dict[str, Any]
 
 
 def _notes(split: Split, config: Config, engine: Engine) -> list[str]:
-    notes = list(split.notes)
+    notes = [n for n in split.train.notes if not any(n in said for said in split.notes)] + list(split.notes)
     left_out = getattr(getattr(engine, "stream", None), "n_left_out", 0)
     if left_out:
         notes.append(f"{left_out:,} training positives left out: their users have every item, so there is no negative")
