@@ -52,7 +52,7 @@ class Config:
     model: str = _option("gmf", "model", "the model to train", choices=("mf", "gmf", "mlp", "neumf"))
     dim: int = _option(64, "model", "factors of MF and GMF; of NeuMF's GMF part; the last layer of an MLP")
     layers: tuple[int, ...] = _option((), "model", "MLP layer widths, input first; empty: 4, 2, 1 times --dim")
-    dropout: float = _option(0.0, "model", "dropout before each MLP layer")
+    dropout: float = _option(0.0, "model", "dropout after each MLP layer")
     init_std: float = _option(0.01, "model", "standard deviation of the initial factors")
     init_h: str = _option(
         "lecun",

@@ -2,7 +2,8 @@
 """Score recipes on a validation part of the NCF benchmark's train rows: presets are chosen by it, never by the test.
 
 Each user's last training interaction is held out and ranked against 99 drawn candidates; the test part is not read.
-Scores lie about .02 above the published test's. One row a recipe, with the best epoch beside the last.
+Scores lie about .02 above the published test's. One row a recipe, with the best epoch beside the last. A preset that
+starts from others (ncf-neumf-64-pretrained) gets them trained on the same part of train; lr=0 scores the start itself.
 
     FASTREC_DATA=FOLDER python scripts/choose_ncf.py ncf-mf l2=.006,.007 lr=.03 --seeds 2 --threads 1
 """
@@ -19,6 +20,8 @@ import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from reproduce_ncf import ROWS
 
 from fastrec.config import Config, preset, presets
 from fastrec.data.split import Split, leave_one_out, load_split
@@ -58,6 +61,17 @@ def score(split: Split, config: Config) -> tuple[list[dict[str, float]], float]:
     return [row for row in rows if row["kind"] == "epoch"], result.seconds
 
 
+def parts(split: Split, name: str, folder: Path, **options: Any) -> dict[str, str]:
+    """Options that name the runs a preset starts from, trained here unless an earlier call left them."""
+    found = {}
+    for option, other in ROWS[name].needs if name in ROWS else ():
+        out = folder / other
+        if not out.exists():
+            fit(split, preset(other).override(progress=False, tensorboard=False, **options), out=out)
+        found[option.replace("-", "_")] = str(out)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("preset", choices=presets(), help="the recipe to start from")
@@ -65,10 +79,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="seeds 0, 1, ... of each recipe")
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--epochs-shown", action="store_true", help="print each epoch of each run")
+    parser.add_argument(
+        "--parts", default="runs/parts", metavar="FOLDER", help="where runs to start from are left, or found"
+    )
     args = parser.parse_args()
     try:
         base = preset(args.preset).override(progress=False, tensorboard=False, threads=args.threads)
         split = validation_split(base.data)
+        base = base.override(**parts(split, args.preset, Path(args.parts), threads=args.threads))
         print(f"# {args.preset}, validation part of {base.data}\n| recipe | HR@10 | NDCG@10 | best epoch | s |")
         print("|---|---|---|---|---|", flush=True)
         for recipe in recipes(args.settings):

@@ -19,7 +19,7 @@ for seed in (0, 7, 2**32 - 1):
         drop = AddressedDropout(0.3, seed)
         drop.at(3, positions)
         expected = drop.kept(torch.Size((4, 5, width)), 2)
-        found = gpu_dropout.kept(seed, torch.tensor([3]), 2, positions, int(drop._limit), (4, 5, width))
+        found = gpu_dropout.kept(seed, torch.tensor([3]), 2, positions, int(drop.limit), (4, 5, width))
         assert torch.equal(expected, found), (seed, width)
         assert 0 < expected.float().mean() < 1 or width == 1
 print("equal")

@@ -154,10 +154,10 @@ class Tower(Factors):
             self.weights.append(_uniform(f"weights.{k}", (narrow, wide), math.sqrt(6.0 / (wide + narrow)), seed))
             self.biases.append(nn.Parameter(torch.zeros(narrow)))
         self.drop: Callable[[Tensor, int], Tensor] | None = None
-        """(activations [B, K, width], layer) -> same; the engine puts addressed dropout here while training."""
+        """(activations [B, K, width], layer from 1) -> same; the engine puts addressed dropout here while training."""
 
     def _half(self, indices: Tensor, table: Tensor, weight: Tensor) -> Tensor:
-        if indices.numel() >= table.shape[0] and self.drop is None:
+        if indices.numel() >= table.shape[0]:
             return F.embedding(indices, F.linear(table, weight))
         rows = self.gather(indices, table)
         return F.linear(rows.to(weight.dtype) if not torch.is_autocast_enabled(rows.device.type) else rows, weight)
@@ -166,19 +166,12 @@ class Tower(Factors):
         """[B, K, last width] of the activations."""
         half = self.widths[0] // 2
         first = self.weights[0]
-        if self.drop is None:
-            u = self._half(users, self.user_mlp, first[:, :half])
-            x = self._half(items, self.item_mlp, first[:, half:]) + u.unsqueeze(-2) + self.biases[0]
-        else:
-            rows = self.gather(items, self.item_mlp)
-            both = torch.cat((self.gather(users, self.user_mlp).unsqueeze(-2).expand_as(rows), rows), -1)
-            both = both if torch.is_autocast_enabled(both.device.type) else both.to(first.dtype)
-            x = F.linear(self.drop(both, 0), first, self.biases[0])
-        x = F.relu(x)
+        u = self._half(users, self.user_mlp, first[:, :half])
+        x = F.relu(self._half(items, self.item_mlp, first[:, half:]) + u.unsqueeze(-2) + self.biases[0])
+        x = self.drop(x, 1) if self.drop is not None else x
         for k in range(1, len(self.weights)):
-            if self.drop is not None:
-                x = self.drop(x, k)
             x = F.relu(F.linear(x, self.weights[k], self.biases[k]))
+            x = self.drop(x, k + 1) if self.drop is not None else x
         return x
 
     def score_all(self, users: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from fastrec.models.engine import Progress
 from fastrec.models.factor_step import FactorStep
 from fastrec.models.losses import InBatchSoftmax
 from fastrec.models.optim import HostAdam
+from fastrec.models.tower_step import TowerStep
 from fastrec.sampling.order import Cursor
 from fastrec.training.device import HostDevice, open_device
 from fastrec.training.feed import Feed, ResidentFeed
@@ -56,7 +57,7 @@ class TorchEngine:
     negatives : int, optional
         How many of the stream's negatives are trained: the highest-scored ones; left out: all.
     dropout : float
-        Before each MLP layer.
+        After each MLP layer.
     seed : int
         Of the dropout.
     device : str or HostDevice
@@ -111,15 +112,16 @@ class TorchEngine:
         self.n_negatives = n_hard or stream.n_negatives
         options = Options(loss, optimizer, l2, precision, compile, n_hard, l2_h, lr_h)
         by_hand = (
-            FactorStep.serves(model)
+            (FactorStep.serves(model) or TowerStep.serves(model))
             and not self.device.captures
             and precision == "fp32"
             and loss != "softmax"
             and not compile
         )
         self._step: HandStep | AutogradStep | GraphedStep
+        drop = AddressedDropout(dropout, seed, threads=threads) if dropout else None
         if by_hand:
-            self._step = HandStep(model, options, rate(0))
+            self._step = HandStep(model, options, rate(0), dropout=drop)
         else:
             captured = graph and accumulate == 1 and GraphedStep.serves(self.device, options)
             lr = torch.tensor(rate(0), device=self.device.device) if captured else rate(0)
@@ -127,7 +129,6 @@ class TorchEngine:
             if loss == "softmax":
                 items = stream.items_of
                 in_batch = InBatchSoftmax(stream.indptr, items, stream.sampler.n_items, device=self.device.device)
-            drop = AddressedDropout(dropout, seed, threads=threads) if dropout else None
             step = AutogradStep(self.model, options, lr, in_batch=in_batch, dropout=drop)
             self._step = GraphedStep(step, self.device, batch_size, 1 + stream.n_negatives) if captured else step
         self.feed = self._make_feed(batch_size)

@@ -1,4 +1,4 @@
-"""One update of a model from its batches: by hand for MF and GMF on the CPU, by autograd for everything else.
+"""One update of a model from its batches: by hand on the CPU in float32, by autograd for everything else.
 
 B batch rows, N negatives.
 """
@@ -15,6 +15,7 @@ from fastrec.models import losses
 from fastrec.models.dropout import AddressedDropout
 from fastrec.models.factor_step import FactorStep
 from fastrec.models.optim import HostAdam, h_apart, make_optimizer, set_rate
+from fastrec.models.tower_step import TowerStep
 from fastrec.training.feed import DeviceBatch
 from fastrec.training.precision import MixedPrecision
 
@@ -52,46 +53,76 @@ def hardest(items: Tensor, logits: Tensor, n: int) -> Tensor:
 
 
 class HandStep:
-    """MF or GMF on the CPU in float32, by ``FactorStep``."""
+    """Any model on the CPU in float32, by ``FactorStep`` or ``TowerStep``.
+
+    Parameters
+    ----------
+    model : Factors
+    options : Options
+    lr : float
+    dropout : AddressedDropout, optional
+        Of a tower's layers.
+    """
 
     scaler = None
     mixed = None
 
-    def __init__(self, model: nn.Module, options: Options, lr: float) -> None:
+    def __init__(
+        self, model: nn.Module, options: Options, lr: float, *, dropout: AddressedDropout | None = None
+    ) -> None:
         self._options = options
-        self._factors = FactorStep(model)
-        self._l2, self._l2_h = options.decays
-        self._loss = losses.bpr
+        self._kernels = FactorStep(model) if FactorStep.serves(model) else TowerStep(model, dropout)
+        self._decays = options.decays
         params = h_apart(model, lr, options.lr_h)
         self.optimizer = make_optimizer(options.optimizer, params, lr=lr, l2=options.l2, host=True)
 
     def accumulate(self, batch: DeviceBatch, share: float, epoch: int, lr: float) -> Tensor:  # noqa: ARG002
         """Add the gradient of ``share`` times the batch's mean loss; returns that mean."""
-        users, items = batch.users.numpy(), batch.items
-        logits = self._factors.logits(users, items.numpy())
+        users, items, kernels = batch.users.numpy(), batch.items, self._kernels
         if self._options.n_hard:
-            items = hardest(items, logits, self._options.n_hard)
-            logits = self._factors.logits(users, items.numpy())
+            items = self._hardest(users, items)
+        l2, l2_h = (value * share / items.numel() for value in self._decays)
+        if isinstance(kernels, FactorStep):
+            loss, gradient = self._loss(kernels.logits(users, items.numpy()), share)
+            kernels.backward(users, items.numpy(), gradient, l2, l2_h)
+            return loss
+        kernels.begin(items.numpy())
+        positions, total = batch.positions.numpy(), torch.zeros(())
+        for lo, hi in kernels.blocks():
+            logits = kernels.logits(users[lo:hi], lo, hi, int(epoch), positions[lo:hi])
+            part = (hi - lo) / users.size
+            loss, gradient = self._loss(logits, share * part)
+            kernels.backward(users[lo:hi], lo, hi, gradient, l2, l2_h)
+            total.add_(loss, alpha=part)
+        kernels.finish(l2, l2_h)
+        return total
+
+    def _hardest(self, users: Any, items: Tensor) -> Tensor:
+        kernels = self._kernels
+        if isinstance(kernels, FactorStep):
+            return hardest(items, kernels.logits(users, items.numpy()), self._options.n_hard)
+        kernels.begin(items.numpy())
+        parts = [kernels.logits(users[lo:hi], lo, hi) for lo, hi in kernels.blocks()]
+        return hardest(items, torch.cat(parts), self._options.n_hard)
+
+    def _loss(self, logits: Tensor, share: float) -> tuple[Tensor, Tensor]:
+        """The mean loss, and the gradient of ``share`` times it by the logits."""
         if self._options.loss == "bce":
             loss, gradient = losses.bce_with_gradient(logits)
         else:
             logits.requires_grad_()
-            loss = self._loss(logits)
+            loss = losses.bpr(logits)
             loss.backward()
             assert logits.grad is not None
             gradient = logits.grad
-        if share != 1.0:
-            gradient = gradient * share
-        part = share / items.numel()
-        self._factors.backward(users, items.numpy(), gradient, self._l2 * part, self._l2_h * part)
-        return loss.detach()
+        return loss.detach(), gradient * share if share != 1.0 else gradient
 
     def update(self, lr: float) -> None:
         """One step of the optimiser; gradients are zero after it."""
         set_rate(self.optimizer, lr)
         self.optimizer.step()
         if not isinstance(self.optimizer, HostAdam):
-            self._factors.zero()
+            self._kernels.zero()
 
 
 class AutogradStep:
