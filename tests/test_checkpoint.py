@@ -34,18 +34,23 @@ def trainer(folder: Path, model: str = "gmf", validate: object = None, **options
     )
 
 
-@pytest.mark.parametrize("model", nets.MODELS)
-def test_cut_at_every_step_and_resumed_ends_in_the_same_bytes(tmp_path: Path, model: str) -> None:
-    whole = trainer(tmp_path / "whole", model)
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [*((model, {}) for model in nets.MODELS), ("mlp", {"dropout": 0.3}), ("neumf", {"dropout": 0.3, "l2": 0.01})],
+)
+def test_cut_at_every_step_and_resumed_ends_in_the_same_bytes(
+    tmp_path: Path, model: str, options: dict[str, object]
+) -> None:
+    whole = trainer(tmp_path / "whole", model, **options)
     assert whole.run() == "all epochs"
     expected, losses = weights(whole.engine), whole.state.total_samples
     n_steps = whole.state.step
     assert n_steps > 6, "the run must be cut inside epochs and at their ends"
     for cut in range(1, n_steps):
         folder = tmp_path / f"cut-{cut}"
-        first = trainer(folder, model)
+        first = trainer(folder, model, **options)
         assert first.run(stop_after=cut) == "interrupted"
-        second = trainer(folder, model)
+        second = trainer(folder, model, **options)
         second.resume(*second.checkpoints.load())  # type: ignore[union-attr]
         assert second.state.step == cut
         assert second.run() == "all epochs"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,12 @@ from fastrec.errors import ConfigError
 from fastrec.models import nets
 from fastrec.models.dropout import AddressedDropout
 from fastrec.models.losses import InBatchSoftmax
+from fastrec.sampling import NegativeSampler
 from fastrec.sampling.order import Cursor
 from fastrec.training.device import HostDevice
 from fastrec.training.engine_torch import TorchEngine
 from fastrec.training.steps import hardest
+from fastrec.training.stream import Stream
 from tests.training_helpers import N_ITEMS, make_engine, make_model, make_stream, positives
 
 
@@ -246,6 +250,74 @@ def test_state_carries_every_option_across_a_cut(options: dict[str, Any], cut: i
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, second.model.state_dict()[name]), name
     for engine in (whole, first, second):
+        engine.close()
+
+
+@pytest.mark.parametrize("model", ["gmf", "neumf"])
+def test_a_scaled_gradient_that_overflows_is_left_out(model: str) -> None:
+    """fp16: the scaler skips the update, halves its factor until gradients are finite, and training goes on."""
+    engine = make_engine(model, precision="fp16")
+    scaler = engine._step.scaler
+    assert scaler is not None
+    scaler.load_state_dict({**scaler.state_dict(), "scale": 2.0**127})
+    before = {k: v.clone() for k, v in engine.model.state_dict().items()}
+    done = engine.advance(Cursor(0, 0), 1)
+    assert np.isfinite(done.loss_sum), "what is reported is the loss itself, not the scaled one"
+    assert all(torch.equal(v, before[k]) for k, v in engine.model.state_dict().items())
+    scaler.load_state_dict({**scaler.state_dict(), "scale": 2.0**40})
+    cursor = done.cursor
+    for _ in range(60):
+        cursor = engine.advance(
+            cursor if cursor.position < engine.n_positives else Cursor(cursor.epoch + 1, 0), 1
+        ).cursor
+    assert 1.0 < scaler.get_scale() < 2.0**40
+    moved = engine.model.state_dict()
+    assert not torch.equal(moved["user_factors"], before["user_factors"])
+    assert all(v.isfinite().all() for v in moved.values())
+    engine.close()
+
+
+@pytest.mark.skipif(
+    not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))), reason="no C++ compiler for inductor"
+)
+@pytest.mark.parametrize(
+    "options", [{"model": "gmf", "l2": 0.01}, {"model": "neumf", "n_negatives": 6, "negatives": 3}]
+)
+def test_compiled_equals_eager(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole epoch, its shorter tail batch included; the state goes over from one to the other."""
+    torch._dynamo.reset()
+    frames: list[Any] = []
+    inner = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda net, **k: frames.append(net) or inner(net, **k))
+    compiled = make_engine(compile=True, batch_size=32, **options)
+    eager = make_engine(device=Capturing(), graph=False, batch_size=32, **options)
+    assert frames == [compiled.model], "compile=True must reach torch.compile"
+    assert compiled.describe()["step"] == eager.describe()["step"] == "autograd"
+    assert compiled.n_positives % 32
+    found, expected = (e.advance(Cursor(0, 0), 10**9) for e in (compiled, eager))
+    assert found.loss_sum == pytest.approx(expected.loss_sum, rel=1e-5)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 1
+    for name, value in eager.model.state_dict().items():
+        torch.testing.assert_close(compiled.model.state_dict()[name], value, rtol=1e-4, atol=1e-6, msg=name)
+    assert set(compiled.state()[0]) == set(eager.state()[0])
+    for engine in (compiled, eager):
+        engine.close()
+
+
+@pytest.mark.parametrize("model", ["gmf", "neumf"])
+def test_batches_of_64_to_over_200_000_positives(model: str) -> None:
+    """One epoch of 210,000 positives: a small batch, one that leaves a tail, and one larger than the data."""
+    indptr = np.arange(2_101, dtype=np.int64) * 100
+    items = np.concatenate([np.sort(np.random.default_rng(u).choice(400, 100, replace=False)) for u in range(2_100)])
+    for batch_size, most, expected in ((64, 5, 320), (200_000, 9, 210_000), (300_000, 9, 210_000)):
+        sampler = NegativeSampler(indptr, items, n_items=400, n_negatives=4, seed=1)
+        net = nets.build(model, n_users=2_100, n_items=400, dim=4, seed=2)
+        stream = Stream(indptr, items.astype(np.int32), sampler, seed=1)
+        engine = TorchEngine(net, stream, batch_size=batch_size, rate=lambda _: 0.01)
+        done = engine.advance(Cursor(0, 0), most)
+        assert (done.n_positives, done.n_samples) == (expected, 5 * expected)
+        assert done.n_steps == -(-expected // batch_size)
+        assert done.loss_sum / done.n_samples == pytest.approx(np.log(2), abs=0.01), "the mean, whatever the batch"
         engine.close()
 
 
