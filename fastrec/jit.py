@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+from llvmlite.binding import ffi
+from numba.core.compiler_lock import global_compiler_lock
 
-from fastrec.errors import ConfigError
+from fastrec.errors import ConfigError, FastrecError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -93,15 +95,35 @@ _lock = threading.Lock()
 _pools: dict[int, ThreadPoolExecutor] = {}
 
 
-def _forget_pools() -> None:
-    """In a forked child the parent's workers do not exist: start again with a fresh lock and no pool."""
+class _HeldForEver:
+    """Stands in for a lock whose holder is a thread that this process does not have."""
+
+    def acquire(self, *_: Any, **__: Any) -> bool:
+        raise FastrecError(
+            "this process was forked while another thread was compiling, so a kernel that was not ready then can "
+            "be neither compiled nor loaded; sample once before forking, or start processes by spawn or forkserver"
+        )
+
+
+def _after_fork() -> None:
+    """In a forked child: no pool, since the workers do not exist; and no wait for a compiler that never ends.
+
+    Numba and llvmlite hold a lock each while they compile. Held by another thread at the fork it would hang the child
+    at its first new kernel, and LLVM is left half done, so fresh locks would not help: the child is told instead. What
+    was compiled before the fork needs neither lock. The parent is left alone.
+    """
     global _lock
     _lock = threading.Lock()
     _pools.clear()
+    if not all(holder._lock.acquire(blocking=False) for holder in (global_compiler_lock, ffi.lib._lock)):
+        global_compiler_lock._lock = ffi.lib._lock._lock = _HeldForEver()
+        return
+    for holder in (global_compiler_lock, ffi.lib._lock):
+        holder._lock.release()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pools)
+if hasattr(os, "register_at_fork"):  # at import: a fork that happens before the handler is one that nobody handles
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _pool(workers: int) -> ThreadPoolExecutor:
