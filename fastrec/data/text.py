@@ -20,6 +20,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from fastrec.errors import DataError
+from fastrec.jit import available_threads, run_ranges
 
 Schema: TypeAlias = Mapping[str, type[pl.DataType]]
 
@@ -29,16 +30,20 @@ def count_separators(raw: NDArray[np.uint8], separator: str) -> tuple[int, int]:
 
     Cost
     ----
-    About 0.25 ns a byte, in blocks that stay in the cache.
+    About 0.25 ns a byte and thread, in blocks that stay in the cache.
     """
-    single = double = 0
-    before = False
-    for start in range(0, raw.size, 1 << 18):
-        here = raw[start : start + (1 << 18)] == ord(separator)
-        single += int(np.count_nonzero(here))
-        double += int(np.count_nonzero(here[1:] & here[:-1])) + bool(before and here[0])
-        before = bool(here[-1])
-    return single, double
+    block = 1 << 18
+
+    def work(lo: int, hi: int) -> tuple[int, int]:
+        single = double = 0
+        for start in range(lo, hi, block):
+            here = raw[max(0, start - 1) : min(hi, start + block)] == ord(separator)  # and the byte before
+            single += int(np.count_nonzero(here[start > 0 :]))
+            double += int(np.count_nonzero(here[1:] & here[:-1]))
+        return single, double
+
+    counts = run_ranges(work, raw.size, available_threads(), grain=block)
+    return sum(single for single, _ in counts), sum(double for _, double in counts)
 
 
 def require_file(path: Path) -> Path:
