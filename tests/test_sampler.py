@@ -173,7 +173,7 @@ def test_documented_arguments_take_effect() -> None:
     """DGL overwrote a documented parameter; implicit ignored its seed."""
     described = build(n_negatives=3, seed=9, tag=4, memory_budget=10).describe()
     assert (described["n_negatives"], described["seed"], described["tag"]) == (3, 9, 4)
-    assert described["bitmap_bytes"] == 0
+    assert described["bitmap_bytes"] == described["filter_bytes"] == 0
     assert "memory_budget is 10" in described["membership"]
     assert build().describe()["bitmap_bytes"] == 4 * 4 * N_USERS
     assert build(distribution="popularity", alpha=0.5).describe()["alpha"] == 0.5
@@ -219,24 +219,43 @@ def test_uniform_over_every_small_catalogue() -> None:
     assert stats.kstest(p_values, "uniform").pvalue > 1e-3
 
 
+def by_modulo(drawn: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """The same draws made the biased way: a word too narrow, taken modulo, until it is no positive; then by weight."""
+    rng = np.random.default_rng(1)
+    units = np.repeat(np.arange(N_ITEMS), np.maximum(1, np.round(9 * shares / shares.max())).astype(int) * (shares > 0))
+    made = np.empty_like(drawn)
+    for user in range(N_USERS):
+        words = rng.integers(0, 3 * units.size // 2, 8 * drawn.shape[1]) % units.size
+        legal = units[words][~DENSE[user, units[words]]]
+        made[user] = np.resize(legal, drawn.shape[1])
+    return made
+
+
 @pytest.mark.parametrize("distribution", ["uniform", "popularity"])
 def test_g_test_per_user_and_pooled_and_a_biased_variant_fails(distribution: str) -> None:
     s = build(distribution=distribution)
-    counts_of = np.bincount(ITEMS, minlength=N_ITEMS) ** 0.75 if distribution == "popularity" else np.ones(N_ITEMS)
+    shares = np.bincount(ITEMS, minlength=N_ITEMS) ** 0.75 if distribution == "popularity" else np.ones(N_ITEMS)
     users = np.repeat(np.arange(N_USERS), 4000)
     drawn = s.sample(users, epoch=0, start=0, threads=2).reshape(N_USERS, -1)
-    p_values, pooled, expected = [], np.zeros(N_ITEMS), np.zeros(N_ITEMS)
-    for user in range(N_USERS):
-        legal = np.flatnonzero(~DENSE[user] & (counts_of > 0))
-        found = np.bincount(drawn[user], minlength=N_ITEMS)
-        p_values.append(g_test(found[legal], counts_of[legal]))
-        pooled += found
-        expected[legal] += found.sum() * counts_of[legal] / counts_of[legal].sum()
+
+    def verdict(drawn: np.ndarray) -> tuple[list[float], float]:
+        """p-values of each user, and of all users together."""
+        p_values, pooled, expected = [], np.zeros(N_ITEMS), np.zeros(N_ITEMS)
+        for user in range(N_USERS):
+            legal = np.flatnonzero(~DENSE[user] & (shares > 0))
+            found = np.bincount(drawn[user], minlength=N_ITEMS)
+            p_values.append(g_test(found[legal], shares[legal]))
+            pooled += found
+            expected[legal] += found.sum() * shares[legal] / shares[legal].sum()
+        return p_values, g_test(pooled, expected)
+
+    p_values, pooled = verdict(drawn)
     assert min(p_values) > 1e-5
     assert stats.kstest(p_values, "uniform").pvalue > 1e-4
-    assert g_test(pooled, expected) > 1e-4
-    words = np.random.default_rng(1).integers(0, 3 * N_ITEMS // 2, drawn.size)  # a word too narrow, taken modulo
-    assert g_test(np.bincount(words % N_ITEMS, minlength=N_ITEMS), np.ones(N_ITEMS)) < 1e-12
+    assert pooled > 1e-4
+    p_values, pooled = verdict(by_modulo(drawn, shares))
+    assert max(p_values) < 1e-12
+    assert pooled < 1e-12
 
 
 def test_exact_finish_is_uniform() -> None:

@@ -51,6 +51,7 @@ def test_fewer_legal_items_than_n_counts_as_full() -> None:
 def test_excluded_items_are_not_drawn_and_the_rest_all_are() -> None:
     positives, validation, test = csr([[0, 3], []]), csr([[5], [0, 1]]), csr([[3, 6], [2]])
     sampler = NegativeSampler(*positives, n_items=8, n_negatives=3, exclude=[validation, test])
+    assert sampler.describe()["excluded_csrs"] == [3, 3]
     drawn = sampler.sample(np.repeat([0, 1], 200), epoch=0, start=0)
     assert set(drawn[:200].ravel().tolist()) == {1, 2, 4, 7}
     assert set(drawn[200:].ravel().tolist()) == {3, 4, 5, 6, 7}

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fastrec.sampling import NegativeSampler, kernels
+from fastrec.sampling import NegativeSampler, kernels, simd
+from fastrec.sampling import csr as membership
 from fastrec.sampling.order import Order, fill_order
 from fastrec.sampling.philox import mulhi64, philox4x32
 
@@ -29,18 +30,34 @@ def catalogues(draw):
     return n, rows
 
 
+BUDGETS = {"bitmap": 2**20, "filter": 2**20, "search": 0}
+
+
+def sampler_by(how: str, rows, **options) -> NegativeSampler:
+    """A sampler that looks positives up in one way: a bitmap, the filter before the search, or the search alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        if how == "filter":
+            patch.setattr(membership, "CACHED_BYTES", 0)
+        made = NegativeSampler(*csr(rows), memory_budget=BUDGETS[how], **options)
+    built = {kind for kind in ("bitmap", "filter") if made.describe()[f"{kind}_bytes"]}
+    assert built == ({how} & {"bitmap", "filter"} if how != "search" else set())
+    return made
+
+
 addresses = st.tuples(
     st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.one_of(st.integers(0, 2**20), st.integers(0, 2**62))
 )
-ONE = (1, [[], [0]]), (0, 0, 0), 4, 0
+ONE = (1, [[], [0]]), (0, 0, 0), 4
 
 
 @settings(max_examples=1500, deadline=None)
-@given(catalogues(), addresses, st.integers(1, 9), st.sampled_from([0, 2**20]))
-@example(*ONE)
-def test_uniform_equals_the_oracle(catalogue, address, n_negatives, budget) -> None:
+@given(catalogues(), addresses, st.integers(1, 9), st.sampled_from(list(BUDGETS)))
+@example(*ONE, "bitmap")
+@example(*ONE, "filter")
+@example(*ONE, "search")
+def test_uniform_equals_the_oracle(catalogue, address, n_negatives, how) -> None:
     (n, rows), (seed, epoch, start) = catalogue, address
-    s = NegativeSampler(*csr(rows), n_items=n, n_negatives=n_negatives, seed=seed, on_full="skip", memory_budget=budget)
+    s = sampler_by(how, rows, n_items=n, n_negatives=n_negatives, seed=seed, on_full="skip")
     users = np.arange(3 * len(rows)) % len(rows)
     expected = [
         oracle.uniform(rows[u], n, n_negatives, seed=seed, epoch=epoch, position=start + k)
@@ -54,7 +71,7 @@ def test_uniform_equals_the_oracle(catalogue, address, n_negatives, budget) -> N
 
 @settings(max_examples=500, deadline=None)
 @given(catalogues(), addresses, st.integers(1, 9), st.sampled_from([0, 2**20]))
-@example(*ONE)
+@example(*ONE, 0)
 def test_distinct_equals_the_oracle(catalogue, address, n_negatives, budget) -> None:
     (n, rows), (seed, epoch, start) = catalogue, address
     s = NegativeSampler(
@@ -86,12 +103,16 @@ def test_weighted_equals_the_oracle(catalogue, address, n_negatives, distinct, b
     assert s.sample(np.arange(len(rows)), epoch=epoch, start=start).tolist() == expected
 
 
-@pytest.mark.parametrize("budget", [0, 2**29])
-def test_largest_catalogue(budget: int) -> None:
+@pytest.mark.parametrize(
+    ("budget", "cached"), [(0, 0), (2**20, 0), (3 * 2**29, 2**31)], ids=["search", "filter", "bitmap"]
+)
+def test_largest_catalogue(budget: int, cached: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(membership, "CACHED_BYTES", cached)
     n = 2**31 - 1
     rows = [[], [0, n - 1], list(range(0, 2000, 2))]
-    s = NegativeSampler(*csr(rows), n_items=n, seed=9, memory_budget=3 * budget)
-    assert bool(s.describe()["bitmap_bytes"]) == bool(budget)
+    s = NegativeSampler(*csr(rows), n_items=n, seed=9, memory_budget=budget)
+    described = s.describe()
+    assert (bool(described["bitmap_bytes"]), bool(described["filter_bytes"])) == (budget > 2**30, 0 < budget < 2**30)
     users = np.arange(300) % 3
     expected = [oracle.uniform(rows[u], n, 4, seed=9, epoch=1, position=k) for k, u in enumerate(users.tolist())]
     assert s.sample(users, epoch=1, start=0).tolist() == expected
@@ -103,23 +124,52 @@ def test_many_blocks_and_every_lane_equal_the_oracle(rng) -> None:
     rows = [sorted(rng.choice(n, k, replace=False).tolist()) for k in rng.integers(0, n, n_users)]
     users = rng.integers(0, n_users, 2 * kernels.BLOCK + 77)
     positions = rng.permutation(10 * users.size)[: users.size]
+    few = list(enumerate(users[:700].tolist()))  # from a start, too: positions that are given are prefetched for
     for n_negatives in (1, 4, 6):
         expected = [
             oracle.uniform(rows[u], n, n_negatives, seed=3, epoch=2, position=int(p))
             for u, p in zip(users.tolist(), positions)
         ]
-        for budget in (0, 2**20):
-            s = NegativeSampler(*csr(rows), n_items=n, n_negatives=n_negatives, seed=3, memory_budget=budget)
+        for how in BUDGETS:
+            s = sampler_by(how, rows, n_items=n, n_negatives=n_negatives, seed=3)
+            in_order = [oracle.uniform(rows[u], n, n_negatives, seed=3, epoch=2, position=p) for p, u in few]
+            assert s.sample([u for _, u in few], epoch=2, start=0).tolist() == in_order
             assert s.sample(users, epoch=2, positions=positions).tolist() == expected
 
 
-@pytest.mark.parametrize("budget", [0, 2**20])
-def test_the_python_body_of_the_kernel_gives_the_same(budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nearly_full_users_and_others_side_by_side_equal_the_oracle(rng) -> None:
+    """Blocks in which most entries stay open for every attempt, for a few, and one after the other."""
+    n = 300
+    degrees = [n - 1] * 20 + [n - 2] * 20 + [n // 2] * 20 + [3] * 5 + [n]
+    rows = [sorted(rng.choice(n, k, replace=False).tolist()) for k in degrees]
+    for few in (rows[:40], rows, rows[20:60]):
+        users = rng.integers(0, len(few), kernels.BLOCK + 333)
+        expected = [
+            oracle.uniform(few[u], n, 5, seed=1, epoch=0, position=int(p)) for p, u in enumerate(users.tolist())
+        ]
+        for how in BUDGETS:
+            s = sampler_by(how, few, n_items=n, n_negatives=5, seed=1, on_full="skip")
+            assert s.sample(users, epoch=0, start=0).tolist() == expected
+        assert s.stats["exact_finishes"] > 0
+
+
+@pytest.mark.parametrize("how", list(BUDGETS))
+def test_the_python_body_of_the_kernel_gives_the_same(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [[], [1, 3, 4], list(range(19)), [0, 19]]
     users = np.arange(24) % 4
-    compiled = NegativeSampler(*csr(rows), n_items=20, n_negatives=5, seed=1, memory_budget=budget)
+    compiled = sampler_by(how, rows, n_items=20, n_negatives=5, seed=1)
     expected = compiled.sample(users, epoch=0, start=5)
-    for name in ("philox4x32", "mulhi64", "rank_select", "finish_word", "entry_words", "load_block"):
+    for name in (
+        "philox4x32",
+        "mulhi64",
+        "finish_word",
+        "entry_words",
+        "load_block",
+        "filter_row",
+        "redraw_all",
+        "still_held",
+        "finish",
+    ):
         monkeypatch.setattr(kernels, name, getattr(kernels, name).py_func)
     monkeypatch.setattr("fastrec.sampling.sampler.sample_uniform", kernels.sample_uniform.py_func)
     with np.errstate(over="ignore"):
@@ -144,6 +194,24 @@ def test_the_python_body_of_the_order_gives_the_same(monkeypatch: pytest.MonkeyP
     with np.errstate(over="ignore"):
         fill_order.py_func(5000, np.uint32(o.a), np.uint32(o.b), o.keys(2), 0, out, 0, 5000)
     assert out.tolist() == oracle.order(5000, 1, 2)
+
+
+def test_the_filter_passes_every_positive_and_few_others(rng) -> None:
+    n, degrees = 100_000, [0, 1, 2, 3, 50, 101, 1000, 5000]
+    rows = [sorted(rng.choice(n, k, replace=False).tolist()) for k in degrees]
+    indptr, items = csr(rows)
+    words, _ = membership.filter_of(indptr, items, 2**20)
+    assert words.nbytes <= 2 * items.size + 16
+    passed = []
+    for user, row in enumerate(rows):
+        first, size = membership.filter_row.py_func(indptr[user], indptr[user + 1])
+        candidates = np.concatenate((np.array(row, np.uint32), rng.integers(0, n, 16 * 500 - len(row), np.uint32)))
+        firsts, sizes = np.full(candidates.size, first), np.full(candidates.size, size)
+        masks = [simd.filter_step(words, firsts, sizes, g, candidates, g) for g in range(0, candidates.size, 16)]
+        found = np.array([int(m) >> lane & 1 for m in masks for lane in range(16)], bool)
+        assert found[: len(row)].all()
+        passed.append(found[~np.isin(candidates, row)].mean())
+    assert max(passed) < 0.03
 
 
 KNOWN = [

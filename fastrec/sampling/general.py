@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastrec.jit import inline, njit
-from fastrec.sampling.kernels import BAD_POSITION, BAD_USER, OK, rank_select
+from fastrec.sampling.kernels import BAD_POSITION, BAD_USER, OK
 from fastrec.sampling.philox import MAX_ATTEMPTS, mulhi64, philox4x32
 
 _LOW = np.uint64(0xFFFFFFFF)
@@ -31,6 +31,19 @@ def contains(items, lo, hi, item):  # type: ignore[no-untyped-def]
         else:
             hi = mid
     return hi < end and items[hi] == item
+
+
+@inline
+def rank_select(items, lo, hi, rank):  # type: ignore[no-untyped-def]
+    """The ``rank``-th (from 0) id that ``items[lo:hi]`` do not hold: binary search on ``items[lo + k] - k``."""
+    first, left = lo, hi - lo
+    while left > 0:
+        half = left >> 1
+        mid = first + half
+        below = items[mid] - (mid - lo) <= rank
+        first = mid + 1 if below else first
+        left = left - half - 1 if below else half
+    return rank + (first - lo)
 
 
 @inline

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fastrec.errors import ConfigError, DataError
 from fastrec.jit import resolve_threads, run_ranges
-from fastrec.sampling.csr import bitmap_of, check_csr, union
+from fastrec.sampling.csr import bitmap_of, check_csr, filter_of, union
 from fastrec.sampling.general import sample_general
 from fastrec.sampling.kernels import BAD_POSITION, BAD_USER, BLOCK, sample_uniform
 from fastrec.sampling.philox import STREAM_VERSION, TAG_NEGATIVES, TAG_POPULARITY
@@ -21,7 +21,7 @@ from fastrec.sampling.weights import Weights, legal_counts, popularity
 
 DEFAULT_ALPHA = 0.75
 DEFAULT_MEMORY_BUDGET = 512 * 2**20
-"""Bytes a bitmap may take unless told: ML-20M needs 467 MB, Gowalla 153 MB, ML-1M 2.8 MB."""
+"""Bytes that a bitmap or a filter may take unless told: 2.8 MB for ML-1M, 200 MB for 100 M positives."""
 
 _NO_POSITIONS = np.empty(0, np.int64)
 _NO_CUT, _NO_ALIAS, _NO_SUMS = np.empty(0, np.uint32), np.empty(0, np.int32), np.empty(0, np.uint64)
@@ -69,7 +69,8 @@ class NegativeSampler:
         What to do about users without enough legal items (none, or fewer than N where ``distinct``): refuse here, or
         fill their rows with -1.
     memory_budget : int
-        Most bytes that a bitmap of users by items may take; 0 means none. Speed depends on it, no byte drawn does.
+        Most bytes that a bitmap of users by items, or else a filter of the positives, may take; 0 means neither. Speed
+        depends on it, no byte drawn does.
     tag : int, optional
         The TAG of ``philox.py`` that keeps this use's numbers apart; that of the distribution unless given.
 
@@ -89,7 +90,8 @@ class NegativeSampler:
 
     Safe for many threads at once; the GIL is released; nothing global is touched; works in a forked child.
 
-    Cost: 4 * ceil(I / 32) * U bytes of bitmap where it fits the budget; speeds in ``benchmarks/README.md``.
+    Cost: 4 * ceil(I / 32) * U bytes of bitmap, or 2 bytes a positive of filter, where the budget allows it; speeds in
+    ``benchmarks/README.md``.
 
     Source: Salmon et al., SC 2011 (Philox); Lemire, ACM TOMACS 29(1), 2019, section 4 (bounded integers).
     """
@@ -149,9 +151,14 @@ class NegativeSampler:
             self._weights = Weights(weights, self.items, self.n_items)
         self._unfit = self._find_unfit()
         self._fast = distribution == "uniform" and not distinct
-        self._bits, self._row_words, why = bitmap_of(self.indptr, self.items, self.n_items, memory_budget)
-        self._membership = why if self._bits.size else f"binary search in the CSR: {why}"
         self.memory_budget = int(memory_budget)
+        self._filter = np.empty(0, np.uint32)
+        self._bits, self._row_words, self._membership = self._bitmap(cached=self._fast)
+        if not self._bits.size:
+            other = "binary search in the CSR"
+            if self._fast:
+                self._filter, other = filter_of(self.indptr, self.items, memory_budget)
+            self._membership = f"{other}; {self._membership}"
         self._counts = (0, 0, 0, 0)
 
     @classmethod
@@ -195,10 +202,16 @@ class NegativeSampler:
         """int64[...]: users whose rows are filled with -1, ascending; training leaves their positives out."""
         return np.flatnonzero(self._unfit)
 
+    def _bitmap(self, *, cached: bool) -> tuple[NDArray[np.uint32], int, str]:
+        return bitmap_of(self.indptr, self.items, self.n_items, self.memory_budget, cached=cached)
+
     @property
     def bitmap(self) -> tuple[NDArray[np.uint32], int]:
-        """(bits uint32[U * words], words a row): bit i % 32 of word i // 32 of a row; empty where none was built."""
-        return self._bits, self._row_words
+        """(bits uint32[U * words], words a row): bit i % 32 of word i // 32 of a row; empty where beyond the budget.
+
+        Made anew where this sampler draws by its filter.
+        """
+        return (self._bits, self._row_words) if self._bits.size else self._bitmap(cached=False)[:2]
 
     def sample(
         self,
@@ -268,7 +281,8 @@ class NegativeSampler:
 
             def work(lo: int, hi: int) -> tuple[int, int, int, int]:
                 return sample_uniform(
-                    self.indptr, self.items, self._bits, self._row_words, self.n_items, users, pos, first, e, s, tag,
+                    self.indptr, self.items, self._bits, self._row_words, self._filter,
+                    self.n_items, users, pos, first, e, s, tag,
                     any_full, out, lo, hi,
                 )  # fmt: skip
         else:
@@ -334,6 +348,7 @@ class NegativeSampler:
             "membership": self._membership,
             "memory_budget_bytes": self.memory_budget,
             "bitmap_bytes": int(self._bits.nbytes),
+            "filter_bytes": int(self._filter.nbytes),
             "weights_bytes": 0 if self._weights is None else self._weights.nbytes,
         }
 

@@ -29,6 +29,8 @@ ORDER_LANES = 64
 _M0, _M1, _W0, _W1 = 0xD2511F53, 0xCD9E8D57, 0x9E3779B9, 0xBB67AE85
 _LOW = 0xFFFFFFFF
 _MIX0, _MIX1 = 0x85EBCA6B, 0xC2B2AE35
+SPREAD = 0x9E3779B1
+"""Fibonacci hashing: 2^32 over the golden ratio."""
 
 
 def _lut() -> np.ndarray:
@@ -74,14 +76,25 @@ def bitmap_step(bits, base, at, items, to):  # type: ignore[no-untyped-def]
     return _mask(word >> (item & 31).astype(np.uint32) & np.uint32(1) != 0)
 
 
-def search_step(csr_items, first, degree, at, steps, items, to):  # type: ignore[no-untyped-def]
-    """Bit l of the result: csr_items[first[at+l] : first[at+l] + degree[at+l]] hold items[to+l]; 2^steps >= degrees."""
-    hits = 0
-    for lane in range(LANES):
-        row = csr_items[first[at + lane] : first[at + lane] + degree[at + lane]]
-        k = int(np.searchsorted(row, items[to + lane]))
-        hits |= (k < row.size and int(row[k]) == int(items[to + lane])) << lane
-    return np.uint64(hits)
+def filter_step(words, first, size, at, items, to):  # type: ignore[no-untyped-def]
+    """Bit l of the result: the filter's words [first[at + l], + size[at + l]) may hold items[to + l]; no bit: do not.
+
+    An item has a word by the high bits of a multiplicative hash, and two bits in it: its own low five and five more
+    of the hash.
+    """
+    item = items[to : to + LANES].astype(np.uint32)
+    h = item * np.uint32(SPREAD)
+    word = first[at : at + LANES] + (h.astype(np.uint64) * size[at : at + LANES] >> np.uint64(32))
+    both = (np.uint32(1) << (item & np.uint32(31))) | (np.uint32(1) << (h >> np.uint32(8) & np.uint32(31)))
+    return _mask(words[word.astype(np.int64)] & both == both)
+
+
+def bitmap_ahead(bits, base, at, items, to):  # type: ignore[no-untyped-def]
+    """Ask the memory for what ``bitmap_step`` with the same arguments will read. Changes nothing."""
+
+
+def filter_ahead(words, first, size, at, items, to):  # type: ignore[no-untyped-def]
+    """Ask the memory for what ``filter_step`` with the same arguments will read. Changes nothing."""
 
 
 def keep_step(table, mask, entry, pending, k):  # type: ignore[no-untyped-def]
@@ -227,50 +240,72 @@ def _bounded(typing, words, at, n, threshold, out, to):  # type: ignore[no-untyp
     return signature, generate
 
 
+def _touch(builder: Any, data: Any, index: Any) -> None:
+    """Prefetch ``data[index]`` of every lane: to read it, to keep it, as data."""
+    kind = ir.FunctionType(ir.VoidType(), [data.type, _I32, _I32, _I32])
+    prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    for lane in range(LANES):
+        address = builder.gep(data, [builder.extract_element(index, ir.Constant(_I32, lane))])
+        builder.call(prefetch, [address, *(ir.Constant(_I32, how) for how in (0, 3, 1))])
+
+
+def _bitmap_word(context: Any, builder: Any, kinds: Any, args: Any) -> tuple[Any, Any, Any]:
+    """(the bitmap's data, the index of each lane's word, the items)."""
+    bits, base, at, items, to = args
+    first = _load(builder, _at(context, builder, kinds[1], base, at, _V32), 4)
+    item = _load(builder, _at(context, builder, kinds[3], items, to, _V32), 4)
+    index = builder.sext(builder.add(first, builder.lshr(item, _const(_V32, 5))), _V64)
+    return _data(context, builder, kinds[0], bits), index, item
+
+
+def _filter_word(context: Any, builder: Any, kinds: Any, args: Any) -> tuple[Any, Any, Any, Any]:
+    """(the filter's data, the index of each lane's word, the items, their hashes)."""
+    words, first, size, at, items, to = args
+    start = _load(builder, _at(context, builder, kinds[1], first, at, _V32), 4)
+    count = _load(builder, _at(context, builder, kinds[2], size, at, _V32), 4)
+    item = _load(builder, _at(context, builder, kinds[4], items, to, _V32), 4)
+    h = builder.mul(item, _const(_V32, SPREAD))
+    offset = builder.lshr(builder.mul(builder.zext(h, _V64), builder.zext(count, _V64)), _const(_V64, 32))
+    return _data(context, builder, kinds[0], words), builder.add(builder.zext(start, _V64), offset), item, h
+
+
 @intrinsic
 def _bitmap(typing, bits, base, at, items, to):  # type: ignore[no-untyped-def]
-    signature = types.uint64(bits, base, types.int64, items, types.int64)
-
     def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        bits, base, at, items, to = args
-        first = _load(builder, _at(context, builder, signature.args[1], base, at, _V32), 4)
-        item = _load(builder, _at(context, builder, signature.args[3], items, to, _V32), 4)
-        index = builder.sext(builder.add(first, builder.lshr(item, _const(_V32, 5))), _V64)
-        word = _gather(builder, _data(context, builder, signature.args[0], bits), index, _const(_V1, 1))
+        data, index, item = _bitmap_word(context, builder, signature.args, args)
+        word = _gather(builder, data, index, _const(_V1, 1))
         bit = builder.lshr(word, builder.and_(item, _const(_V32, 31)))
         return _bits_of(builder, builder.trunc(bit, _V1))
 
-    return signature, generate
+    return types.uint64(bits, base, types.int64, items, types.int64), generate
 
 
 @intrinsic
-def _search(typing, csr_items, first, degree, at, steps, items, to):  # type: ignore[no-untyped-def]
-    i = types.int64
-    signature = types.uint64(csr_items, first, degree, i, i, items, i)
-
+def _bitmap_ahead(typing, bits, base, at, items, to):  # type: ignore[no-untyped-def]
     def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        csr_items, first, degree, at, steps, items, to = args
-        data = _data(context, builder, signature.args[0], csr_items)
-        item = _load(builder, _at(context, builder, signature.args[5], items, to, _V32), 4)
-        start = _load(builder, _at(context, builder, signature.args[1], first, at, _V64), 8)
-        count = _load(builder, _at(context, builder, signature.args[2], degree, at, _V64), 8)
-        # Branchless lower bound: the answer lies in [where, where + left]; a row of one entry takes no step.
-        where, left = (cgutils.alloca_once_value(builder, value) for value in (start, count))
-        one = _const(_V64, 1)
-        with cgutils.for_range(builder, steps):
-            here, n = builder.load(where), builder.load(left)
-            half = builder.lshr(n, one)
-            live = builder.icmp_unsigned("!=", half, _const(_V64, 0))
-            probe = builder.sub(builder.add(here, half), one)
-            below = builder.icmp_unsigned("<", _gather(builder, data, probe, live), item)
-            onward = builder.select(builder.and_(below, live), half, _const(_V64, 0))
-            builder.store(builder.add(here, onward), where)
-            builder.store(builder.sub(n, half), left)
-        some = builder.icmp_unsigned("!=", count, _const(_V64, 0))
-        found = builder.icmp_unsigned("==", _gather(builder, data, builder.load(where), some), item)
-        return _bits_of(builder, builder.and_(found, some))
+        _touch(builder, *_bitmap_word(context, builder, signature.args, args)[:2])
 
-    return signature, generate
+    return types.void(bits, base, types.int64, items, types.int64), generate
+
+
+@intrinsic
+def _filter(typing, words, first, size, at, items, to):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        data, index, item, h = _filter_word(context, builder, signature.args, args)
+        word = _gather(builder, data, index, _const(_V1, 1))
+        low, other = (builder.and_(x, _const(_V32, 31)) for x in (item, builder.lshr(h, _const(_V32, 8))))
+        bits = builder.and_(builder.lshr(word, low), builder.lshr(word, other))
+        return _bits_of(builder, builder.trunc(bits, _V1))
+
+    return types.uint64(words, first, size, types.int64, items, types.int64), generate
+
+
+@intrinsic
+def _filter_ahead(typing, words, first, size, at, items, to):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        _touch(builder, *_filter_word(context, builder, signature.args, args)[:2])
+
+    return types.void(words, first, size, types.int64, items, types.int64), generate
 
 
 @intrinsic
@@ -340,11 +375,19 @@ def _(bits, base, at, items, to):  # type: ignore[no-untyped-def]
     return lambda bits, base, at, items, to: _bitmap(bits, base, at, items, to)
 
 
-@overload(search_step)
-def _(csr_items, first, degree, at, steps, items, to):  # type: ignore[no-untyped-def]
-    return lambda csr_items, first, degree, at, steps, items, to: _search(
-        csr_items, first, degree, at, steps, items, to
-    )
+@overload(bitmap_ahead)
+def _(bits, base, at, items, to):  # type: ignore[no-untyped-def]
+    return lambda bits, base, at, items, to: _bitmap_ahead(bits, base, at, items, to)
+
+
+@overload(filter_ahead)
+def _(words, first, size, at, items, to):  # type: ignore[no-untyped-def]
+    return lambda words, first, size, at, items, to: _filter_ahead(words, first, size, at, items, to)
+
+
+@overload(filter_step)
+def _(words, first, size, at, items, to):  # type: ignore[no-untyped-def]
+    return lambda words, first, size, at, items, to: _filter(words, first, size, at, items, to)
 
 
 @overload(keep_step)
