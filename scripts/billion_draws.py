@@ -3,8 +3,8 @@
 Usage: python scripts/billion_draws.py RATINGS.DAT [--draws 1000000000] [--out RECORD.json]
 
 Every epoch is drawn in CSR order and checked against a dense boolean matrix built from the ratings by NumPy alone.
-Every eighth epoch is drawn again without the bitmap, in another order and on other threads, and must give the same
-bytes.
+Every eighth epoch is drawn again without the bitmap, by search or by filter, in another order and on other threads, and
+must give the same bytes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def main() -> None:
     seen = np.zeros((n_users, n_items), bool)
     seen[users, items] = True
     sampler = NegativeSampler(indptr, items, n_items=n_items, seed=42)
-    plain = NegativeSampler(indptr, items, n_items=n_items, seed=42, memory_budget=0)
+    budgets = (0, 2 * items.size + 64)  # binary search alone; room for the filter and for no bitmap
+    others = [NegativeSampler(indptr, items, n_items=n_items, seed=42, memory_budget=budget) for budget in budgets]
+    assert [bool(other.describe()["filter_bytes"]) for other in others] == [False, True]
     out, digest, draws, epoch, positives = np.empty((users.size, 4), np.int32), hashlib.sha256(), 0, 0, 0
     counts = np.zeros(n_items, np.int64)
     started = time.perf_counter()
@@ -55,7 +57,7 @@ def main() -> None:
         digest.update(out.tobytes())
         if epoch % 8 == 0:
             mixed = np.random.default_rng(epoch).permutation(users.size)
-            again = plain.sample(users[mixed], epoch=epoch, positions=mixed, threads=3)
+            again = others[epoch // 8 % 2].sample(users[mixed], epoch=epoch, positions=mixed, threads=3)
             assert np.array_equal(again, out[mixed]), f"epoch {epoch}: another path, other bytes"
         draws, epoch = draws + out.size, epoch + 1
     expected = epoch * 4 * np.bincount(users, minlength=n_users) / (n_items - np.diff(indptr)) @ ~seen
