@@ -85,7 +85,7 @@ def rivals(cases: dict[str, Any], path: Path, record: str) -> bool:
         if case and case["status"] == "ok":
             head = case["ratios"][0]["of"]
             same = {head, *(r["to"] for r in case["ratios"] if r["of"] == head)}
-            rows = [row for row in case["rows"] if row["name"] in same]
+            rows = [r for r in case["rows"] if r["name"] in same and r["role"] in ("fastrec", "rival")]
             panels.append((rows, title, case["unit"]))
     if not panels:
         return False

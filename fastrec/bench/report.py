@@ -91,7 +91,8 @@ def _contenders(case: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, A
     """Rows that do the same work, fastest first; the one compared with the others; its ratios, round by round."""
     head = case["ratios"][0]["of"]
     ratio = {r["to"]: times_text(r["ratio"]) for r in case["ratios"] if r["of"] == head}
-    rows = sorted((row for row in case["rows"] if row["name"] in (head, *ratio)), key=lambda row: -row["rate"])
+    rows = [r for r in case["rows"] if r["name"] in (head, *ratio) and r["role"] in ("fastrec", "rival")]
+    rows.sort(key=lambda row: -row["rate"])
     return rows, next(row for row in rows if row["name"] == head), ratio
 
 
