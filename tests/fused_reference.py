@@ -26,6 +26,8 @@ class Reference:
     def __init__(self, engine: Any) -> None:
         self.w = {k: v.astype(np.float64) for k, v in engine.weights.named.items()}
         self.sums = {k: v.astype(np.float64) for k, v in engine.weights.sums.items()}
+        self.moments = {k: [np.zeros_like(v), np.zeros_like(v)] for k, v in self.w.items()}
+        self.lazy_adam, self.steps = engine.optimizer == "lazy-adam", 0
         self.loss, self.l2, self.l2_h, self.lr_h = engine.loss, engine.l2, engine.l2_h, engine.lr_h
 
     def logits(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
@@ -55,7 +57,15 @@ class Reference:
         return out
 
     def move(self, gradients: dict[str, np.ndarray], rate: float) -> None:
+        self.steps += 1
         for name, g in gradients.items():
+            if self.lazy_adam:
+                touched = (g != 0).any(1) if g.ndim == 2 else np.full(g.shape, True)
+                m, v = self.moments[name]
+                m[touched] = 0.9 * m[touched] + 0.1 * g[touched]
+                v[touched] = 0.999 * v[touched] + 0.001 * g[touched] ** 2
+                size = np.sqrt(1 - 0.999**self.steps) / (1 - 0.9**self.steps)
+                g = np.where(touched.reshape((-1,) + (1,) * (g.ndim - 1)), size * m / (np.sqrt(v) + 1e-8), 0.0)
             if self.sums:
                 self.sums[name] += (g * g).mean(1) if g.ndim == 2 else g * g
                 root = np.sqrt(self.sums[name]) + EPS

@@ -9,9 +9,11 @@ import pytest
 from training_helpers import N_ITEMS, N_USERS, make_model, make_stream
 
 from fastrec.errors import CheckpointError, ConfigError
-from fastrec.fused.deterministic import CHUNK
-from fastrec.fused.engine import FusedEngine
-from fastrec.fused.prepare import Batch
+from fastrec.fused import deterministic
+from fastrec.fused.engine import MODES, FusedEngine
+from fastrec.fused.passes import CHUNK
+from fastrec.fused.prepare import Block
+from fastrec.fused.weights import OPTIMIZERS
 from fastrec.models import nets
 from fastrec.sampling import NegativeSampler
 from fastrec.sampling.order import Cursor
@@ -59,32 +61,53 @@ def weights(engine: FusedEngine) -> dict[str, bytes]:
     return {k: v.numpy().tobytes() for k, v in engine.state()[0].items()}
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "row-adagrad", "lazy-adam"])
 @pytest.mark.parametrize("model", ["mf", "gmf"])
-def test_any_number_of_threads_gives_the_same_bytes(model: str) -> None:
+def test_any_number_of_threads_gives_the_same_bytes(model: str, optimizer: str) -> None:
     stream, _ = crowd()
     assert 900 * 1100 // stream.n_positives > CHUNK, "user 0 has more rows of a batch than a chunk holds"
     found = []
     for threads in (1, 2, 3, 7):
-        engine = engine_of(stream, model, threads=threads)
+        engine = engine_of(stream, model, threads=threads, optimizer=optimizer)
         found.append((train(engine, 2), weights(engine)))
     assert all(f == found[0] for f in found[1:])
 
 
-@pytest.mark.parametrize("mode", ["deterministic", "lock_free"])
-def test_cut_at_every_step_and_resumed_gives_the_same_bytes(mode: str) -> None:
-    whole = small(mode, threads=1)
+@pytest.mark.parametrize("present", [[0], [2], [2, 0], [1, 2, 0]])
+def test_threads_that_never_come_or_come_late_are_not_waited_for(
+    present: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some of a team of three, one after the other: the first does all the work, the others find none."""
+    stream, _ = crowd()
+    whole = engine_of(stream, threads=1)
+    train(whole)
+    team = engine_of(stream, threads=3)
+    with monkeypatch.context() as m:
+        m.setattr(deterministic, "run_ranges", lambda work, *_: [work(me, me + 1) for me in present])
+        train(team)
+    assert weights(team) == weights(whole)
+
+
+@pytest.mark.parametrize("model", ["mf", "gmf"])
+@pytest.mark.parametrize(
+    ("mode", "optimizer"),
+    [(mode, name) for mode in MODES for name in OPTIMIZERS if (mode, name) != ("lock_free", "lazy-adam")],
+)
+def test_cut_at_every_step_and_resumed_gives_the_same_bytes(mode: str, optimizer: str, model: str) -> None:
+    options: dict[str, Any] = {"mode": mode, "model": model, "optimizer": optimizer, "threads": 1}
+    whole = small(**options)
     train(whole, 2)
     n_steps = whole.step
     per_epoch = n_steps // 2
     for cut in range(1, n_steps):
-        first = small(mode, threads=1)
+        first = small(**options)
         cursor = Cursor(0, 0)
         for _ in range(cut):
             cursor = first.advance(cursor, 1).cursor
             if cursor.position == first.n_positives:
                 cursor = Cursor(cursor.epoch + 1, 0)
         tensors, meta = first.state()
-        second = small(mode, threads=1)
+        second = small(**options)
         second.load_state({k: v.clone() for k, v in tensors.items()}, meta)
         while cursor.epoch < 2:
             cursor = second.advance(cursor, per_epoch).cursor
@@ -112,12 +135,15 @@ def test_loss_falls_and_every_parameter_moves(model: str, loss: str, mode: str) 
             assert moved.all(), name
 
 
-def test_batches_hold_what_the_stream_holds() -> None:
+@pytest.mark.parametrize("n_items", [1000, 10**6])
+def test_batches_hold_what_the_stream_holds(n_items: int) -> None:
+    """Sorted by counting where items are few, by comparing where they are many."""
     stream, _ = crowd()
     expected = stream.read(3, 500, 1500)
     order = np.argsort(expected.positions)
-    batch = Batch(1200, 4, by_item=True)
-    batch.fill(stream, 3, 500, 1500)
+    block = Block(2, 1200, 4, n_items=n_items)
+    block.fill(1, stream, 3, 500, 1500)
+    batch = block.batch(1, 1000)
     assert np.array_equal(batch.users, expected.users[order])
     assert np.array_equal(np.column_stack((batch.positives, batch.negatives)), expected.items[order])
     flat = expected.items[order].reshape(-1)
@@ -171,6 +197,7 @@ def test_a_diverging_run_says_so_in_its_loss(mode: str, loss: str) -> None:
     [
         ({"mode": "hogwild"}, "fused_mode = 'hogwild'"),
         ({"optimizer": "adam"}, "optimizer = 'adam'"),
+        ({"optimizer": "lazy-adam", "mode": "lock_free"}, "optimizer = 'lazy-adam': lock_free has"),
         ({"loss": "softmax"}, "loss = 'softmax'"),
         ({"model": "gmf", "loss": "bpr"}, "loss = 'bpr'"),
         ({"model": "mlp"}, "model MLP"),

@@ -14,6 +14,7 @@ from fastrec.data.interactions import Interactions
 from fastrec.data.split import Split, ratio_split
 from fastrec.errors import ConfigError, FastrecError
 from fastrec.runs import open_run
+from fastrec.training.checkpoint import Checkpoints
 from fastrec.training.fit import Result, fit, resolve, resume
 from fastrec.training.trainer import Trainer
 from tests.training_helpers import positives
@@ -39,16 +40,20 @@ def model_bytes(folder: Path) -> bytes:
     return (folder / "model.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("model", "optimizer"), [("mf", "row-adagrad"), ("gmf", "sgd"), ("mf", "lazy-adam"), ("gmf", "lazy-adam")]
+)
 def test_resumed_at_every_step_ends_in_the_same_bytes(
-    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, optimizer: str
 ) -> None:
-    train(split, tmp_path / "whole")
-    n_steps = 2 * -(-split.train.n_interactions // 64)
+    options: dict[str, Any] = {"model": model, "optimizer": optimizer, "batch_size": 96}
+    train(split, tmp_path / "whole", **options)
+    n_steps = 2 * -(-split.train.n_interactions // 96)
     inner = Trainer.run
     for step in range(1, n_steps):
         with monkeypatch.context() as m:
             m.setattr(Trainer, "run", lambda self, step=step: inner(self, stop_after=step))
-            assert train(split, tmp_path / f"cut-{step}").stopped == "interrupted"
+            assert train(split, tmp_path / f"cut-{step}", **options).stopped == "interrupted"
         assert resume(tmp_path / f"cut-{step}", progress=False).stopped == "all epochs"
         assert model_bytes(tmp_path / f"cut-{step}") == model_bytes(tmp_path / "whole"), f"cut after step {step}"
 
@@ -72,6 +77,7 @@ def test_the_engine_is_recorded_and_learns(split: Split, tmp_path: Path) -> None
         ({"model": "gmf", "optimizer": "sgd"}, "fused"),
         ({"model": "gmf", "optimizer": "sgd", "loss": "bpr"}, "torch"),
         ({"model": "gmf", "optimizer": "adam"}, "torch"),
+        ({"model": "gmf", "optimizer": "lazy-adam"}, "fused"),
         ({"model": "mlp", "optimizer": "sgd"}, "torch"),
     ],
 )
@@ -80,11 +86,20 @@ def test_auto_depends_on_model_loss_and_optimizer(options: dict[str, Any], engin
     assert (resolved.engine, resolved.fused_mode) == (engine, "deterministic")
 
 
-def test_a_diverging_run_stops_with_its_last_good_state(split: Split, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["deterministic", "lock_free"])
+def test_a_diverging_run_stops_with_its_last_good_state(split: Split, tmp_path: Path, mode: str) -> None:
+    options: dict[str, Any] = {"optimizer": "sgd", "l2": 1.0, "epochs": 400, "log_every": 1, "fused_mode": mode}
     with pytest.raises(FastrecError, match=r"the loss is (nan|inf).*training diverged"):
-        train(split, tmp_path / "run", optimizer="sgd", lr=1e6, l2=1.0, epochs=400, log_every=1)
-    steps = sorted((tmp_path / "run" / "checkpoints").glob("*.safetensors"))
-    assert steps, "the last good checkpoint stays"
+        train(
+            split,
+            tmp_path / "run",
+            lr=1e6 if mode == "deterministic" else 10.0,
+            warmup=100,
+            checkpoint_every=1,
+            **options,
+        )
+    tensors, _ = Checkpoints(tmp_path / "run" / "checkpoints", 2).load()
+    assert all(np.isfinite(t.numpy()).all() for t in tensors.values()), "the last good checkpoint stays"
 
 
 @pytest.mark.parametrize("options", [{"accumulate": 2}, {"hard_negatives": 8}, {"compile": True}])

@@ -12,11 +12,14 @@ from fastrec.errors import CheckpointError, ConfigError
 from fastrec.fused.deterministic import Deterministic
 from fastrec.fused.gradients import BCE, BPR
 from fastrec.fused.lock_free import LockFree
-from fastrec.fused.prepare import Batch
+from fastrec.fused.prepare import Block
 from fastrec.fused.weights import Weights
 from fastrec.jit import resolve_threads, run_ranges
 from fastrec.models.engine import Progress
 from fastrec.sampling.order import Cursor
+
+AT_ONCE = 65_536
+"""Positives of one call of the deterministic kernel, where batches are small: threads meet in Python between calls."""
 
 MODES = ("deterministic", "lock_free")
 
@@ -35,7 +38,8 @@ class FusedEngine:
         Step (from 0) -> learning rate. In lock_free it is that of single samples.
     mode : {"deterministic", "lock_free"}
     loss : {"bce", "bpr"}
-    optimizer : {"sgd", "row-adagrad"}
+    optimizer : {"sgd", "row-adagrad", "lazy-adam"}
+        lazy-adam in deterministic mode.
     l2 : float
         Each sample adds ``l2 / 2`` times the squares of the rows and shared weights that it uses.
     l2_h : float, optional
@@ -74,6 +78,10 @@ class FusedEngine:
         if mode not in MODES:
             raise ConfigError(f"fused_mode = {mode!r}: must be one of {', '.join(MODES)}")
         self.weights = Weights(model, optimizer)
+        if mode == "lock_free" and optimizer == "lazy-adam":
+            raise ConfigError(
+                "optimizer = 'lazy-adam': lock_free has sgd and row-adagrad; use fused_mode = deterministic"
+            )
         if loss not in ("bce", "bpr") or (loss == "bpr" and self.weights.gmf):
             raise ConfigError(
                 f"loss = {loss!r}: the fused engine has bce for MF and GMF, and bpr for MF; use engine = torch"
@@ -85,63 +93,67 @@ class FusedEngine:
         self.l2_h, self.lr_h = self.l2 if l2_h is None else float(l2_h), float(lr_h)
         self.threads = resolve_threads(threads)
         self.step = 0
-        n_loss = BPR if loss == "bpr" else BCE
-        self._passes: Deterministic | LockFree
         rows = min(self.batch_size, self.n_positives)
+        n_items = self.weights.item_factors.shape[0] if mode == "deterministic" else 0
+        self._block = Block(self._n_batches(rows), rows, stream.n_negatives, n_items=n_items)
+        options: dict[str, Any] = {
+            "loss": BPR if loss == "bpr" else BCE,
+            "l2": self.l2,
+            "l2_h": self.l2_h,
+            "lr_h": self.lr_h,
+            "threads": self.threads,
+        }
+        self._passes: Deterministic | LockFree
         if mode == "deterministic":
-            self._passes = Deterministic(
-                self.weights,
-                batch_size=rows,
-                n_negatives=stream.n_negatives,
-                loss=n_loss,
-                l2=self.l2,
-                l2_h=self.l2_h,
-                lr_h=self.lr_h,
-                threads=self.threads,
-            )
+            self._passes = Deterministic(self.weights, self._block, **options)
         else:
-            self._passes = LockFree(
-                self.weights, loss=n_loss, l2=self.l2, l2_h=self.l2_h, lr_h=self.lr_h, threads=self.threads
-            )
-        # Two a thread: prepared at once, each by one thread, so that the cores are even.
-        self._batches = [
-            Batch(rows, stream.n_negatives, by_item=mode == "deterministic") for _ in range(2 * self.threads)
-        ]
+            self._passes = LockFree(self.weights, **options)
+
+    def _n_batches(self, rows: int) -> int:
+        """Batches prepared at once, each by one thread: as many for every thread, so that the cores are even."""
+        share = 2 if self.mode == "lock_free" else max(2, min(64, AT_ONCE // (rows * self.threads)))
+        return share * self.threads
 
     def advance(self, cursor: Cursor, n_steps: int) -> Progress:
         """Do up to ``n_steps`` steps, not beyond the cursor's epoch."""
-        total, start, steps = 0.0, cursor.position, 0
+        total, start, steps, columns = 0.0, cursor.position, 0, 1 + self.n_negatives
         while steps < n_steps and cursor.position < self.n_positives:
-            cuts = [
-                (at, min(at + self.batch_size, self.n_positives))
-                for at in range(cursor.position, self.n_positives, self.batch_size)[
-                    : min(n_steps - steps, len(self._batches))
-                ]
-            ]
+            starts = range(cursor.position, self.n_positives, self.batch_size)[: n_steps - steps]
+            cuts = [(at, min(at + self.batch_size, self.n_positives)) for at in starts[: len(self._block.users)]]
             self._prepare(cursor.epoch, cuts)
-            for batch, (_, stop) in zip(self._batches, cuts):
-                total += self._passes.step(batch, self.rate(self.step))
-                self.step += 1
-                steps += 1
-                cursor = Cursor(cursor.epoch, stop)
+            sizes = np.array([stop - at for at, stop in cuts], np.int64)
+            rates = [self.rate(self.step + k) for k in range(len(cuts))]
+            if isinstance(self._passes, Deterministic):
+                means = self._passes.run(sizes, rates, self.step)
+                total += float(means @ sizes) * columns
+            else:
+                for k, rate in enumerate(rates):
+                    total += self._passes.step(self._block.batch(k, sizes[k]), rate)
+            self.step += len(cuts)
+            steps += len(cuts)
+            cursor = Cursor(cursor.epoch, cuts[-1][1])
         n = cursor.position - start
-        return Progress(cursor, total, n * (1 + self.stream.n_negatives), n, steps)
+        return Progress(cursor, total, n * columns, n, steps)
 
     def _prepare(self, epoch: int, cuts: list[tuple[int, int]]) -> None:
         def work(lo: int, hi: int) -> None:
             for k in range(lo, hi):
-                self._batches[k].fill(self.stream, epoch, *cuts[k])
+                self._block.fill(k, self.stream, epoch, *cuts[k])
 
         run_ranges(work, len(cuts), self.threads)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Weights and Adagrad's accumulators, named as the torch engine names them, and the step."""
+        """Weights and the optimiser's state, named as the torch engine names them, and the step."""
         import torch
 
         tensors = {f"model.{name}": p.detach() for name, p in self.model.named_parameters()}
-        for name, sums in self.weights.sums.items():
+        for name, states in self.weights.states.items():
             shape = (-1, 1) if self.weights.named[name].ndim == 2 else (-1,)
-            tensors[f"optimizer.{name}.sum"] = torch.from_numpy(sums).reshape(shape)
+            for key, array in states.items():
+                state = torch.from_numpy(array)
+                tensors[f"optimizer.{name}.{key}"] = state.reshape(shape) if key == "sum" else state
+            if self.optimizer == "lazy-adam":
+                tensors[f"optimizer.{name}.step"] = torch.tensor(float(self.step), dtype=torch.float64)
         return tensors, {"step": self.step}
 
     def load_state(self, tensors: dict[str, Any], meta: dict[str, Any]) -> None:
@@ -152,17 +164,16 @@ class FusedEngine:
         CheckpointError
             If a tensor is missing or has another shape.
         """
-        for prefix, suffix, arrays in (("model.", "", self.weights.named), ("optimizer.", ".sum", self.weights.sums)):
-            for name, array in arrays.items():
-                key = prefix + name + suffix
-                if key not in tensors:
-                    raise CheckpointError(
-                        f"{key} is missing from the checkpoint; it holds {', '.join(sorted(tensors))}"
-                    )
-                values = np.asarray(tensors[key])
-                if values.size != array.size:
-                    raise CheckpointError(f"{key} has shape {list(values.shape)}, the model's {list(array.shape)}")
-                array[...] = values.reshape(array.shape)
+        arrays = {f"model.{name}": array for name, array in self.weights.named.items()}
+        for name, states in self.weights.states.items():
+            arrays |= {f"optimizer.{name}.{key}": array for key, array in states.items()}
+        for key, array in arrays.items():
+            if key not in tensors:
+                raise CheckpointError(f"{key} is missing from the checkpoint; it holds {', '.join(sorted(tensors))}")
+            values = np.asarray(tensors[key])
+            if values.size != array.size:
+                raise CheckpointError(f"{key} has shape {list(values.shape)}, the model's {list(array.shape)}")
+            array[...] = values.reshape(array.shape)
         self.step = int(meta["step"])
 
     def describe(self) -> dict[str, Any]:

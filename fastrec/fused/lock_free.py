@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrec.fused.gradients import BCE, loss_gradient, scratch
+from fastrec.fused.prepare import Batch
 from fastrec.fused.simd import WIDTH, fma, load, mul, prefetch, splat, store, total
 from fastrec.fused.weights import EPS, Weights, aligned
 from fastrec.jit import njit, run_ranges
@@ -198,13 +199,13 @@ class LockFree:
         self.l2_h, self.lr_h = np.float32(l2_h), lr_h
         self._train = kernel(weights.dim, weights.gmf, weights.adagrad)
 
-    def step(self, batch: Any, rate: float) -> float:
+    def step(self, batch: Batch, rate: float) -> float:
         """Train on one prepared batch; returns its summed loss."""
         w = self.weights
         shared = (w.h, w.item_bias, w.bias, w.h_sum, w.item_bias_sum, w.bias_sum)
 
         def work(lo: int, hi: int) -> tuple[float, Any]:
-            mine = shared if lo == 0 and hi == batch.n else tuple(map(_private, shared))
+            mine = shared if lo == 0 and hi == batch.users.size else tuple(map(_private, shared))
             h, item_bias, bias, h_sum, item_sum, bias_sum = mine
             sums = (w.user_sum, w.item_sum, h_sum, w.user_bias_sum, item_sum, bias_sum)
             args = (w.user_factors, w.item_factors, h, w.user_bias, item_bias, bias, sums)
@@ -214,7 +215,7 @@ class LockFree:
             )  # fmt: skip
             return value, mine
 
-        done = run_ranges(work, batch.n, self.threads, grain=256)
+        done = run_ranges(work, batch.users.size, self.threads, grain=256)
         if len(done) > 1:
             for array, *copies in zip(shared, *(mine for _, mine in done)):
                 changes = [copy - array for copy in copies]

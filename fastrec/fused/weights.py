@@ -1,4 +1,4 @@
-"""The weights of MF and GMF as NumPy views of the module's own parameters, with Adagrad's accumulators beside them.
+"""The weights of MF and GMF as NumPy views of the module's own parameters, with the optimiser's state beside them.
 
 U users, I items, D dim.
 """
@@ -27,6 +27,14 @@ def aligned(rows: int, columns: int) -> NDArray[np.float32]:
     return memory[start : start + 4 * rows * columns].view(np.float32).reshape(rows, columns)
 
 
+OPTIMIZERS: dict[str, dict[str, int]] = {
+    "sgd": {},
+    "row-adagrad": {"sum": 1},
+    "lazy-adam": {"exp_avg": 2, "exp_avg_sq": 2},
+}
+"""State of each weight by its name in checkpoints, and of how many of its dimensions: 1 is one number a row."""
+
+
 class Weights:
     """Views: what a kernel writes is what the module holds.
 
@@ -37,7 +45,7 @@ class Weights:
     ----------
     model : torch.nn.Module
         MF or GMF of ``fastrec.models.nets``, on the CPU in float32.
-    optimizer : {"sgd", "row-adagrad"}
+    optimizer : {"sgd", "row-adagrad", "lazy-adam"}
 
     Raises
     ------
@@ -46,9 +54,9 @@ class Weights:
     """
 
     def __init__(self, model: Any, optimizer: str) -> None:
-        if optimizer not in ("sgd", "row-adagrad"):
+        if optimizer not in OPTIMIZERS:
             raise ConfigError(
-                f"optimizer = {optimizer!r}: the fused engine has sgd and row-adagrad; use engine = torch"
+                f"optimizer = {optimizer!r}: the fused engine has {', '.join(OPTIMIZERS)}; use engine = torch"
             )
         named = dict(model.named_parameters())
         if set(named) not in ({"user_factors", "item_factors", "h", "bias"}, set(_MF)):
@@ -70,9 +78,12 @@ class Weights:
         self.dim = self.user_factors.shape[1]
         self.h, self.user_bias, self.item_bias = map(self._view, ("h", "user_bias", "item_bias"))
         self.bias = self.named["bias"]
-        self.sums: dict[str, NDArray[np.float32]] = {}
-        if self.adagrad:
-            self.sums = {name: np.zeros(a.shape[0], np.float32) for name, a in self.named.items()}
+        self.optimizer = optimizer
+        self.states: dict[str, dict[str, NDArray[np.float32]]] = {
+            name: {key: np.zeros(a.shape[:dims], np.float32) for key, dims in OPTIMIZERS[optimizer].items()}
+            for name, a in self.named.items()
+        }
+        self.sums = {name: states["sum"] for name, states in self.states.items() if "sum" in states}
         self.user_sum, self.item_sum, self.h_sum, self.user_bias_sum, self.item_bias_sum, self.bias_sum = map(
             self._sum, ("user_factors", "item_factors", "h", "user_bias", "item_bias", "bias")
         )

@@ -136,7 +136,7 @@ def resolve(config: Config) -> Config:
         precision = "bf16" if device.startswith("cuda") else "fp32"
     engine = config.engine
     if engine == "auto":
-        fits = (config.model, config.loss) in FUSED_FITS and config.optimizer in ("sgd", "row-adagrad")
+        fits = (config.model, config.loss) in FUSED_FITS and config.optimizer in ("sgd", "row-adagrad", "lazy-adam")
         engine = "fused" if fits and device == "cpu" else "torch"
     return config.override(device=device, precision=precision, engine=engine)
 
