@@ -117,6 +117,29 @@ def test_out_of_memory_says_what_to_lower(error: Exception) -> None:
         make(engine=engine).run()
 
 
+def test_out_of_memory_after_the_last_step_and_a_full_disk_say_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(error: Exception) -> Any:
+        def fail(*_: Any, **__: Any) -> Any:
+            raise error
+
+        return fail
+
+    t = make(epochs=1, checkpoints=Checkpoints(tmp_path / "c"), patience=1, validate=lambda: {"NDCG@10": 0.1})
+    monkeypatch.setattr(
+        t.checkpoints, "save_best", failing(RuntimeError("unable to mmap: Cannot allocate memory (12)"))
+    )
+    with pytest.raises(FastrecError, match=r"out of memory.*lower batch_size"):
+        t.run()
+    t = make(epochs=9, checkpoints=Checkpoints(tmp_path / "run" / "c"))
+    monkeypatch.setattr("fastrec.training.checkpoint.write_tensors", failing(FastrecError("x: cannot be written")))
+    with pytest.raises(
+        FastrecError, match=r"cannot be written\. Earlier.*intact: go on with `fastrec train --resume .*run`"
+    ):
+        t.run()
+
+
 def test_other_errors_pass_unchanged() -> None:
     engine = make_engine()
 

@@ -20,7 +20,7 @@ from fastrec.sampling import NegativeSampler
 from fastrec.training.checkpoint import Checkpoints
 from fastrec.training.stream import Stream
 from fastrec.training.tracking import Tracker
-from fastrec.training.trainer import SELECTED_BY, Trainer
+from fastrec.training.trainer import SELECTED_BY, Trainer, clear_memory_errors
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,9 @@ def fit(split: Split, config: Config, *, out: str | Path | None = None, progress
         If training diverges or cannot go on; what was saved stays.
     """
     config = resolve(config)
-    engine = build_engine(split, config)  # before the folder: what cannot be built leaves none behind
-    with _closing(engine, config.threads):
+    with clear_memory_errors():
+        engine = build_engine(split, config)  # before the folder: what cannot be built leaves none behind
+    with clear_memory_errors(), _closing(engine, config.threads):
         run = create(out or config.out, config=config.to_dict(), split=split, toml=config.to_toml())
         run.record(engine=engine.describe(), avoided=config.avoid)
         return _train(run, split, config, engine, progress=config.progress if progress is None else progress)
@@ -103,7 +104,7 @@ def resume(path: str | Path, *, progress: bool | None = None, **given: Any) -> R
         return _finished(run, config)
     engine = build_engine(run.split(), asked)
     shown = asked.progress if progress is None else progress
-    with _closing(engine, asked.threads):
+    with clear_memory_errors(), _closing(engine, asked.threads):
         return _train(run, run.split(), asked, engine, progress=shown, again=True)
 
 

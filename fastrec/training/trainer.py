@@ -122,7 +122,7 @@ class Trainer:
         screen = Screen(self.progress, epochs=self.epochs, samples=samples, done=s.total_samples)
         began, before = time.perf_counter(), s.wall_s
         try:
-            with self._signals():
+            with clear_memory_errors(), self._signals():
                 while s.ended is None and s.epoch < self.epochs:
                     if s.position < self.engine.n_positives:
                         self._advance(screen, stop_after)
@@ -161,8 +161,7 @@ class Trainer:
         if stop_after is not None:
             n = min(n, stop_after - s.step)
         began = time.perf_counter()
-        with _clear_memory_errors():
-            done = self.engine.advance(s.cursor, n)
+        done = self.engine.advance(s.cursor, n)
         took = time.perf_counter() - began
         self._step_s = took / max(1, done.n_steps)
         self._check_loss(done)
@@ -243,11 +242,17 @@ class Trainer:
         if self.tracker is not None:
             self.state.metrics_bytes = self.tracker.length
         tensors, meta = self.engine.state()
-        self.checkpoints.save(
-            self.state.step,
-            tensors,
-            {"trainer": asdict(self.state), "engine": meta, "best": self.state.best_file, **self.extra},
-        )
+        try:
+            self.checkpoints.save(
+                self.state.step,
+                tensors,
+                {"trainer": asdict(self.state), "engine": meta, "best": self.state.best_file, **self.extra},
+            )
+        except FastrecError as error:
+            run = self.checkpoints.folder.parent
+            raise FastrecError(
+                f"{error}. Earlier checkpoints are intact: go on with `fastrec train --resume {run}`"
+            ) from error
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -272,13 +277,14 @@ class Trainer:
 
 
 @contextlib.contextmanager
-def _clear_memory_errors() -> Iterator[None]:
+def clear_memory_errors() -> Iterator[None]:
     """Say what to do when memory runs out, on the host or on the device."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         text = str(error)
-        if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+        signs = ("out of memory", "can't allocate memory", "Cannot allocate memory")
+        if isinstance(error, MemoryError) or any(sign in text for sign in signs):
             raise FastrecError(
                 f"out of memory while training ({text.splitlines()[0] if text else 'host memory'}); lower batch_size "
                 "or dim, or set accumulate; the last checkpoint is intact"
