@@ -55,10 +55,11 @@ class Config:
     dropout: float = _option(0.0, "model", "dropout after each MLP layer")
     init_std: float = _option(0.01, "model", "standard deviation of the initial factors")
     init_h: str = _option(
-        "lecun",
+        "auto",
         "model",
-        "GMF's h at the start: LeCun-uniform as the NCF code's, or all ones, where GMF is MF without biases",
-        choices=("lecun", "one"),
+        "GMF's h at the start: LeCun-uniform as the NCF code's, or all ones, where GMF is MF without biases; auto: "
+        "ones for a GMF of the torch engine, else LeCun",
+        choices=("auto", "lecun", "one"),
     )
     pretrained_gmf: str | None = _option(None, "model", "run folder of a GMF to start NeuMF from")
     pretrained_mlp: str | None = _option(None, "model", "run folder of an MLP to start NeuMF from")
@@ -80,11 +81,21 @@ class Config:
         choices=("adam", "adamw", "sgd", "adagrad", "lazy-adam", "row-adagrad"),
     )
     lr: float = _option(2e-3, "training", "learning rate")
-    l2: float = _option(3e-4, "training", "L2 on every factor, h and biases included, once a sample")
-    l2_h: float | None = _option(None, "training", "L2 on h in place of l2, once a sample; left out: l2")
-    lr_h: float = _option(1.0, "training", "learning rate of h as a share of lr: every sample moves h, few a row")
+    l2: float | None = _option(
+        None,
+        "training",
+        "L2 on every factor, h and biases included, once a sample; left out: 0.003 for a GMF of the torch engine whose "
+        "h starts at ones, else 0.0003",
+    )
+    l2_h: float | None = _option(None, "training", "L2 on h in place of l2; left out: 0.0002 for that GMF, else l2")
+    lr_h: float | None = _option(
+        None,
+        "training",
+        "learning rate of h as a share of lr, for every sample moves h and few a row; left out: 0.1 for that "
+        "GMF, else 1",
+    )
     schedule: str = _option(
-        "constant", "training", "of the learning rate", choices=("constant", "cosine", "linear", "step")
+        "linear", "training", "of the learning rate", choices=("constant", "cosine", "linear", "step")
     )
     warmup: int = _option(0, "training", "steps of linear warm-up before the schedule")
     step_epochs: int = _option(10, "training", "epochs between drops of the step schedule")
@@ -145,9 +156,9 @@ class Config:
                 raise ConfigError(f"{name} = {value}: must lie in {ends}")
         if not self.cutoffs or min(self.cutoffs) < 1:
             raise ConfigError(f"cutoffs = {list(self.cutoffs)}: give at least one K, each at least 1")
-        if self.model != "gmf" and self.init_h != "lecun":
+        if self.model != "gmf" and self.init_h == "one":
             raise ConfigError(f"init_h = {self.init_h!r}: is an option of model = gmf, not of {self.model}")
-        if self.model == "mf" and (self.l2_h is not None or self.lr_h != 1.0):
+        if self.model == "mf" and (self.l2_h is not None or self.lr_h not in (None, 1.0)):
             raise ConfigError(f"l2_h = {self.l2_h}, lr_h = {self.lr_h}: MF has no h; leave both out")
         if self.optimizer == "adamw" and self.l2_h is not None:
             raise ConfigError(f"l2_h = {self.l2_h}: AdamW decays every weight by l2; use another optimizer")

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from fastrec.config import Config
+from fastrec.config import Config, preset
 from fastrec.data.interactions import Interactions
 from fastrec.data.split import Split, ratio_split
 from fastrec.errors import CheckpointError, ConfigError
 from fastrec.runs import open_run
-from fastrec.training.fit import Result, fit, make_sampler, resume
+from fastrec.training.fit import Result, fit, make_sampler, resolve, resume
 from fastrec.training.trainer import Trainer
 from tests.training_helpers import positives
 
@@ -147,6 +147,24 @@ def test_pretrained_neumf_starts_from_two_runs(split: Split, tmp_path: Path) -> 
     with pytest.raises(ConfigError, match="holds a MLP"):
         train(split, tmp_path / "x", model="neumf", **{**given, "pretrained_gmf": given["pretrained_mlp"]})
     assert not (tmp_path / "x").exists()
+
+
+def test_what_is_left_out_is_resolved_by_model_and_recorded(split: Split, tmp_path: Path) -> None:
+    """A GMF's h starts at ones and hardly shrinks; whatever is given stands, and other models have no part in it."""
+
+    def of(**options: Any) -> tuple[Any, ...]:
+        c = resolve(Config(device="cpu", **options))
+        return c.init_h, c.lr_h, c.l2, c.l2_h
+
+    assert of() == ("one", 0.1, 0.003, 0.0002)
+    assert of(l2=0.01, lr_h=1.0) == ("one", 1.0, 0.01, 0.0002)
+    assert of(optimizer="adamw") == ("one", 0.1, 0.003, None)
+    plain = ("lecun", 1.0, 0.0003, None)
+    assert of(init_h="lecun") == of(model="mf") == of(model="mlp") == of(model="neumf") == plain
+    assert of(engine="fused", optimizer="sgd") == plain
+    assert resolve(preset("ncf-gmf-64")).init_h == "lecun", "a preset keeps the recipe that it was chosen with"
+    run = train(split, tmp_path / "run", epochs=1).run
+    assert [run.config[k] for k in ("init_h", "lr_h", "l2", "l2_h")] == ["one", 0.1, 0.0, 0.0002]
 
 
 def test_an_impossible_run_leaves_no_folder(split: Split, tmp_path: Path) -> None:
