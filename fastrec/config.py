@@ -87,7 +87,9 @@ class Config:
         "L2 on every factor, h and biases included, once a sample; left out: 0.003 for a GMF of the torch engine whose "
         "h starts at ones, else 0.0003",
     )
-    l2_h: float | None = _option(None, "training", "L2 on h in place of l2; left out: 0.0002 for that GMF, else l2")
+    l2_h: float | None = _option(
+        None, "training", "L2 on h and MLP layers in place of l2; left out: 0.0002 for that GMF, else l2"
+    )
     lr_h: float | None = _option(
         None,
         "training",

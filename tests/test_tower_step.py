@@ -13,7 +13,7 @@ from tests.training_helpers import make_model, make_stream
 
 
 def by_autograd(net: Any, batch: Any, l2: float, drop: AddressedDropout | None) -> tuple[torch.Tensor, dict[str, Any]]:
-    """Logits, and gradients of the mean BCE plus l2 / 2 times the squares of what each sample uses; twice that of h."""
+    """Logits, and gradients of mean BCE and l2 / 2 times the squares of what each sample uses, h and layers twice."""
     users, items = torch.from_numpy(batch.users), torch.from_numpy(batch.items)
     if drop is not None:
         drop.at(3, torch.from_numpy(batch.positions))
@@ -24,7 +24,7 @@ def by_autograd(net: Any, batch: Any, l2: float, drop: AddressedDropout | None) 
     for name, p in net.named_parameters():
         ids = {"user": users.repeat_interleave(items.shape[1]), "item": items.reshape(-1)}.get(name[:4])
         squares = (p**2).sum() if ids is None else (p[ids.long()] ** 2).sum() / ids.numel()
-        loss = loss + (2 if name == "h" else 1) * l2 / 2 * squares
+        loss = loss + (2 if name.startswith(("h", "weights", "biases")) else 1) * l2 / 2 * squares
     loss.backward()
     found = {name: p.grad.clone() for name, p in net.named_parameters()}
     net.zero_grad(set_to_none=True)

@@ -246,11 +246,12 @@ class TowerStep:
             table.addmm_(self._dv, self._weights[0][:, half:])
         else:
             table.index_add_(0, torch.from_numpy(self._items.reshape(-1)), self._dv @ self._weights[0][:, half:])
-        self._dh.add_(self._h, alpha=l2_h * self._items.size)
-        if not l2:
+        if not (l2 or l2_h):
             return
         uses = torch.zeros((table.shape[0], 1), dtype=table.dtype)
         _count(self._items, uses.numpy())
         table.addcmul_(model.item_mlp, uses, value=l2)
-        for p in (*model.weights, *model.biases, model.bias):
-            p.grad.add_(p, alpha=l2 * self._items.size)
+        model.bias.grad.add_(model.bias, alpha=l2 * self._items.size)
+        for p in (*model.weights, *model.biases):
+            p.grad.add_(p, alpha=l2_h * self._items.size)
+        self._dh.add_(self._h, alpha=l2_h * self._items.size)

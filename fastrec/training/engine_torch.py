@@ -49,7 +49,7 @@ class TorchEngine:
     l2 : float
         Each sample adds ``l2 / 2`` times the squares of the rows and shared weights that it uses; AdamW decays by it.
     l2_h : float, optional
-        In place of ``l2`` on h.
+        In place of ``l2`` on h and on the layers of an MLP.
     lr_h : float
         Share of the learning rate by which h moves.
     accumulate : int

@@ -31,13 +31,13 @@ class Options(NamedTuple):
     n_hard: int = 0
     """Keep the n highest-scored of the drawn negatives; 0 keeps all."""
     l2_h: float | None = None
-    """L2 on h; None: ``l2``."""
+    """L2 on h and a tower's layers; None: ``l2``."""
     lr_h: float = 1.0
     """Share of the learning rate that h moves by."""
 
     @property
     def decays(self) -> tuple[float, float]:
-        """L2 of the loss, on all weights and on h. AdamW decays by itself."""
+        """L2 of the loss: of rows and bias; of h and layers. AdamW decays by itself."""
         if self.optimizer == "adamw":
             return 0.0, 0.0
         return self.l2, self.l2 if self.l2_h is None else self.l2_h
@@ -228,7 +228,7 @@ class AutogradStep:
             assert p.grad is not None, name
             uses = self._uses.get(name.partition("_")[0])
             if uses is None:
-                p.grad.add_(p, alpha=self._l2_h if name == "h" else self._l2)
+                p.grad.add_(p, alpha=self._l2 if name == "bias" else self._l2_h)
             else:
                 p.grad.addcmul_(p, uses.unsqueeze(1) if p.dim() == 2 else uses)
         for uses in self._uses.values():
