@@ -70,7 +70,7 @@ class Config:
     fused_mode: str = _option(
         "deterministic",
         "training",
-        "deterministic: bit-identical for any threads; lock_free: Hogwild, the fastest",
+        "deterministic: bit-identical for any threads; lock_free: Hogwild, the fastest, on the CPU alone",
         choices=("deterministic", "lock_free"),
     )
     loss: str = _option("bce", "training", "the loss over [B, 1+N] logits", choices=("bce", "bpr", "softmax"))
@@ -123,7 +123,7 @@ class Config:
     precision: str = _option(
         "auto",
         "training",
-        "auto: bf16 on CUDA, fp32 on CPU",
+        "auto: bf16 on CUDA, fp32 on CPU and in the fused engine, whose bf16 (CUDA) keeps no fp32 master",
         choices=("auto", "fp32", "bf16", "fp16"),
     )
     graph: bool = _option(True, "training", "capture the step as a CUDA graph", result=False)

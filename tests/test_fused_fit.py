@@ -15,7 +15,7 @@ from fastrec.data.split import Split, ratio_split
 from fastrec.errors import ConfigError, FastrecError
 from fastrec.runs import open_run
 from fastrec.training.checkpoint import Checkpoints
-from fastrec.training.fit import Result, fit, resolve, resume
+from fastrec.training.fit import Result, build_engine, fit, resolve, resume
 from fastrec.training.trainer import Trainer
 from tests.training_helpers import positives
 
@@ -84,6 +84,19 @@ def test_the_engine_is_recorded_and_learns(split: Split, tmp_path: Path) -> None
 def test_auto_depends_on_model_loss_and_optimizer(options: dict[str, Any], engine: str) -> None:
     resolved = resolve(Config(device="cpu", **options))
     assert (resolved.engine, resolved.fused_mode) == (engine, "deterministic")
+
+
+def test_on_cuda_the_fused_engine_is_taken_by_name(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No run of it on hardware has been recorded; its bf16 keeps no float32 master, so that must be named too."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    for engine, found in (("auto", ("torch", "bf16")), ("torch", ("torch", "bf16")), ("fused", ("fused", "fp32"))):
+        resolved = resolve(Config(device="cuda", engine=engine, model="gmf", optimizer="sgd"))
+        assert (resolved.engine, resolved.precision) == found
+    for options in ({"fused_mode": "lock_free"}, {"precision": "fp16"}, {"accumulate": 2}):
+        with pytest.raises(ConfigError, match=f"{next(iter(options))} = .*engine = fused on cuda has"):
+            build_engine(split, resolve(Config(**{**FUSED, "device": "cuda", **options})))
+    with pytest.raises(ConfigError, match="precision = 'bf16': engine = fused on cpu"):
+        build_engine(split, resolve(Config(**{**FUSED, "device": "cpu", "precision": "bf16"})))
 
 
 @pytest.mark.parametrize("mode", ["deterministic", "lock_free"])

@@ -132,13 +132,13 @@ def resolve(config: Config) -> Config:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"device = {device!r}: torch {torch.__version__} finds no CUDA device; use device = cpu")
-    precision = config.precision
-    if precision == "auto":
-        precision = "bf16" if device.startswith("cuda") else "fp32"
     engine = config.engine
-    if engine == "auto":
+    if engine == "auto":  # on CUDA by name alone, until scripts/gpu_check.sh has measured it on one
         fits = (config.model, config.loss) in FUSED_FITS and config.optimizer in ("sgd", "row-adagrad", "lazy-adam")
         engine = "fused" if fits and device == "cpu" else "torch"
+    precision = config.precision
+    if precision == "auto":  # bf16 keeps a float32 master in the torch engine, and none in the fused one
+        precision = "bf16" if device.startswith("cuda") and engine == "torch" else "fp32"
     config = config.override(device=device, precision=precision, engine=engine)
     by_rows = config.model == "gmf" and engine == "torch" and config.init_h != "lecun"
     given: dict[str, Any] = {k: v for k in ("l2", "l2_h", "lr_h") if (v := getattr(config, k)) is not None}
@@ -156,19 +156,26 @@ OTHER_WEIGHTS = {"init_h": "lecun", "lr_h": 1.0, "l2": 3e-4}
 
 FUSED_FITS = (("mf", "bce"), ("mf", "bpr"), ("gmf", "bce"))
 """(model, loss) pairs of the fused engine."""
-_FUSED_NEEDS = {"device": "cpu", "precision": "fp32", "accumulate": 1, "hard_negatives": 0, "compile": False}
+_FUSED_NEEDS: dict[str, tuple[Any, ...]] = {"accumulate": (1,), "hard_negatives": (0,), "compile": (False,)}
+_FUSED_NEEDS_ON: dict[str, dict[str, tuple[Any, ...]]] = {
+    "cpu": {"precision": ("fp32",)},
+    "cuda": {"precision": ("fp32", "bf16"), "fused_mode": ("deterministic",)},
+}
 
 
 def build_engine(split: Split, config: Config) -> Engine:
     """The engine of a resolved config, with initial weights."""
     from fastrec.fused.engine import FusedEngine
+    from fastrec.training.device import open_device
     from fastrec.training.engine_torch import TorchEngine
 
     if config.engine == "fused":
-        for name, needed in _FUSED_NEEDS.items():
+        kind = config.device.split(":")[0]
+        for name, needed in {**_FUSED_NEEDS, **_FUSED_NEEDS_ON.get(kind, {"device": ("cpu", "cuda")})}.items():
             value = getattr(config, name)
-            if value != needed:
-                raise ConfigError(f"{name} = {value!r}: engine = fused has {needed!r} alone; use engine = torch")
+            if value not in needed:
+                has = " or ".join(map(repr, needed))
+                raise ConfigError(f"{name} = {value!r}: engine = fused on {kind} has {has} alone; use engine = torch")
     stream = Stream(split.train.indptr, split.train.items, make_sampler(split, config), seed=config.seed)
     model = make_model(split, config)
     options: dict[str, Any] = {
@@ -181,6 +188,13 @@ def build_engine(split: Split, config: Config) -> Engine:
         "lr_h": config.lr_h,
         "threads": config.threads,
     }
+    if config.engine == "fused" and kind == "cuda":
+        from fastrec.fused.cuda import CudaEngine
+
+        device = open_device(config.device)
+        return CudaEngine(
+            model, stream, device=device, precision=config.precision, seed=config.seed, graph=config.graph, **options
+        )
     if config.engine == "fused":
         return FusedEngine(model, stream, mode=config.fused_mode, **options)
     return TorchEngine(
