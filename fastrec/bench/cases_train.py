@@ -16,6 +16,8 @@ from fastrec.bench.checks import check_batch, check_loss
 from fastrec.bench.context import Context
 from fastrec.bench.harness import Bench, Contender, Refused
 from fastrec.bench.rivals_external import Rivals
+from fastrec.data import synthetic
+from fastrec.data.split import Split
 from fastrec.sampling.order import Cursor
 
 SMALL_BATCH = 1024
@@ -220,7 +222,7 @@ def notebook(context: Context) -> Contender:
 
 
 def gpu(context: Context) -> Bench:
-    """Large batches on a CUDA device: GMF, and NeuMF in the configuration of NVIDIA's NCF; each beside its ceiling.
+    """Large batches on a CUDA device: GMF, and NeuMF as NVIDIA's NCF has it, each beside its ceiling; fused GMF.
 
     Raises
     ------
@@ -236,7 +238,27 @@ def gpu(context: Context) -> Bench:
         ceiling.name, ceiling.role = f"{name}-ceiling", "ceiling"
         bench.contenders.append(ceiling)
     bench.pairs = [(name, f"{name}-ceiling") for name in engines.GPU_ENGINES]
+    bench.contenders += [engines.contender(context, name) for name in engines.GPU_FUSED]
+    if not context.quick:
+        bench.contenders += larger(context)
+        bench.notes.append(f"rows that begin with {LARGER} are of that generated log, whole, NOT real data")
     return bench
+
+
+LARGER = "synthetic-20m"
+
+
+def larger(context: Context) -> list[Contender]:
+    """The fused engine on a log of MovieLens-20M's shape."""
+    log = synthetic.generate(*synthetic.SHAPES[LARGER], timestamps=False, threads=context.threads)
+    empty = log.keep(np.zeros(log.n_interactions, np.bool_))
+    split = Split(log, empty, empty, how="all of it is train")
+    contenders = []
+    for name in engines.GPU_FUSED:
+        made = engines.contender(context, name, split=split)
+        made.name = f"{LARGER}-{name}"
+        contenders.append(made)
+    return contenders
 
 
 def end_to_end(context: Context) -> Bench:

@@ -34,10 +34,24 @@ GPU_ENGINES: dict[str, dict[str, Any]] = {
     "neumf-b209715": {**TORCH, **NVIDIA_NEUMF, "batch_size": 209_715},
 }
 """On a CUDA device: the batch of NVIDIA's NCF is 1,048,576 rows, 209,715 positives; its NeuMF is the third."""
+GMF_CUDA = {**FUSED, "model": "gmf", "lr": 5.0, "init_std": 0.1, "precision": "fp32"}
+GPU_FUSED: dict[str, dict[str, Any]] = {
+    "fused-gmf-b8192": {**GMF_CUDA, "batch_size": 8192},
+    "fused-gmf-b65536": {**GMF_CUDA, "batch_size": 65_536},
+    "fused-gmf-b209715": {**GMF_CUDA, "batch_size": 209_715},
+    "fused-gmf-bf16-b209715": {
+        **GMF_CUDA, "optimizer": "row-adagrad", "lr": 0.1, "precision": "bf16", "batch_size": 209_715,
+    },
+}  # fmt: skip
+"""The fused engine on a CUDA device."""
 WHAT = {
     "gmf-b65536": "GMF, Adam",
     "gmf-b209715": "GMF, Adam",
     "neumf-b209715": "NeuMF as NVIDIA's NCF has it, Adam",
+    "fused-gmf-b8192": "GMF, SGD, fp32",
+    "fused-gmf-b65536": "GMF, SGD, fp32",
+    "fused-gmf-b209715": "GMF, SGD, fp32",
+    "fused-gmf-bf16-b209715": "GMF, row-wise Adagrad, bf16 tables rounded stochastically",
     "torch": "GMF, Adam",
     "fused-lock-free": "MF with biases, SGD, Hogwild",
     "fused-deterministic": "MF with biases, SGD, the same bytes for any threads",
@@ -58,7 +72,7 @@ def build(split: Split, *, threads: int, device: str, seed: int, **options: Any)
 
 def options_of(context: Context, name: str) -> dict[str, Any]:
     """The Config fields of a named engine at the context's D and N."""
-    return {"dim": context.dim, "negatives": context.n_negatives, **{**ENGINES, **GPU_ENGINES}[name]}
+    return {"dim": context.dim, "negatives": context.n_negatives, **{**ENGINES, **GPU_ENGINES, **GPU_FUSED}[name]}
 
 
 def moved_per_sample(context: Context, options: dict[str, Any]) -> float:
@@ -66,7 +80,8 @@ def moved_per_sample(context: Context, options: dict[str, Any]) -> float:
     if options["engine"] == "torch":
         rows = context.data.n_users + context.data.n_items
         return dense_bytes_per_sample(context.dim, context.n_negatives, rows, options["batch_size"])
-    return bytes_per_sample(context.dim, context.n_negatives)
+    weight, row_state = 2 if options.get("precision") == "bf16" else 4, 4 * (options["optimizer"] == "row-adagrad")
+    return bytes_per_sample(context.dim, context.n_negatives, weight=weight, row_state=row_state)
 
 
 def sync_of(device: str) -> Any:
@@ -78,7 +93,9 @@ def sync_of(device: str) -> Any:
     return lambda: torch.cuda.synchronize(device)
 
 
-def contender(context: Context, name: str, *, n_positives: int | None = None, fixed: bool = False) -> Contender:
+def contender(
+    context: Context, name: str, *, n_positives: int | None = None, fixed: bool = False, split: Split | None = None
+) -> Contender:
     """A named engine that trains epoch after epoch, whole or ``n_positives`` at a time.
 
     Its check: it visited what it should, and its mean loss is finite and below that of an untrained model.
@@ -87,11 +104,13 @@ def contender(context: Context, name: str, *, n_positives: int | None = None, fi
     ----------
     fixed : bool
         Train on one batch, drawn beforehand: the step alone, the ceiling of any data path.
+    split : Split, optional
+        In place of the context's.
     """
     options = options_of(context, name)
-    on_gpu = options["engine"] == "torch" and context.device.startswith("cuda")
+    on_gpu = (options["engine"] == "torch" or name in GPU_FUSED) and context.device.startswith("cuda")
     device = context.device if on_gpu else "cpu"
-    engine = build(context.split, threads=context.threads, device=device, seed=context.seed, **options)
+    engine = build(split or context.split, threads=context.threads, device=device, seed=context.seed, **options)
     if fixed:
         torch_engine: Any = engine
         torch_engine.feed = FixedFeed(torch_engine.feed)
