@@ -57,7 +57,7 @@ class Config:
     init_h: str = _option(
         "auto",
         "model",
-        "GMF's h at the start: LeCun-uniform as the NCF code's, or all ones, where GMF is MF without biases; auto: "
+        "h of GMF and NeuMF at the start: LeCun-uniform as the NCF code's, or ones, as in MF; auto: "
         "ones for a GMF of the torch engine, else LeCun",
         choices=("auto", "lecun", "one"),
     )
@@ -158,8 +158,8 @@ class Config:
                 raise ConfigError(f"{name} = {value}: must lie in {ends}")
         if not self.cutoffs or min(self.cutoffs) < 1:
             raise ConfigError(f"cutoffs = {list(self.cutoffs)}: give at least one K, each at least 1")
-        if self.model != "gmf" and self.init_h == "one":
-            raise ConfigError(f"init_h = {self.init_h!r}: is an option of model = gmf, not of {self.model}")
+        if self.model not in ("gmf", "neumf") and self.init_h == "one":
+            raise ConfigError(f"init_h = {self.init_h!r}: is an option of gmf and neumf, not of model = {self.model}")
         if self.model == "mf" and (self.l2_h is not None or self.lr_h not in (None, 1.0)):
             raise ConfigError(f"l2_h = {self.l2_h}, lr_h = {self.lr_h}: MF has no h; leave both out")
         if self.optimizer == "adamw" and self.l2_h is not None:

@@ -54,7 +54,7 @@ ROWS = {
     "ncf-neumf-64": Row(".705 / .426 (NeuMF 64 from scratch, NCF paper)"),
     "ncf-neumf-64-pretrained": Row(
         ".730 / .447 (NeuMF 64 pretrained, NCF paper)",
-        needs=(("pretrained-gmf", "ncf-gmf-64"), ("pretrained-mlp", "ncf-mlp-64")),
+        needs=(("pretrained-gmf", "ncf-gmf-fused-64"), ("pretrained-mlp", "ncf-mlp-64")),
     ),
 }
 

@@ -35,7 +35,7 @@ def test_every_field_has_help_and_a_group() -> None:
         ({"cutoffs": ()}, "at least one K"),
         ({"threads": 0}, "threads = 0"),
         ({"init_h": "zero"}, "init_h = 'zero': must be one of auto, lecun, one"),
-        ({"model": "neumf", "init_h": "one"}, "an option of model = gmf, not of neumf"),
+        ({"model": "mlp", "init_h": "one"}, "an option of gmf and neumf, not of model = mlp"),
         ({"model": "mf", "lr_h": 0.5}, "MF has no h"),
         ({"model": "mf", "l2_h": 0.5}, "MF has no h"),
         ({"optimizer": "adamw", "l2_h": 0.5}, "AdamW decays every weight by l2"),

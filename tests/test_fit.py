@@ -162,7 +162,7 @@ def test_what_is_left_out_is_resolved_by_model_and_recorded(split: Split, tmp_pa
     plain = ("lecun", 1.0, 0.0003, None)
     assert of(init_h="lecun") == of(model="mf") == of(model="mlp") == of(model="neumf") == plain
     assert of(engine="fused", optimizer="sgd") == plain
-    assert resolve(preset("ncf-gmf-64")).init_h == "lecun", "a preset keeps the recipe that it was chosen with"
+    assert resolve(preset("ncf-gmf-8")).init_h == "lecun", "a preset keeps the recipe that it was chosen with"
     run = train(split, tmp_path / "run", epochs=1).run
     assert [run.config[k] for k in ("init_h", "lr_h", "l2", "l2_h")] == ["one", 0.1, 0.0, 0.0002]
 

@@ -79,7 +79,10 @@ def test_h_of_ones_makes_gmf_an_mf_without_biases() -> None:
     assert torch.equal(gmf.h, torch.ones(4))
     torch.testing.assert_close(gmf(USERS, ITEMS), mf(USERS, ITEMS))
     assert nets.build(**gmf.build_args).h.equal(gmf.h)
-    with pytest.raises(ConfigError, match="init_h = 'one': GMF has"):
+    neumf, drawn = make_model("neumf", init_h="one"), make_model("neumf")
+    assert torch.equal(neumf.h[:4], torch.ones(4))
+    assert torch.equal(neumf.h[4:], drawn.h[4:]), "the tower's part is drawn as ever"
+    with pytest.raises(ConfigError, match="init_h = 'one': GMF and NeuMF have"):
         make_model("mf", init_h="one")
     with pytest.raises(ConfigError, match="init_h = 'two'"):
         make_model("gmf", init_h="two")

@@ -200,12 +200,22 @@ class NeuMF(Tower):
     """GMF and MLP with tables of their own, joined under one h: logit = h . [p_u * q_i; tower] + bias."""
 
     def __init__(
-        self, n_users: int, n_items: int, dim: int, *, seed: int, init_std: float = 0.01, layers: tuple[int, ...]
+        self,
+        n_users: int,
+        n_items: int,
+        dim: int,
+        *,
+        seed: int,
+        init_std: float = 0.01,
+        init_h: str = "lecun",
+        layers: tuple[int, ...],
     ) -> None:
         super().__init__(n_users, n_items, dim, seed=seed, init_std=init_std, layers=layers)
         self.user_factors = _normal("user_factors", (n_users, dim), init_std, seed)
         self.item_factors = _normal("item_factors", (n_items, dim), init_std, seed)
         self.h = _uniform("h", (dim + layers[-1],), lecun(dim + layers[-1]), seed)
+        if init_h == "one":
+            self.h.data[:dim] = 1.0
         self.bias = nn.Parameter(torch.zeros(1))
 
     def forward(self, users: Tensor, items: Tensor) -> Tensor:
@@ -263,7 +273,7 @@ def build(
     init_std : float
         Standard deviation of the initial factors.
     init_h : {"lecun", "one"}
-        GMF's h: LeCun-uniform, as the NCF code's, or ones, with which a GMF starts as an MF without biases.
+        h of GMF and of NeuMF's GMF part: LeCun-uniform, as the NCF code's, or ones, an MF's without biases.
     layers : sequence of int
         MLP and NeuMF: widths, that of [user; item] first. Empty: 4, 2 and 1 times ``dim``.
 
@@ -279,13 +289,14 @@ def build(
     """
     args: dict[str, Any] = {"n_users": n_users, "n_items": n_items, "dim": dim, "seed": seed, "init_std": init_std}
     net: GMF | MF | MLP | NeuMF
-    if init_h not in (("lecun", "one") if model == "gmf" else ("lecun",)):
-        raise ConfigError(f"init_h = {init_h!r}: GMF has lecun and one, other models lecun alone")
+    if init_h not in (("lecun", "one") if model in ("gmf", "neumf") else ("lecun",)):
+        raise ConfigError(f"init_h = {init_h!r}: GMF and NeuMF have lecun and one, other models lecun alone")
+    if model in ("gmf", "neumf"):
+        args["init_h"] = init_h
     if model in ("mlp", "neumf"):
         args["layers"] = tuple(layers) or (4 * dim, 2 * dim, dim)
         net = (MLP if model == "mlp" else NeuMF)(**args)
     elif model == "gmf":
-        args["init_h"] = init_h
         net = GMF(**args)
     elif model == "mf":
         net = MF(**args)
