@@ -98,11 +98,17 @@ def epoch_beside_reference(engine: Any, lr: float) -> None:
 
 
 def steps(device: str) -> None:
-    """Every model, loss and optimiser equals the float64 reference; a whole advance, the CPU engine and any cuts."""
-    for model, loss, optimizer, lr, apart in CASES:
+    """Every model, loss and optimiser equals the float64 reference; a whole advance, the CPU engine and any cuts.
+
+    Interpreted, a step takes a second or two: GMF then has h's options alone, and MF's SGD no whole advance.
+    """
+    brief = not device.startswith("cuda")
+    for model, loss, optimizer, lr, apart in CASES[:4] + CASES[6:] if brief else CASES:
         options = {"loss": loss, "optimizer": optimizer, **apart}
         one_by_one = make(device, model, lr=lr, **options)
         epoch_beside_reference(one_by_one, lr)
+        if brief and (model, optimizer) == ("mf", "sgd"):
+            continue
         host, whole = on_cpu(model, lr=lr, **options), make(device, model, lr=lr, **options)
         expected, done = host.advance(Cursor(0, 0), 100), whole.advance(Cursor(0, 0), 100)
         assert done[2:] == expected[2:]
@@ -229,7 +235,7 @@ def round_trip(device: str) -> None:
         whole = make(device, **options)
         for epoch in range(2):
             whole.advance(Cursor(epoch, 0), 10)
-        for cut in range(1, 6) if device.startswith("cuda") else (1, 4):  # within an epoch and after its tail: 5 s each
+        for cut in range(1, 6) if device.startswith("cuda") else (4,):  # interpreted, each takes a quarter of a minute
             first, second = make(device, **options), make(device, **options)
             cursor = Cursor(0, 0)
             for engine, n in ((first, cut), (second, 6 - cut)):
@@ -304,6 +310,7 @@ def feeds_and_graphs(device: str) -> None:
 CHECKS = ("steps", "tiles", "rounding", "bf16", "round_trip", "feeds_and_graphs")
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("check", CHECKS)
 def test_under_the_interpreter(check: str) -> None:
     env = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
