@@ -65,6 +65,7 @@ class Started(Reference):
     def __init__(self, engine: Any) -> None:
         self.w = {k: v.double().cpu().numpy().copy() for k, v in engine.named.items()}
         self.sums = {k: v.double().cpu().numpy().copy() for k, v in engine.sums.items()}
+        self.moments, self.lazy_adam, self.steps = {}, False, 0
         self.loss, self.l2, self.l2_h, self.lr_h = engine.loss, engine.l2, engine.l2_h, engine.lr_h
 
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.real_data
 @pytest.fixture(scope="module")
 def ml_1m(real_data, tmp_path_factory: pytest.TempPathFactory) -> Result:
     out = tmp_path_factory.mktemp("real") / "ml-1m"
-    return fastrec.train(str(real_data("ml-1m")), **QUICK, epochs=5, out=str(out))
+    return fastrec.train(str(real_data("ml-1m")), **QUICK, epochs=8, out=str(out))
 
 
 def test_users_of_ml_1m_get_lists_of_their_own_that_they_have_not_rated(ml_1m: Result) -> None:
