@@ -7,6 +7,7 @@ once can abort the process and a forked child dies in it.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 from collections.abc import Callable
@@ -117,6 +118,10 @@ def _after_fork() -> None:
     _pools.clear()
     if not all(holder._lock.acquire(blocking=False) for holder in (global_compiler_lock, ffi.lib._lock)):
         global_compiler_lock._lock = ffi.lib._lock._lock = _HeldForEver()
+        ffi.ObjectRef.close = lambda _: None  # freeing what LLVM was at work on ends the child by a signal,
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "on_exit"):  # and so does LLVM's own end: the child exits with its status before that
+            libc.on_exit(libc._exit, None)
         return
     for holder in (global_compiler_lock, ffi.lib._lock):
         holder._lock.release()
