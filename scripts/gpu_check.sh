@@ -4,9 +4,9 @@
 #   scripts/gpu_check.sh [LOG.safetensors]
 #
 # Starts from a saved Interactions file (Interactions.save), so that nothing here needs Polars; without one, a synthetic
-# log of MovieLens-1M's shape is generated (and one of MovieLens-20M's, for the gpu case, in any event). Writes into $OUT
-# (default gpu-check/): tests.xml, tests.txt, bench.json, bench.txt, device.txt. Needs numpy, numba, torch, triton, safetensors, tensorboard, tqdm and pytest. Ends with 1 if a
-# test or a case fails, or if there is no device.
+# log of MovieLens-1M's shape is generated (and one of MovieLens-20M's, for the gpu case, in any event). Writes into
+# $OUT (default gpu-check/): tests.xml, tests.txt, bench.json, bench.txt, device.txt. Needs numpy, numba, torch, triton,
+# safetensors, tensorboard, tqdm and pytest. Ends with 1 if a test or a case fails, or if there is no device.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 OUT=${OUT:-gpu-check}

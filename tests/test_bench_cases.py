@@ -132,6 +132,28 @@ def test_each_default_case_runs(name, context) -> None:
     assert result["rate"] > 0
 
 
+def test_what_is_timed_is_all_of_the_work(context) -> None:
+    """LensKit's benchmark timed one draw where it said 8,192: each call here draws every row anew."""
+    for contender in CASES["sampler"].build(context).contenders:
+        if contender.unit != "negatives/s":
+            continue
+        first, second = (np.array(contender.run(k)) for k in (0, 1))
+        assert contender.work == first.size, contender.name
+        if contender.role == "rival":
+            continue
+        assert (first != second).any(1).mean() > 0.99, contender.name
+
+
+def test_the_ceiling_is_timed_in_turn_with_what_it_bounds(context) -> None:
+    result = CASES["step"].run(context)
+    assert [(r["of"], r["to"]) for r in result["ratios"]] == [("torch-end-to-end", "torch")]
+    whole, ceiling = (next(r for r in result["rows"] if r["name"] == n) for n in ("torch-end-to-end", "torch"))
+    assert result["ratios"][0]["ratio"] == np.median([a / b for a, b in zip(whole["rates"], ceiling["rates"])])
+    assert (ceiling["role"], result["rate"]) == ("ceiling", ceiling["rate"])
+    assert "data_wait_pct" in whole["details"]
+    assert "data_wait_pct" not in ceiling["details"]
+
+
 def test_an_engine_that_skips_work_or_learns_nothing_is_refused(context) -> None:
     made = engines.contender(context, "torch")
     done = made.run(0)

@@ -169,6 +169,16 @@ def test_negatives_stand_with_their_own_user() -> None:
     assert (s.sample(users, epoch=0, start=0, threads=2) == users[:, None]).all()
 
 
+def test_a_redrawn_negative_is_the_one_returned() -> None:
+    """Elliot dropped what its recursion returned, and so returned the positive, or never ended."""
+    items = np.concatenate([np.delete(np.arange(50), [7, 31]), np.delete(np.arange(50), np.arange(0, 50, 2))])
+    s = NegativeSampler([0, 48, 73], items.astype(np.int32), n_items=50, n_negatives=4)
+    drawn = s.sample(np.repeat([0, 1], 2000), epoch=0, start=0)
+    assert set(drawn[:2000].ravel()) == {7, 31}
+    assert set(drawn[2000:].ravel()) == set(range(0, 50, 2))
+    assert s.stats["rejections"] > drawn.size > s.stats["exact_finishes"] > 0, "both ways of redrawing were taken"
+
+
 def test_documented_arguments_take_effect() -> None:
     """DGL overwrote a documented parameter; implicit ignored its seed."""
     described = build(n_negatives=3, seed=9, tag=4, memory_budget=10).describe()

@@ -130,13 +130,21 @@ def feed(context: Context) -> Bench:
     )
 
 
+WHOLE = "-end-to-end"
+
+
 def step(context: Context) -> Bench:
-    """The step alone, on one batch drawn beforehand: no data path can be faster than this."""
+    """The step alone, on one batch drawn beforehand: no data path can be faster. End to end beside it, in turn."""
     some = QUICK_POSITIVES if context.quick else PYTORCH_POSITIVES
-    names = ["torch"] if context.quick else ["torch", "torch-b1024"]
-    bench = Bench([engines.contender(context, name, n_positives=some, fixed=True) for name in names])
-    for contender in bench.contenders:
-        contender.role = "ceiling"
+    bench = Bench(pairs=[])
+    assert bench.pairs is not None
+    for name in ["torch"] if context.quick else ["torch", "torch-b1024"]:
+        ceiling = engines.contender(context, name, n_positives=some, fixed=True)
+        ceiling.role = "ceiling"
+        whole = engines.contender(context, name, n_positives=some)
+        whole.name = name + WHOLE
+        bench.contenders += [ceiling, whole]
+        bench.pairs.append((whole.name, name))
     return bench
 
 

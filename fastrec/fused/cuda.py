@@ -14,14 +14,14 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 import triton
 from torch import Tensor
 
-from fastrec.errors import CheckpointError, ConfigError
+from fastrec.errors import ConfigError
 from fastrec.fused.gpu_steps import items_kernel, score_kernel, shared_kernel, users_kernel
-from fastrec.fused.weights import Weights
+from fastrec.fused.gradients import loss_of
+from fastrec.fused.weights import Weights, restored
 from fastrec.models.engine import Progress
 from fastrec.sampling.gpu import GpuStream
 from fastrec.sampling.order import Cursor
@@ -117,10 +117,7 @@ class CudaEngine:
         checked = Weights(model, optimizer)
         if optimizer == "lazy-adam":
             raise ConfigError(f"optimizer = {optimizer!r}: the fused engine on CUDA has sgd and row-adagrad alone")
-        if loss not in ("bce", "bpr") or (loss == "bpr" and checked.gmf):
-            raise ConfigError(
-                f"loss = {loss!r}: the fused engine has bce for MF and GMF, and bpr for MF; use engine = torch"
-            )
+        loss_of(loss, gmf=checked.gmf)
         if precision not in PRECISIONS:
             raise ConfigError(f"precision = {precision!r}: the fused engine has fp32 and bf16 on CUDA")
         if device.kind != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
@@ -302,17 +299,10 @@ class CudaEngine:
         CheckpointError
             If a tensor is missing or has another shape.
         """
-        for prefix, suffix, mine in (("model.", "", self.named), ("optimizer.", ".sum", self.sums)):
-            for name, tensor in mine.items():
-                key = prefix + name + suffix
-                if key not in tensors:
-                    raise CheckpointError(
-                        f"{key} is missing from the checkpoint; it holds {', '.join(sorted(tensors))}"
-                    )
-                values = torch.as_tensor(np.asarray(tensors[key]))
-                if values.numel() != tensor.numel():
-                    raise CheckpointError(f"{key} has shape {list(values.shape)}, the model's {list(tensor.shape)}")
-                tensor.copy_(values.reshape(tensor.shape))
+        places = {f"model.{name}": tensor for name, tensor in self.named.items()}
+        places |= {f"optimizer.{name}.sum": tensor for name, tensor in self.sums.items()}
+        for tensor, values in restored(places, tensors):
+            tensor.copy_(torch.from_numpy(values))
         if self.precision == "bf16":
             for name, table in self._tables.items():
                 table.copy_(self.named[name])

@@ -8,12 +8,12 @@ from typing import Any
 import numba
 import numpy as np
 
-from fastrec.errors import CheckpointError, ConfigError
+from fastrec.errors import ConfigError
 from fastrec.fused.deterministic import Deterministic
-from fastrec.fused.gradients import BCE, BPR
+from fastrec.fused.gradients import loss_of
 from fastrec.fused.lock_free import LockFree
 from fastrec.fused.prepare import Block
-from fastrec.fused.weights import Weights
+from fastrec.fused.weights import Weights, restored
 from fastrec.jit import resolve_threads, run_ranges
 from fastrec.models.engine import Progress
 from fastrec.sampling.order import Cursor
@@ -82,10 +82,6 @@ class FusedEngine:
             raise ConfigError(
                 "optimizer = 'lazy-adam': lock_free has sgd and row-adagrad; use fused_mode = deterministic"
             )
-        if loss not in ("bce", "bpr") or (loss == "bpr" and self.weights.gmf):
-            raise ConfigError(
-                f"loss = {loss!r}: the fused engine has bce for MF and GMF, and bpr for MF; use engine = torch"
-            )
         self.model, self.stream, self.batch_size, self.rate = model, stream, int(batch_size), rate
         self.n_negatives = stream.n_negatives
         self.n_positives = stream.n_positives
@@ -97,7 +93,7 @@ class FusedEngine:
         n_items = self.weights.item_factors.shape[0] if mode == "deterministic" else 0
         self._block = Block(self._n_batches(rows), rows, stream.n_negatives, n_items=n_items)
         options: dict[str, Any] = {
-            "loss": BPR if loss == "bpr" else BCE,
+            "loss": loss_of(loss, gmf=self.weights.gmf),
             "l2": self.l2,
             "l2_h": self.l2_h,
             "lr_h": self.lr_h,
@@ -167,13 +163,8 @@ class FusedEngine:
         arrays = {f"model.{name}": array for name, array in self.weights.named.items()}
         for name, states in self.weights.states.items():
             arrays |= {f"optimizer.{name}.{key}": array for key, array in states.items()}
-        for key, array in arrays.items():
-            if key not in tensors:
-                raise CheckpointError(f"{key} is missing from the checkpoint; it holds {', '.join(sorted(tensors))}")
-            values = np.asarray(tensors[key])
-            if values.size != array.size:
-                raise CheckpointError(f"{key} has shape {list(values.shape)}, the model's {list(array.shape)}")
-            array[...] = values.reshape(array.shape)
+        for array, values in restored(arrays, tensors):
+            array[...] = values
         self.step = int(meta["step"])
 
     def describe(self) -> dict[str, Any]:

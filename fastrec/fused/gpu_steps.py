@@ -1,6 +1,6 @@
 """The kernels of the fused engine in Triton: score, update items, update users, update what all samples share.
 
-The mathematics of ``deterministic.py``, cut for a GPU. ``score_kernel`` goes row by row over a step with the weights
+The mathematics of ``passes.py``, cut for a GPU. ``score_kernel`` goes row by row over a step with the weights
 as they are and leaves the gradients of the logits and each row's part of its user's gradient. Then one program an item,
 and one a user, sums its own samples in sorted order and moves its own row: no atomics, so that runs are equal to the
 bit. Items go first, for they read the user rows from before the step.

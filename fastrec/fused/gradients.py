@@ -9,12 +9,28 @@ import math
 
 import numpy as np
 
+from fastrec.errors import ConfigError
 from fastrec.fused.simd import WIDTH, exp_minus_abs, load, sigmoid, store
 from fastrec.jit import inline
 
 _ZERO = np.float32(0.0)
 _ONE = np.float32(1.0)
 BCE, BPR = 0, 1
+
+
+def loss_of(name: str, *, gmf: bool) -> int:
+    """BCE or BPR by name.
+
+    Raises
+    ------
+    ConfigError
+        For a loss that the fused engine has not for the model.
+    """
+    if name not in ("bce", "bpr") or (name == "bpr" and gmf):
+        raise ConfigError(
+            f"loss = {name!r}: the fused engine has bce for MF and GMF, and bpr for MF; use engine = torch"
+        )
+    return BPR if name == "bpr" else BCE
 
 
 @inline

@@ -5,12 +5,14 @@ U users, I items, D dim.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrec.errors import ConfigError
+from fastrec.errors import CheckpointError, ConfigError
 
 EPS = np.float32(1e-10)
 """What Adagrad adds to the root, as the torch engine's."""
@@ -96,3 +98,20 @@ class Weights:
 
 
 _MF = ("user_factors", "item_factors", "user_bias", "item_bias", "bias")
+
+
+def restored(places: Mapping[str, Any], tensors: Mapping[str, Any]) -> Iterator[tuple[Any, NDArray[Any]]]:
+    """Each array or tensor of ``places`` with the values of its name in a checkpoint, in its own shape.
+
+    Raises
+    ------
+    CheckpointError
+        If a tensor is missing or has another shape.
+    """
+    for key, place in places.items():
+        if key not in tensors:
+            raise CheckpointError(f"{key} is missing from the checkpoint; it holds {', '.join(sorted(tensors))}")
+        values = np.asarray(tensors[key])
+        if values.size != math.prod(place.shape):
+            raise CheckpointError(f"{key} has shape {list(values.shape)}, the model's {list(place.shape)}")
+        yield place, values.reshape(tuple(place.shape))

@@ -75,10 +75,9 @@ def _adam(p, m, v, g, size, b2, c1, c2, eps, root, keep, lo, hi):  # type: ignor
 class HostAdam:
     """Dense Adam or AdamW on the CPU that leaves every gradient zero, for gradients that are added to.
 
-    Cost: one pass over four arrays on the calling thread, a fifth less than ``torch.optim.Adam(fused=True)`` and
-    zeroing at one thread; and no OpenMP team, which stalls whenever another thread needs its core. It has
-    the groups and the state of a ``torch.optim.Optimizer`` and is none: making one loads torch._dynamo, 100 MB and a
-    second of start.
+    Cost: one pass over four arrays on the calling thread, where ``torch.optim.Adam(fused=True)`` and zeroing are two;
+    and no OpenMP team, which stalls whenever another thread needs its core. It has the groups and the state of a
+    ``torch.optim.Optimizer`` and is none: making one loads torch._dynamo.
     """
 
     def __init__(
