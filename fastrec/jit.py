@@ -70,6 +70,11 @@ def njit_float(function: F) -> F:
     return cast(F, _stamped(numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=flags)(function)))
 
 
+def triton_runs(kind: str) -> bool:
+    """Whether Triton's kernels run on a kind of device: on "cuda", and under Triton's interpreter on any."""
+    return kind == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
+
+
 def available_threads() -> int:
     """Number of processors this process may run on (affinity respected), at least 1."""
     if hasattr(os, "sched_getaffinity"):

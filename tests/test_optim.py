@@ -68,12 +68,12 @@ def test_adam_and_adamw_against_numpy(problem: tuple[np.ndarray, list[np.ndarray
 
 def test_host_adam_against_numpy_and_it_zeroes_gradients(problem: tuple[np.ndarray, list[np.ndarray]]) -> None:
     w, gradients = problem
-    np.testing.assert_allclose(run("adam", gradients, w, host=True), adam(w, gradients, 0.1), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(run("adam", gradients, w, added_to=True), adam(w, gradients, 0.1), rtol=1e-5, atol=1e-6)
     expected = adam(w, gradients, 0.1, decay=0.01)
-    np.testing.assert_allclose(run("adamw", gradients, w, l2=0.01, host=True), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(run("adamw", gradients, w, l2=0.01, added_to=True), expected, rtol=1e-5, atol=1e-6)
     p = torch.nn.Parameter(torch.ones(3))
     p.grad = torch.ones(3)
-    make_optimizer("adam", [p], lr=0.1, host=True).step()
+    make_optimizer("adam", [p], lr=0.1, added_to=True).step()
     assert not p.grad.any()
 
 

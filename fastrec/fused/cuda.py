@@ -10,7 +10,6 @@ B batch rows, N negatives, U users, I items, D dim, K steps of a block.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +21,7 @@ from fastrec.errors import ConfigError
 from fastrec.fused.gpu_steps import items_kernel, score_kernel, shared_kernel, users_kernel
 from fastrec.fused.gradients import loss_of
 from fastrec.fused.weights import Weights, restored
+from fastrec.jit import triton_runs
 from fastrec.models.engine import Progress
 from fastrec.sampling.gpu import GpuStream
 from fastrec.sampling.order import Cursor
@@ -120,7 +120,7 @@ class CudaEngine:
         loss_of(loss, gmf=checked.gmf)
         if precision not in PRECISIONS:
             raise ConfigError(f"precision = {precision!r}: the fused engine has fp32 and bf16 on CUDA")
-        if device.kind != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        if not triton_runs(device.kind):
             raise ConfigError(f"device {device.device}: Triton's kernels run on CUDA, or under TRITON_INTERPRET=1")
         self.model, self.stream, self.batch_size, self.rate = model, stream, int(batch_size), rate
         self.n_negatives, self.n_positives = stream.n_negatives, stream.n_positives

@@ -13,18 +13,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from fastrec.models.gpu_rows import read_row, softplus_sigmoid
+
 OF_THE_STEP = ["first", "n_rows", "per_program", "k", "n_parts"]
 """Arguments that change from step to step: Triton would compile anew where one is 1 or a multiple of 16."""
-
-
-@triton.jit
-def read_row(table, at, inside, BF16: tl.constexpr):  # type: ignore[no-untyped-def]
-    """float32 elements of a table, which holds float32, or bfloat16 as int16."""
-    if BF16:
-        bits = tl.load(table + at, mask=inside, other=0).to(tl.int32) << 16
-        return bits.to(tl.float32, bitcast=True)
-    else:  # Triton would compile what follows a return
-        return tl.load(table + at, mask=inside, other=0.0)
 
 
 @triton.jit
@@ -44,13 +36,6 @@ def rounded_bf16(value, d, row, step, seed, tag):  # type: ignore[no-untyped-def
     finite = (bits & 0x7F800000) != 0x7F800000
     kept = tl.where(finite, bits + (word & 0xFFFF), tl.where(value != value, bits | 0x400000, bits))
     return (kept >> 16).to(tl.uint16).to(tl.int16, bitcast=True)
-
-
-@triton.jit
-def softplus_sigmoid(z):  # type: ignore[no-untyped-def]
-    """log(1 + e^z) and its derivative; neither overflows."""
-    e = tl.exp(-tl.abs(z))
-    return tl.maximum(z, 0.0) + tl.log(1.0 + e), tl.where(z >= 0.0, 1.0, e) / (1.0 + e)
 
 
 @triton.jit(do_not_specialize=OF_THE_STEP)

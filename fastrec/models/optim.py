@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fastrec.errors import ConfigError
-from fastrec.jit import njit_float
+from fastrec.jit import njit_float, triton_runs
 
 SCHEDULES = ("constant", "cosine", "linear", "step")
 
@@ -72,6 +72,14 @@ def _adam(p, m, v, g, size, b2, c1, c2, eps, root, keep, lo, hi):  # type: ignor
         g[k] = 0
 
 
+def as_groups(params: Iterable[Any], **defaults: Any) -> list[dict[str, Any]]:
+    """Parameters, or groups of them, as a ``torch.optim.Optimizer`` keeps them: each with every option."""
+    groups = list(params)
+    if not groups or not isinstance(groups[0], dict):
+        groups = [{"params": groups}]
+    return [{**defaults, **g, "params": list(g["params"])} for g in groups]
+
+
 class HostAdam:
     """Dense Adam or AdamW on the CPU that leaves every gradient zero, for gradients that are added to.
 
@@ -88,11 +96,7 @@ class HostAdam:
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        groups = list(params)
-        if not groups or not isinstance(groups[0], dict):
-            groups = [{"params": groups}]
-        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        self.param_groups: list[dict[str, Any]] = [{**defaults, **g, "params": list(g["params"])} for g in groups]
+        self.param_groups = as_groups(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
         self.state: defaultdict[Tensor, dict[str, Tensor]] = defaultdict(dict)
 
     @torch.no_grad()
@@ -204,7 +208,9 @@ def set_rate(optimizer: torch.optim.Optimizer | HostAdam, lr: float | Tensor) ->
             torch.mul(lr, share, out=held)
 
 
-def make_optimizer(name: str, params: Iterable[Any], *, lr: float | Tensor, l2: float = 0.0, host: bool = False) -> Any:
+def make_optimizer(
+    name: str, params: Iterable[Any], *, lr: float | Tensor, l2: float = 0.0, added_to: bool = False
+) -> Any:
     """An optimiser by its config name.
 
     Parameters
@@ -215,14 +221,19 @@ def make_optimizer(name: str, params: Iterable[Any], *, lr: float | Tensor, l2: 
         A tensor where a CUDA graph reads it.
     l2 : float
         AdamW's decoupled decay; the other optimisers get their L2 with the loss.
-    host : bool
-        Adam and AdamW by ``HostAdam``, which zeroes gradients as it goes.
+    added_to : bool
+        Gradients are buffers that are added to: Adam and AdamW then zero them as they go.
     """
     params = list(params)
-    if host and name in ("adam", "adamw"):
-        return HostAdam(params, lr=float(lr), weight_decay=l2 if name == "adamw" else 0.0)
     first = params[0]["params"][0] if isinstance(params[0], dict) else params[0]
     on_cuda = first.device.type == "cuda"  # capturable: a CUDA graph may hold the step
+    if added_to and name in ("adam", "adamw"):
+        decay = l2 if name == "adamw" else 0.0
+        if not triton_runs(first.device.type):
+            return HostAdam(params, lr=float(lr), weight_decay=decay)
+        from fastrec.models.gpu_adam import DeviceAdam  # needs triton
+
+        return DeviceAdam(params, lr=lr, weight_decay=decay)
     if name == "adam":
         return torch.optim.Adam(params, lr=lr, fused=True, capturable=on_cuda)
     if name == "adamw":

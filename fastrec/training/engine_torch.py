@@ -21,6 +21,7 @@ from fastrec.models.optim import HostAdam
 from fastrec.models.tower_step import TowerStep
 from fastrec.sampling.order import Cursor
 from fastrec.training.device import HostDevice, open_device
+from fastrec.training.device_step import DeviceStep, kernels_of
 from fastrec.training.feed import Feed, ResidentFeed
 from fastrec.training.graph import GraphedStep
 from fastrec.training.steps import AutogradStep, HandStep, Options
@@ -118,7 +119,7 @@ class TorchEngine:
             and loss != "softmax"
             and not compile
         )
-        self._step: HandStep | AutogradStep | GraphedStep
+        self._step: HandStep | AutogradStep | DeviceStep | GraphedStep
         drop = AddressedDropout(dropout, seed, threads=threads) if dropout else None
         if by_hand:
             self._step = HandStep(model, options, rate(0), dropout=drop)
@@ -129,15 +130,19 @@ class TorchEngine:
             if loss == "softmax":
                 items = stream.items_of
                 in_batch = InBatchSoftmax(stream.indptr, items, stream.sampler.n_items, device=self.device.device)
-            step = AutogradStep(self.model, options, lr, in_batch=in_batch, dropout=drop)
+            step: AutogradStep | DeviceStep
+            if kernels_of(self.model, options) is not None:
+                by_hand, step = True, DeviceStep(self.model, options, lr, dropout=drop)
+            else:
+                step = AutogradStep(self.model, options, lr, in_batch=in_batch, dropout=drop)
             self._step = GraphedStep(step, self.device, batch_size, 1 + stream.n_negatives) if captured else step
         self.feed = self._make_feed(batch_size)
         self._about = {
             "engine": "torch",
-            "step": "by hand" if by_hand else "graph" if isinstance(self._step, GraphedStep) else "autograd",
+            "step": ("by hand" if by_hand else "autograd") + ", graph" * isinstance(self._step, GraphedStep),
             "precision": precision,
             "feed": "resident" if isinstance(self.feed, ResidentFeed) else "ring",
-            "gathered": str(self._gathered()).removeprefix("torch."),
+            "gathered": str(self._step.dtype).removeprefix("torch."),
         }
 
     def _make_feed(self, batch_size: int) -> Feed | ResidentFeed:
@@ -149,9 +154,6 @@ class TorchEngine:
             twin = GpuStream(stream.indptr, stream.items_of, sampler, stream.order.seed, self.device.device)
             return ResidentFeed(twin, stream.n_positives, batch_size=batch_size)
         return Feed(stream, batch_size=batch_size, device=self.device, threads=1)
-
-    def _gathered(self) -> torch.dtype:
-        return self._step.mixed.dtype if self._step.mixed is not None else torch.float32
 
     @property
     def optimizer(self) -> Any:
@@ -201,10 +203,7 @@ class TorchEngine:
         self.step = int(meta["step"])
         if meta["scaler"] is not None and self._step.scaler is not None:
             self._step.scaler.load_state_dict(meta["scaler"])
-        if self._step.mixed is not None:
-            self._step.mixed.refresh()
-        if isinstance(self._step, GraphedStep):
-            self._step.forget()
+        self._step.refresh()
 
     def _placed(self, key: str, value: Tensor, p: Tensor) -> Tensor:
         """A step count stays where its optimiser keeps it: on the host, unless the optimiser is a fused one."""

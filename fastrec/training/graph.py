@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fastrec.training.device import HostDevice
+from fastrec.training.device_step import DeviceStep
 from fastrec.training.feed import DeviceBatch
 from fastrec.training.steps import AutogradStep, Options
 
@@ -15,11 +16,11 @@ WARM_UP = 3  # eager steps on a side stream before capture, as torch.cuda.graphs
 
 
 class GraphedStep:
-    """An ``AutogradStep`` of fixed shape, captured at its fourth full batch.
+    """A step of fixed shape, captured at its fourth full batch.
 
     Parameters
     ----------
-    step : AutogradStep
+    step : AutogradStep or DeviceStep
         Its learning rate is a tensor on the device: a graph bakes plain numbers in.
     seam : HostDevice
     rows, columns : int
@@ -30,7 +31,7 @@ class GraphedStep:
     Guarantee: the same kernels on the same numbers as eager steps.
     """
 
-    def __init__(self, step: AutogradStep, seam: HostDevice, rows: int, columns: int) -> None:
+    def __init__(self, step: AutogradStep | DeviceStep, seam: HostDevice, rows: int, columns: int) -> None:
         self._eager, self._device, self._rows = step, seam, rows
         device = seam.device
         self._static = DeviceBatch(
@@ -45,7 +46,7 @@ class GraphedStep:
         self._done = False
         assert isinstance(step.lr, Tensor)
         self._rate = step.lr
-        self.optimizer, self.scaler, self.mixed = step.optimizer, step.scaler, step.mixed
+        self.optimizer, self.scaler, self.dtype = step.optimizer, step.scaler, step.dtype
 
     @staticmethod
     def serves(device: HostDevice, options: Options) -> bool:
@@ -76,8 +77,9 @@ class GraphedStep:
         if not self._done:
             self._eager.update(lr)
 
-    def forget(self) -> None:
-        """Drop the graph: the optimiser's tensors have been replaced."""
+    def refresh(self) -> None:
+        """Weights were put back: copies follow, and the graph goes, for the optimiser has other tensors."""
+        self._eager.refresh()
         self._graph, self._warm = None, 0
 
     def _whole(self) -> None:

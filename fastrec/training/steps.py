@@ -1,4 +1,4 @@
-"""One update of a model from its batches: by hand on the CPU in float32, by autograd for everything else.
+"""One update of a model from its batches: by hand on the CPU in float32, by autograd for what no kernels serve.
 
 B batch rows, N negatives.
 """
@@ -65,7 +65,8 @@ class HandStep:
     """
 
     scaler = None
-    mixed = None
+    dtype = torch.float32
+    """Of the rows that are gathered."""
 
     def __init__(
         self, model: nn.Module, options: Options, lr: float, *, dropout: AddressedDropout | None = None
@@ -74,7 +75,7 @@ class HandStep:
         self._kernels = FactorStep(model) if FactorStep.serves(model) else TowerStep(model, dropout)
         self._decays = options.decays
         params = h_apart(model, lr, options.lr_h)
-        self.optimizer = make_optimizer(options.optimizer, params, lr=lr, l2=options.l2, host=True)
+        self.optimizer = make_optimizer(options.optimizer, params, lr=lr, l2=options.l2, added_to=True)
 
     def accumulate(self, batch: DeviceBatch, share: float, epoch: int, lr: float) -> Tensor:  # noqa: ARG002
         """Add the gradient of ``share`` times the batch's mean loss; returns that mean."""
@@ -124,6 +125,9 @@ class HandStep:
         if not isinstance(self.optimizer, HostAdam):
             self._kernels.zero()
 
+    def refresh(self) -> None:
+        """There are no copies of the weights."""
+
 
 class AutogradStep:
     """Any model, on any device, in any precision.
@@ -155,7 +159,8 @@ class AutogradStep:
         self.lr = lr
         params = h_apart(model, lr, options.lr_h)
         self.optimizer = make_optimizer(options.optimizer, params, lr=lr, l2=options.l2)
-        self.mixed = MixedPrecision(model, options.precision) if options.precision != "fp32" else None
+        self._mixed = MixedPrecision(model, options.precision) if options.precision != "fp32" else None
+        self.dtype = self._mixed.dtype if self._mixed is not None else torch.float32
         self.scaler = torch.amp.GradScaler(self._device.type) if options.precision == "fp16" else None
         self._forward: Callable[..., Tensor] = torch.compile(model, dynamic=False) if options.compile else model
         self._uses: dict[str, Tensor] | None = None
@@ -188,17 +193,21 @@ class AutogradStep:
         else:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.mixed is not None:
-            self.mixed.refresh()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Bring 16-bit copies up to the weights."""
+        if self._mixed is not None:
+            self._mixed.refresh()
 
     def _score(self, users: Tensor, items: Tensor, *, drop: bool) -> Tensor:
         """float32[B, K]; dropout only where gradients follow."""
         if self._dropout is not None:
             self.model.drop = self._dropout if drop else None
         try:
-            if self.mixed is None:
+            if self._mixed is None:
                 return self._forward(users, items)
-            with self.mixed.autocast():
+            with self._mixed.autocast():
                 return self._forward(users, items)
         finally:
             if self._dropout is not None:
