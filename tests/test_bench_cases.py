@@ -10,7 +10,6 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
-import torch
 
 from fastrec.bench import cases_sampler, cases_scale, engines, machine, report, rivals, roofline
 from fastrec.bench import record as records
@@ -177,14 +176,6 @@ def test_the_gpu_case_gives_no_figure_from_a_cpu(context) -> None:
     result = CASES["gpu"].run(context)
     assert result["status"] == "refused"
     assert "the device is cpu" in result["reason"]
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device; scripts/gpu_check.sh runs this on one")
-@pytest.mark.parametrize("name", ["feed", "step", "gpu"])
-def test_cases_run_on_the_device(name, log) -> None:
-    result = CASES[name].run(make_context(data=log, threads=2, device="cuda", quick=True))
-    assert result["status"] == "ok", result.get("reason")
 
 
 def test_rivals_draw_exactly_and_train(context) -> None:

@@ -86,11 +86,17 @@ def test_auto_depends_on_model_loss_and_optimizer(options: dict[str, Any], engin
     assert (resolved.engine, resolved.fused_mode) == (engine, "deterministic")
 
 
-def test_on_cuda_the_fused_engine_is_taken_by_name(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No run of it on hardware has been recorded; its bf16 keeps no float32 master, so that must be named too."""
+def test_auto_on_cuda(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fused engine where it has the optimiser; its bf16 keeps no float32 master, and so must be named."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    for engine, found in (("auto", ("torch", "bf16")), ("torch", ("torch", "bf16")), ("fused", ("fused", "fp32"))):
-        resolved = resolve(Config(device="cuda", engine=engine, model="gmf", optimizer="sgd"))
+    for options, found in (
+        ({"optimizer": "sgd"}, ("fused", "fp32")),
+        ({"optimizer": "row-adagrad", "device": "cuda:1"}, ("fused", "fp32")),
+        ({"optimizer": "lazy-adam"}, ("torch", "bf16")),
+        ({"optimizer": "adam"}, ("torch", "bf16")),
+        ({"optimizer": "sgd", "engine": "torch"}, ("torch", "bf16")),
+    ):
+        resolved = resolve(Config(**{"device": "cuda", "model": "gmf", **options}))
         assert (resolved.engine, resolved.precision) == found
     for options in ({"fused_mode": "lock_free"}, {"precision": "fp16"}, {"accumulate": 2}):
         with pytest.raises(ConfigError, match=f"{next(iter(options))} = .*engine = fused on cuda has"):

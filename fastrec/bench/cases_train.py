@@ -257,12 +257,12 @@ LARGER = "synthetic-20m"
 
 
 def larger(context: Context) -> list[Contender]:
-    """The fused engine on a log of MovieLens-20M's shape."""
+    """Both engines on a log of MovieLens-20M's shape."""
     log = synthetic.generate(*synthetic.SHAPES[LARGER], timestamps=False, threads=context.threads)
     empty = log.keep(np.zeros(log.n_interactions, np.bool_))
     split = Split(log, empty, empty, how="all of it is train")
     contenders = []
-    for name in engines.GPU_FUSED:
+    for name in ("gmf-b65536", "gmf-b209715", *engines.GPU_FUSED):
         made = engines.contender(context, name, split=split)
         made.name = f"{LARGER}-{name}"
         contenders.append(made)

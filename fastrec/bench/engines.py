@@ -11,6 +11,7 @@ from fastrec.bench.context import Context
 from fastrec.bench.harness import Contender, Refused
 from fastrec.bench.roofline import beside_bandwidth, bytes_per_sample, dense_bytes_per_sample
 from fastrec.config import Config
+from fastrec.data.interactions import Interactions
 from fastrec.data.split import Split
 from fastrec.models.engine import Engine, Progress
 from fastrec.sampling.order import Cursor
@@ -29,29 +30,38 @@ ENGINES: dict[str, dict[str, Any]] = {
 }
 NVIDIA_NEUMF = {"model": "neumf", "dim": 64, "layers": (256, 256, 128, 64), "dropout": 0.5}
 GPU_ENGINES: dict[str, dict[str, Any]] = {
+    "gmf-b8192": {**TORCH, "batch_size": 8192},
     "gmf-b65536": {**TORCH, "batch_size": 65_536},
     "gmf-b209715": {**TORCH, "batch_size": 209_715},
     "neumf-b209715": {**TORCH, **NVIDIA_NEUMF, "batch_size": 209_715},
 }
 """On a CUDA device: the batch of NVIDIA's NCF is 1,048,576 rows, 209,715 positives; its NeuMF is the third."""
-GMF_CUDA = {**FUSED, "model": "gmf", "lr": 5.0, "init_std": 0.1, "precision": "fp32"}
+FUSED_CUDA = {
+    "engine": "fused",
+    "optimizer": "row-adagrad",
+    "lr": 0.1,
+    "model": "gmf",
+    "init_std": 0.1,
+    "precision": "fp32",
+}
 GPU_FUSED: dict[str, dict[str, Any]] = {
-    "fused-gmf-b8192": {**GMF_CUDA, "batch_size": 8192},
-    "fused-gmf-b65536": {**GMF_CUDA, "batch_size": 65_536},
-    "fused-gmf-b209715": {**GMF_CUDA, "batch_size": 209_715},
-    "fused-gmf-bf16-b209715": {
-        **GMF_CUDA, "optimizer": "row-adagrad", "lr": 0.1, "precision": "bf16", "batch_size": 209_715,
-    },
-}  # fmt: skip
-"""The fused engine on a CUDA device."""
+    "fused-gmf-b8192": {**FUSED_CUDA, "batch_size": 8192},
+    "fused-gmf-b65536": {**FUSED_CUDA, "batch_size": 65_536},
+    "fused-gmf-b209715": {**FUSED_CUDA, "batch_size": 209_715},
+    "fused-gmf-bf16-b209715": {**FUSED_CUDA, "precision": "bf16", "batch_size": 209_715},
+    "fused-mf-b65536": {**FUSED_CUDA, "model": "mf", "batch_size": 65_536},
+}
+"""The fused engine on a CUDA device: row-wise Adagrad, for at such batches the mean's SGD hardly learns a GMF."""
 WHAT = {
+    "gmf-b8192": "GMF, Adam",
     "gmf-b65536": "GMF, Adam",
     "gmf-b209715": "GMF, Adam",
     "neumf-b209715": "NeuMF as NVIDIA's NCF has it, Adam",
-    "fused-gmf-b8192": "GMF, SGD, fp32",
-    "fused-gmf-b65536": "GMF, SGD, fp32",
-    "fused-gmf-b209715": "GMF, SGD, fp32",
+    "fused-gmf-b8192": "GMF, row-wise Adagrad, fp32",
+    "fused-gmf-b65536": "GMF, row-wise Adagrad, fp32",
+    "fused-gmf-b209715": "GMF, row-wise Adagrad, fp32",
     "fused-gmf-bf16-b209715": "GMF, row-wise Adagrad, bf16 tables rounded stochastically",
+    "fused-mf-b65536": "MF with biases, row-wise Adagrad, fp32",
     "torch": "GMF, Adam",
     "fused-lock-free": "MF with biases, SGD, Hogwild",
     "fused-deterministic": "MF with biases, SGD, the same bytes for any threads",
@@ -75,12 +85,13 @@ def options_of(context: Context, name: str) -> dict[str, Any]:
     return {"dim": context.dim, "negatives": context.n_negatives, **{**ENGINES, **GPU_ENGINES, **GPU_FUSED}[name]}
 
 
-def moved_per_sample(context: Context, options: dict[str, Any]) -> float:
+def moved_per_sample(context: Context, options: dict[str, Any], train: Interactions) -> float:
     """Bytes that a sample moves under these options (``roofline``)."""
     if options["engine"] == "torch":
-        rows = context.data.n_users + context.data.n_items
-        return dense_bytes_per_sample(context.dim, context.n_negatives, rows, options["batch_size"])
-    weight, row_state = 2 if options.get("precision") == "bf16" else 4, 4 * (options["optimizer"] == "row-adagrad")
+        rows = train.n_users + train.n_items
+        copy = 2 * (options["precision"] == "bf16")
+        return dense_bytes_per_sample(context.dim, context.n_negatives, rows, options["batch_size"], copy=copy)
+    weight, row_state = 2 if options["precision"] == "bf16" else 4, 4 * (options["optimizer"] == "row-adagrad")
     return bytes_per_sample(context.dim, context.n_negatives, weight=weight, row_state=row_state)
 
 
@@ -107,10 +118,11 @@ def contender(
     split : Split, optional
         In place of the context's.
     """
-    options = options_of(context, name)
+    options, split = options_of(context, name), split or context.split
     on_gpu = (options["engine"] == "torch" or name in GPU_FUSED) and context.device.startswith("cuda")
     device = context.device if on_gpu else "cpu"
-    engine = build(split or context.split, threads=context.threads, device=device, seed=context.seed, **options)
+    engine = build(split, threads=context.threads, device=device, seed=context.seed, **options)
+    options = {**options, "precision": engine.describe().get("precision", "fp32")}
     if fixed:
         torch_engine: Any = engine
         torch_engine.feed = FixedFeed(torch_engine.feed)
@@ -139,7 +151,7 @@ def contender(
     def details(rate: float) -> dict[str, Any]:
         beside = waited.details()
         if options["model"] in ("mf", "gmf"):  # a tower's bytes are not those of its tables
-            beside |= beside_bandwidth(rate, moved_per_sample(context, options), copy)
+            beside |= beside_bandwidth(rate, moved_per_sample(context, options, split.train), copy)
         return beside
 
     return Contender(

@@ -35,7 +35,7 @@ def bytes_per_sample(dim: int, n_negatives: int, *, weight: int = 4, state: int 
 
 
 def dense_bytes_per_sample(
-    dim: int, n_negatives: int, n_rows: int, batch_size: int, *, weight: int = 4, state: int = 8
+    dim: int, n_negatives: int, n_rows: int, batch_size: int, *, weight: int = 4, state: int = 8, copy: int = 0
 ) -> float:
     """The same for dense Adam: rows gathered and their gradients scattered, then every row of every table is moved.
 
@@ -45,15 +45,17 @@ def dense_bytes_per_sample(
         U + I.
     batch_size : int
         B, positives a step: the dense part is shared by B (N + 1) samples.
+    copy : int
+        Bytes per element of the 16-bit copy that rows are gathered from; 0: from the weights.
 
     Notes
     -----
     Per sample: item row read and its gradient read and written (3 D weight), the user's share of it, the ids. Per step:
-    weights and state read and written, gradients zeroed and read, over U + I rows.
+    weights and state read and written, gradients zeroed and read, a copy written, over U + I rows.
     """
     share = 1.0 / (n_negatives + 1)
-    gathered = 3.0 * dim * weight * (1.0 + share) + 4.0 * (1.0 + share)
-    dense = n_rows * dim * (2.0 * (weight + state) + 2.0 * weight)
+    gathered = dim * ((copy or weight) + 2.0 * weight) * (1.0 + share) + 4.0 * (1.0 + share)
+    dense = n_rows * dim * (2.0 * (weight + state) + 2.0 * weight + copy)
     return gathered + dense / (batch_size * (n_negatives + 1))
 
 

@@ -133,9 +133,10 @@ def resolve(config: Config) -> Config:
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"device = {device!r}: torch {torch.__version__} finds no CUDA device; use device = cpu")
     engine = config.engine
-    if engine == "auto":  # on CUDA by name alone, until scripts/gpu_check.sh has measured it on one
-        fits = (config.model, config.loss) in FUSED_FITS and config.optimizer in ("sgd", "row-adagrad", "lazy-adam")
-        engine = "fused" if fits and device == "cpu" else "torch"
+    if engine == "auto":
+        kind = device.split(":")[0]
+        fits = (config.model, config.loss) in FUSED_FITS and config.optimizer in FUSED_OPTIMIZERS.get(kind, ())
+        engine = "fused" if fits else "torch"
     precision = config.precision
     if precision == "auto":  # bf16 keeps a float32 master in the torch engine, and none in the fused one
         precision = "bf16" if device.startswith("cuda") and engine == "torch" else "fp32"
@@ -156,6 +157,7 @@ OTHER_WEIGHTS = {"init_h": "lecun", "lr_h": 1.0, "l2": 3e-4}
 
 FUSED_FITS = (("mf", "bce"), ("mf", "bpr"), ("gmf", "bce"))
 """(model, loss) pairs of the fused engine."""
+FUSED_OPTIMIZERS = {"cpu": ("sgd", "row-adagrad", "lazy-adam"), "cuda": ("sgd", "row-adagrad")}
 _FUSED_NEEDS: dict[str, tuple[Any, ...]] = {"accumulate": (1,), "hard_negatives": (0,), "compile": (False,)}
 _FUSED_NEEDS_ON: dict[str, dict[str, tuple[Any, ...]]] = {
     "cpu": {"precision": ("fp32",)},
