@@ -6,6 +6,11 @@ Scores lie about .02 above the published test's. One row a recipe, with the best
 starts from others (ncf-neumf-64-pretrained) gets them trained on the same part of train; lr=0 scores the start itself.
 
     FASTREC_DATA=FOLDER python scripts/choose_ncf.py ncf-mf l2=.006,.007 lr=.03 --seeds 2 --threads 1
+
+On a machine without the data or Polars, start from the same part as a file; device and precision are settings too:
+
+    FASTREC_DATA=FOLDER python scripts/choose_ncf.py ncf-mlp-64 --save-split part.safetensors
+    python scripts/choose_ncf.py ncf-mlp-64 lr=.001,.002 device=cuda precision=fp32 --split part.safetensors
 """
 
 from __future__ import annotations
@@ -25,7 +30,8 @@ from reproduce_ncf import ROWS
 
 from fastrec.config import Config, preset, presets
 from fastrec.data.split import Split, leave_one_out, load_split
-from fastrec.errors import FastrecError
+from fastrec.errors import DataError, FastrecError
+from fastrec.runs import fingerprints, open_split, save_split
 from fastrec.training.fit import fit
 
 
@@ -33,6 +39,17 @@ def validation_split(name: str) -> Split:
     """Train rows of a given split, each user's last one as validation, and no test part."""
     last_out = leave_one_out(load_split(name).train, validation=0.0)
     return replace(last_out, validation=last_out.test, test=last_out.validation)
+
+
+def saved_validation_split(path: str) -> Split:
+    """What ``--save-split`` wrote; a file with a test part is refused, for no recipe may be chosen by one."""
+    split = open_split(path)
+    if split.test.n_interactions or not split.validation.n_interactions:
+        raise DataError(
+            f"{path}: has {split.validation.n_interactions:,} validation and {split.test.n_interactions:,} test "
+            "positives, but recipes are chosen on a validation part without a test; make the file with --save-split"
+        )
+    return split
 
 
 def recipes(settings: list[str]) -> list[dict[str, Any]]:
@@ -82,12 +99,20 @@ def main() -> None:
     parser.add_argument(
         "--parts", default="runs/parts", metavar="FOLDER", help="where runs to start from are left, or found"
     )
+    files = parser.add_mutually_exclusive_group()
+    files.add_argument("--save-split", metavar="FILE", help="write the validation part and end")
+    files.add_argument("--split", metavar="FILE", help="the validation part, from such a file")
     args = parser.parse_args()
     try:
         base = preset(args.preset).override(progress=False, tensorboard=False, threads=args.threads)
-        split = validation_split(base.data)
+        split = saved_validation_split(args.split) if args.split else validation_split(base.data)
+        about = f"validation part of {base.data}, {fingerprints(split)['split'][:12]}"
+        if args.save_split:
+            save_split(args.save_split, split)
+            print(f"{args.save_split}: {about}")
+            return
         base = base.override(**parts(split, args.preset, Path(args.parts), threads=args.threads))
-        print(f"# {args.preset}, validation part of {base.data}\n| recipe | HR@10 | NDCG@10 | best epoch | s |")
+        print(f"# {args.preset}, {about}\n| recipe | HR@10 | NDCG@10 | best epoch | s |")
         print("|---|---|---|---|---|", flush=True)
         for recipe in recipes(args.settings):
             runs = []

@@ -97,7 +97,7 @@ def test_a_run_that_cannot_be_made_leaves_nothing(
     def full(*_: object) -> None:
         raise FastrecError("no space left")
 
-    monkeypatch.setattr(folder, "_write_split", full)
+    monkeypatch.setattr(folder, "save_split", full)
     with pytest.raises(FastrecError, match="no space"):
         runs.create(tmp_path / "run", config=CONFIG, split=split)
     assert os.listdir(tmp_path) == []

@@ -3,6 +3,7 @@
 from fastrec.runs.files import aside, sha256_file, sync_folder, write_atomic, write_tensors
 from fastrec.runs.folder import Run, create, describe, open_run
 from fastrec.runs.provenance import environment, fingerprints
+from fastrec.runs.split_file import open_split, save_split
 
 __all__ = [
     "Run",
@@ -12,6 +13,8 @@ __all__ = [
     "environment",
     "fingerprints",
     "open_run",
+    "open_split",
+    "save_split",
     "sha256_file",
     "sync_folder",
     "write_atomic",

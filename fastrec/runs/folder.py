@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from fastrec.data.interactions import Interactions, map_safetensors, pack, unpack
-from fastrec.data.split import TEST, TRAIN, VALIDATION, Split
+from fastrec.data.split import Split
 from fastrec.errors import CheckpointError, ConfigError, DataError
 from fastrec.runs.files import sha256_file, sync_folder, write_atomic, write_tensors
 from fastrec.runs.provenance import environment, fingerprints
+from fastrec.runs.split_file import open_split, save_split
 
 VERSION = 1
 CONFIG, DATA, MODEL, MANIFEST = "config.toml", "data.safetensors", "model.safetensors", "manifest.json"
@@ -109,7 +109,11 @@ class Run:
             If the file is not the recorded one.
         """
         if self._split is None:
-            self._split = _read_split(self.verified(DATA))
+            path = self.verified(DATA)
+            try:
+                self._split = open_split(path)
+            except DataError as error:
+                raise CheckpointError(f"{path}: not the data of a run ({error}); train anew") from None
         return self._split
 
     def verified(self, name: str) -> Path:
@@ -177,7 +181,7 @@ def create(
             import tomli_w
 
             toml = tomli_w.dumps({k: v for k, v in config.items() if v is not None})
-        files = {CONFIG: write_atomic(path / CONFIG, toml.encode()), DATA: _write_split(path / DATA, split)}
+        files = {CONFIG: write_atomic(path / CONFIG, toml.encode()), DATA: save_split(path / DATA, split)}
         run = Run(path, tomllib.loads(toml), {}, split)
         run.record(
             fastrec=f"run {VERSION}",
@@ -278,62 +282,6 @@ def _new_folder(out: str | os.PathLike[str] | None, root: Path, config: Mapping[
 
 def _name(split: Split) -> str:
     return split.train.name.removesuffix(" train")
-
-
-def _write_split(path: Path, split: Split) -> str:
-    """The union of the parts as one CSR with the part of each interaction; ids, titles and candidates beside it."""
-    parts = {TRAIN: split.train, VALIDATION: split.validation, TEST: split.test}
-    # each part's keys ascend already: a stable sort merges three runs in linear time
-    keys = np.concatenate([p.users.astype(np.int64) * split.n_items + p.items for p in parts.values()])
-    order = np.argsort(keys, kind="stable")
-    degrees = split.train.degrees + split.validation.degrees + split.test.degrees
-    tensors: dict[str, Any] = {
-        "indptr": np.concatenate(([0], np.cumsum(degrees))).astype(np.int64),
-        "items": np.concatenate([p.items for p in parts.values()])[order],
-        "part": np.repeat(np.array(list(parts), np.uint8), [p.n_interactions for p in parts.values()])[order],
-    }
-    for name in ("user_ids", "item_ids", "titles"):
-        values = getattr(split.train, name)
-        if values is not None:
-            tensors.update(pack(name, values))
-    if split.candidates is not None:
-        tensors["candidates"] = split.candidates
-    meta = {
-        "version": VERSION,
-        "names": [p.name for p in parts.values()],
-        "how": split.how,
-        "comparable": split.comparable,
-        "notes": split.notes,
-        "data_notes": split.train.notes,
-    }
-    return write_tensors(path, tensors, {"fastrec": json.dumps(meta, sort_keys=True)})
-
-
-def _read_split(path: Path) -> Split:
-    try:
-        tensors, header = map_safetensors(path)
-        meta = json.loads(header["fastrec"])
-        whole = Interactions(
-            indptr=tensors["indptr"],
-            items=tensors["items"],
-            user_ids=unpack("user_ids", tensors),
-            item_ids=unpack("item_ids", tensors),
-            titles=unpack("titles", tensors) if "titles.bytes" in tensors else None,
-            notes=tuple(meta["data_notes"]),
-        )
-        names = dict(zip((TRAIN, VALIDATION, TEST), meta["names"]))
-        train, validation, test = (whole.keep(tensors["part"] == part, name=name) for part, name in names.items())
-        return Split(
-            train=train,
-            validation=validation,
-            test=test,
-            how=meta["how"],
-            candidates=tensors.get("candidates"),
-            comparable=meta["comparable"],
-            notes=tuple(meta["notes"]),
-        )
-    except (DataError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path}: not the data of a run ({error}); train anew") from None
 
 
 def _plain(value: Any) -> Any:
