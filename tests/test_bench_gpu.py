@@ -14,6 +14,7 @@ from fastrec.data import synthetic
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device; scripts/gpu_check.sh runs this on one")
 @pytest.mark.parametrize("name", ["feed", "step", "gpu"])
 def test_cases_run_on_the_device(name, tmp_path) -> None:
-    log = str(synthetic.make("synthetic-small").save(tmp_path / "small.safetensors"))
+    shape = "synthetic-1m" if name == "gpu" else "synthetic-small"  # a loss falls only where steps are many
+    log = str(synthetic.make(shape).save(tmp_path / "log.safetensors"))
     result = CASES[name].run(make_context(data=log, threads=2, device="cuda", quick=True))
     assert result["status"] == "ok", result.get("reason")

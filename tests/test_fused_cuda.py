@@ -287,9 +287,13 @@ def feeds_and_graphs(device: str) -> None:
     block, cuda.BLOCK = cuda.BLOCK, 32  # two steps of 16
     seam = Capturing() if device == "cpu" else open_device(device)
     for precision in ("bf16",) if device == "cpu" else ("fp32", "bf16"):
-        plain, graphed = (
-            make(d, "gmf", batch_size=16, graph=g, precision=precision) for d, g in ((device, False), (seam, True))
-        )
+        pair = []
+        for where, graph, short in ((device, False, 0), (seam, True, cuda.SHORT)):
+            before, cuda.SHORT = cuda.SHORT, short
+            pair.append(make(where, "gmf", batch_size=16, graph=graph, precision=precision))
+            cuda.SHORT = before
+        plain, graphed = pair
+        assert (plain._key, graphed._key) == (torch.int32, torch.int16)
         assert (plain.describe()["step"], graphed.describe()["step"]) == ("launches", "graph")
         for epoch in range(2):
             losses = [e.advance(Cursor(epoch, 0), 100).loss_sum for e in (plain, graphed)]

@@ -33,6 +33,9 @@ BLOCK = 1 << 18
 PARTS = 1024
 """Programs that score a step at most: a constant, so that sums over all samples are cut alike on every device."""
 
+SHORT = 2**15 - 1
+"""Keys up to here are sorted as int16, by half the passes."""
+
 COLUMN = 16
 """Elements of h that one program of ``shared_kernel`` sums."""
 
@@ -160,13 +163,16 @@ class CudaEngine:
             return torch.zeros(shape, dtype=dtype, device=self._device)
 
         self._users, self._items = make(n, dtype=torch.int32), make(n, columns, dtype=torch.int32)
+        self._key = torch.int16 if self._steps * max(self._n_users, self._n_items) <= SHORT else torch.int32
         self._step_of = torch.arange(n, dtype=torch.int32, device=self._device) // rows
         self._by_user, self._by_item = make(n, dtype=torch.int32), make(n * columns, dtype=torch.int32)
         self._user_edges, self._item_edges = (
-            torch.arange(self._steps * size + 1, dtype=torch.int32, device=self._device)
+            torch.arange(self._steps * size + 1, device=self._device).to(self._key)
             for size in (self._n_users, self._n_items)
         )
-        self._user_starts, self._item_starts = map(torch.zeros_like, (self._user_edges, self._item_edges))
+        self._user_starts, self._item_starts = (
+            make(len(edges), dtype=torch.int32) for edges in (self._user_edges, self._item_edges)
+        )
         self._g, self._w = make(n * columns), make(rows, dim)
         self._slopes = make(rows if not self._gmf else 1)
         self._losses, self._slope_parts = make(PARTS, dtype=torch.float64), make(PARTS, dtype=torch.float64)
@@ -217,7 +223,8 @@ class CudaEngine:
                 self._item_starts,
             ),
         ):
-            ascending, at = torch.sort(keys, stable=True)  # stable: a row's sum runs in the order of visit
+            # stable: a row's sum runs in the order of visit
+            ascending, at = torch.sort(keys.to(self._key), stable=True)
             order.copy_(at)
             some = slice(k * size + 1)
             torch.searchsorted(ascending, edges[some], out_int32=True, out=starts[some])

@@ -18,7 +18,10 @@ SIZE = 1024
 
 
 @triton.jit
-def adam_kernel(p, m, v, g, step, rate, n, b2, c1, c2, log_b1, log_b2, eps, weight_decay, SIZE: tl.constexpr):  # type: ignore[no-untyped-def]
+def adam_kernel(  # type: ignore[no-untyped-def]
+    p, m, v, g, copy, step, rate, n, b2, c1, c2, log_b1, log_b2, eps, weight_decay,
+    COPIED: tl.constexpr, SIZE: tl.constexpr,
+):  # fmt: skip
     """SIZE elements a program; ``c*`` are 1 - b*, ``log_b*`` binary logarithms: 1 - b2^t cancels in float32."""
     at = tl.program_id(0).to(tl.int64) * SIZE + tl.arange(0, SIZE)
     inside = at < n
@@ -37,6 +40,8 @@ def adam_kernel(p, m, v, g, step, rate, n, b2, c1, c2, log_b1, log_b2, eps, weig
     tl.store(m + at, a, mask=inside)
     tl.store(v + at, b, mask=inside)
     tl.store(g + at, x * 0.0, mask=inside)
+    if COPIED:
+        tl.store(copy + at, value.to(copy.dtype.element_ty), mask=inside)
 
 
 class DeviceAdam:
@@ -44,7 +49,16 @@ class DeviceAdam:
 
     It has the groups and the state of ``torch.optim.Adam(capturable=True)``, whose fused kernel gives a program 65,536
     elements: too few programs for tables of this size. A CUDA graph may hold its step; rates are tensors there.
-    Cost: 28 bytes of traffic a weight, where ``torch.optim.Adam(fused=True)`` and zeroing take 32 in two passes.
+    Cost: 32 bytes of traffic a weight.
+
+    Parameters
+    ----------
+    params : iterable of Parameter, or of groups
+    lr : float or Tensor
+    betas, eps, weight_decay
+        As in ``torch.optim.AdamW``.
+    copies : dict of Parameter to Tensor, optional
+        16-bit copies that are to follow their weights.
     """
 
     def __init__(
@@ -54,7 +68,9 @@ class DeviceAdam:
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        copies: dict[Tensor, Tensor] | None = None,
     ) -> None:
+        self._copies = copies or {}
         self.param_groups = as_groups(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
         self.state: defaultdict[Tensor, dict[str, Tensor]] = defaultdict(dict)
 
@@ -73,7 +89,9 @@ class DeviceAdam:
         for group, p in held:
             (b1, b2), lr, state = group["betas"], group["lr"], self.state[p]
             rate = lr if isinstance(lr, Tensor) else torch.full((), lr, device=p.device)
+            copy = self._copies.get(p)
             adam_kernel[(triton.cdiv(p.numel(), SIZE),)](
-                p, state["exp_avg"], state["exp_avg_sq"], p.grad, state["step"], rate, p.numel(), b2, 1 - b1,
-                1 - b2, math.log2(b1), math.log2(b2), group["eps"], group["weight_decay"], SIZE=SIZE,
+                p, state["exp_avg"], state["exp_avg_sq"], p.grad, p if copy is None else copy, state["step"],
+                rate, p.numel(), b2, 1 - b1, 1 - b2, math.log2(b1), math.log2(b2), group["eps"],
+                group["weight_decay"], COPIED=copy is not None, SIZE=SIZE,
             )  # fmt: skip

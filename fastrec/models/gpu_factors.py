@@ -145,8 +145,10 @@ class GpuFactors:
             p.grad = torch.zeros_like(p)
         none = torch.zeros(1, device=model.bias.device)
         self._masters = [named["user_factors"], named["item_factors"]]
-        self._copies = [t.to(self.dtype) for t in self._masters] if self._bf16 else []
-        tables = [t.view(torch.int16) for t in self._copies] if self._bf16 else self._masters
+        wide = [model.user_factors, model.item_factors] if self._bf16 else []
+        self.copies = {p: p.detach().to(self.dtype) for p in wide}
+        """16-bit copies by the weights that they follow."""
+        tables = [t.view(torch.int16) for t in self.copies.values()] or self._masters
         small = ("h", "user_bias", "item_bias", "bias")
         grads = {name: p.grad for name, p in model.named_parameters()}
         self._weights = [*tables, *(named.get(name, none) for name in small)]
@@ -195,6 +197,6 @@ class GpuFactors:
         return self._losses[:n_parts].sum().float()
 
     def refresh(self) -> None:
-        """Bring the 16-bit copies up to their masters, after each update."""
-        if self._copies:
-            torch._foreach_copy_(self._copies, self._masters)
+        """Bring the 16-bit copies up to their masters, after each update that has not."""
+        if self.copies:
+            torch._foreach_copy_(list(self.copies.values()), self._masters)

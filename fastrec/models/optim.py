@@ -209,7 +209,13 @@ def set_rate(optimizer: torch.optim.Optimizer | HostAdam, lr: float | Tensor) ->
 
 
 def make_optimizer(
-    name: str, params: Iterable[Any], *, lr: float | Tensor, l2: float = 0.0, added_to: bool = False
+    name: str,
+    params: Iterable[Any],
+    *,
+    lr: float | Tensor,
+    l2: float = 0.0,
+    added_to: bool = False,
+    copies: dict[Tensor, Tensor] | None = None,
 ) -> Any:
     """An optimiser by its config name.
 
@@ -223,6 +229,8 @@ def make_optimizer(
         AdamW's decoupled decay; the other optimisers get their L2 with the loss.
     added_to : bool
         Gradients are buffers that are added to: Adam and AdamW then zero them as they go.
+    copies : dict of Parameter to Tensor, optional
+        16-bit copies of weights, which Adam and AdamW on a CUDA device write as they go where ``added_to``.
     """
     params = list(params)
     first = params[0]["params"][0] if isinstance(params[0], dict) else params[0]
@@ -233,7 +241,7 @@ def make_optimizer(
             return HostAdam(params, lr=float(lr), weight_decay=decay)
         from fastrec.models.gpu_adam import DeviceAdam  # needs triton
 
-        return DeviceAdam(params, lr=lr, weight_decay=decay)
+        return DeviceAdam(params, lr=lr, weight_decay=decay, copies=copies)
     if name == "adam":
         return torch.optim.Adam(params, lr=lr, fused=True, capturable=on_cuda)
     if name == "adamw":

@@ -40,8 +40,9 @@ class DeviceStep:
         self._l2, self._l2_h = options.decays
         self._device = next(model.parameters()).device
         params = h_apart(model, lr, options.lr_h)
-        self.optimizer = make_optimizer(options.optimizer, params, lr=lr, l2=options.l2, added_to=True)
-        self._zeroes = options.optimizer in ("adam", "adamw")
+        copies = self._kernels.copies
+        self.optimizer = make_optimizer(options.optimizer, params, lr=lr, l2=options.l2, added_to=True, copies=copies)
+        self._in_one = options.optimizer in ("adam", "adamw")
         self._parameters = list(model.parameters())
         self.dtype = self._kernels.dtype
 
@@ -62,9 +63,9 @@ class DeviceStep:
         """One step of the optimiser; gradients are zero after it. ``None`` leaves the rate that ``self.lr`` holds."""
         set_rate(self.optimizer, self.lr if lr is None else lr)
         self.optimizer.step()
-        if not self._zeroes:
+        if not self._in_one:
             torch._foreach_zero_([p.grad for p in self._parameters if p.grad is not None])
-        self._kernels.refresh()
+            self._kernels.refresh()
 
     def refresh(self) -> None:
         """Bring 16-bit copies up to the weights, after these were put back."""
