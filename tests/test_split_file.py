@@ -14,9 +14,11 @@ import pytest
 from fakes import random_parts
 
 from fastrec import runs
+from fastrec.config import Config
 from fastrec.data.interactions import Interactions
 from fastrec.data.split import Split, ratio_split
-from fastrec.errors import DataError, FastrecError
+from fastrec.errors import ConfigError, DataError, FastrecError
+from fastrec.training.job import prepare
 from tests.training_helpers import positives
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -162,3 +164,19 @@ def test_recipes_are_never_scored_on_a_test_part(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "recipes are chosen on a validation part without a test" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_saved_split_is_data_to_train_on(tmp_path: Path) -> None:
+    """By its path, without Polars, as it was cut; options of a log are refused."""
+    path = tmp_path / "whole.safetensors"
+    runs.save_split(path, ratio_split(whole(), test=0.2, validation=0.1, seed=3))
+    command = ["train", "--data", str(path), "--out", str(tmp_path / "run"), "--epochs", "1", "--device", "cpu"]
+    code = f"import sys; sys.modules['polars'] = None; from fastrec.cli import main; sys.exit(main({command!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    again = runs.open_run(tmp_path / "run").split()
+    assert runs.fingerprints(again) == runs.fingerprints(runs.open_split(path))
+    for option in ({"min_rating": 4.0}, {"user_col": "u"}):
+        with pytest.raises(ConfigError, match=f"{next(iter(option))}: .*brings its own split"):
+            prepare(Config(data=str(path), **option))
+    assert not runs.is_split_file(whole().save(tmp_path / "log.safetensors"))

@@ -3,7 +3,7 @@
 from fastrec.runs.files import aside, sha256_file, sync_folder, write_atomic, write_tensors
 from fastrec.runs.folder import Run, create, describe, open_run
 from fastrec.runs.provenance import environment, fingerprints
-from fastrec.runs.split_file import open_split, save_split
+from fastrec.runs.split_file import is_split_file, open_split, save_split
 
 __all__ = [
     "Run",
@@ -12,6 +12,7 @@ __all__ = [
     "describe",
     "environment",
     "fingerprints",
+    "is_split_file",
     "open_run",
     "open_split",
     "save_split",

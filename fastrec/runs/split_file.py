@@ -70,6 +70,16 @@ def save_split(path: str | os.PathLike[str], split: Split) -> str:
     return write_tensors(path, tensors, {"fastrec": json.dumps(meta, sort_keys=True)})
 
 
+def is_split_file(path: str | os.PathLike[str]) -> bool:
+    """Whether ``save_split`` wrote this file; also where it is damaged behind its header. False for no such file."""
+    path = Path(path)
+    if path.suffix != ".safetensors" or not path.is_file():
+        return False
+    with path.open("rb") as f:
+        length = int.from_bytes(f.read(8), "little")
+        return b'"part"' in f.read(min(length, 1 << 20))
+
+
 def open_split(path: str | os.PathLike[str]) -> Split:
     """Open what ``save_split`` wrote, or the ``data.safetensors`` of a run folder; arrays stay on disk until touched.
 

@@ -17,6 +17,7 @@ from fastrec.data.split import (
     time_split,
 )
 from fastrec.errors import ConfigError
+from fastrec.runs import is_split_file, open_split
 from fastrec.training.fit import Result, fit
 
 
@@ -43,14 +44,18 @@ def prepare(config: Config) -> Split:
         "k_core": config.k_core,
         "unrated_negatives": config.unrated_negatives,
     }
-    if config.split == "given" or (config.split == "auto" and has_split(config.data)):
-        unused = [name for name in ("min_rating", "k_core", "unrated_negatives") if options.pop(name)]
+    saved = is_split_file(config.data)
+    if config.split == "given" or (config.split == "auto" and (saved or has_split(config.data))):
+        filters = ("min_rating", "k_core", "unrated_negatives")
+        unused = [name for name in (options if saved else filters) if options[name]]
         if unused:
             raise ConfigError(
                 f"{', '.join(unused)}: {config.data} brings its own split, which is used as it is; leave it out, or "
                 'cut the whole log anew with split = "ratio" or "leave-one-out"'
             )
-        return carve_validation(load_split(config.data, **options), config.validation, config.split_seed)
+        columns = {name: value for name, value in options.items() if name not in filters}
+        given = open_split(config.data) if saved else load_split(config.data, **columns)
+        return carve_validation(given, config.validation, config.split_seed)
     return cut(load(config.data, **options), config)
 
 
@@ -73,7 +78,7 @@ def train(data: Interactions | Split | str | Path | None = None, **options: Any)
     ----------
     data : Interactions, Split, str or Path, optional
         What to train on: loaded interactions (split by leave-one-out unless ``split=`` says otherwise), a split, or the
-        name or path of a data set. Left out: MovieLens-1M.
+        name or path of a data set, or of a file that ``runs.save_split`` wrote. Left out: MovieLens-1M.
     **options
         Any field of ``fastrec.config.Config``, and ``preset=`` for a recipe that comes with fastrec.
 
