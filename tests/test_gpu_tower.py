@@ -57,7 +57,7 @@ def to_bf16(x: Any, *, stored: bool = False) -> Any:
     return x + ((cut if stored and not x.is_cuda else value.bfloat16()).double() - x.detach())
 
 
-def in_bf16(net: Any, users: Any, items: Any, drop: Any) -> Any:
+def in_bf16(net: Any, users: Any, items: Any, drop: Any, fused: bool) -> Any:
     """The model's logits where tables, layers and activations are rounded: else a unit near 0 would differ."""
     u, i, half = users.long(), items.long(), net.widths[0] // 2
     first = to_bf16(net.weights[0])
@@ -65,7 +65,8 @@ def in_bf16(net: Any, users: Any, items: Any, drop: Any) -> Any:
     x = torch.relu(x + to_bf16(to_bf16(net.item_mlp)[i] @ first[:, half:].T) + net.biases[0])
     x = to_bf16(drop(x, 1) if drop else x, stored=True)
     for k in range(1, len(net.weights)):
-        x = torch.relu(to_bf16(x @ to_bf16(net.weights[k]).T) + net.biases[k])
+        x = x @ to_bf16(net.weights[k]).T
+        x = torch.relu((x if fused else to_bf16(x)) + net.biases[k])
         x = to_bf16(drop(x, k + 1) if drop else x, stored=True)
     logits = x @ net.h[-x.shape[-1] :] + net.bias
     if hasattr(net, "user_factors"):
@@ -74,9 +75,7 @@ def in_bf16(net: Any, users: Any, items: Any, drop: Any) -> Any:
     return logits
 
 
-def by_autograd(
-    net: Any, batch: Any, drop: Any, loss: str, share: float, l2: float, l2_h: float, bf16: bool = False
-) -> Any:
+def by_autograd(net: Any, batch: Any, tower: Any, drop: Any, loss: str, share: float, l2: float, l2_h: float) -> Any:
     """Mean loss, and gradients of ``share`` times it and the L2 term, in float64."""
     users, items, positions, epoch = batch
     wide = nets.build(**net.build_args).to(net.bias.device).double()
@@ -84,7 +83,8 @@ def by_autograd(
     if drop is not None:
         drop.at(epoch if epoch.is_cuda else int(epoch), positions)
         wide.drop = drop
-    mean = getattr(losses, loss)(in_bf16(wide, users, items, drop) if bf16 else wide(users, items))
+    bf16, fused = tower.dtype == torch.bfloat16, tower._fused
+    mean = getattr(losses, loss)(in_bf16(wide, users, items, drop, fused) if bf16 else wide(users, items))
     total = mean
     for name, p in wide.named_parameters():
         ids = {"user": users.repeat_interleave(items.shape[1]), "item": items.reshape(-1)}.get(name[:4])
@@ -103,7 +103,7 @@ def make_tower(net: Any, **options: Any) -> Any:
 
 def beside_autograd(net: Any, batch: Any, tower: Any, drop: Any, *, norms: float = 0.0, **options: Any) -> None:
     """Gradients are autograd's, element by element or by their norms, and are added to what is there."""
-    mean, expected = by_autograd(net, batch, drop, bf16=tower.dtype == torch.bfloat16, **options)
+    mean, expected = by_autograd(net, batch, tower, drop, **options)
     before = {name: p.grad for name, p in net.named_parameters()}
     for p in net.parameters():
         p.grad.fill_(0.25)
@@ -139,7 +139,7 @@ class Cut:
         m.PARTS, m.CHUNK, m.BLOCKS, m.TILES = self.was
 
 
-def cases(device: str, scatter: str, precision: str = "fp32") -> None:
+def cases(device: str, scatter: str, precision: str = "fp32", *, fused: bool = False) -> None:
     """Both models and losses, with and without dropout and L2; full batches, then tails of fewer rows than tables."""
     chosen: list[tuple[str, str, int, float, dict[str, Any]]] = [
         ("neumf", "bce", 5, 0.5, {"l2": 0.3, "l2_h": 0.2, "share": 0.7}),
@@ -148,11 +148,11 @@ def cases(device: str, scatter: str, precision: str = "fp32") -> None:
         ("mlp", "bce", 2, 0.0, {"l2": 0.3, "l2_h": 0.0, "share": 1.0}),
     ]
     for model, loss, columns, rate, options in chosen:
-        for layers in ((12, 20, 12), (8, 6), (4, 9, 20, 5)):
+        for layers in ((12, 20, 12), (4, 9, 20, 5)) if fused else ((12, 20, 12), (8, 6), (4, 9, 20, 5)):
             net, drop = make_net(model, layers).to(device), AddressedDropout(rate, 2**32 - 7)
             with Cut():
-                tower = make_tower(net, dropout=drop, scatter=scatter, precision=precision)
-                for n in ROWS.values():
+                tower = make_tower(net, dropout=drop, scatter=scatter, precision=precision, fused=fused)
+                for n in list(ROWS.values())[: 2 if fused else 3]:
                     batch = make_batch(n, columns, device)
                     norms = 0.0 if precision == "fp32" else BF16
                     beside_autograd(
@@ -187,6 +187,18 @@ def bf16(device: str) -> None:
     beside_autograd(net, batch, tower, None, norms=BF16, **options)
 
 
+def fused(device: str) -> None:
+    """Products with what follows them in one kernel: widths of several tiles and slices, and none that fills one."""
+    from fastrec.models import gpu_tower_products as products
+
+    was = products.TALL, products.BROAD, products.SLICE
+    products.BROAD = products.SLICE = 16
+    products.TALL = 16 if device == "cpu" else 128  # Hopper multiplies 64 rows a warp group
+    for precision in ("fp32", "bf16"):
+        cases(device, "sort", precision, fused=True)
+    products.TALL, products.BROAD, products.SLICE = was
+
+
 def parts_of_a_batch(device: str) -> None:
     """Two calls with half the share are one; the default cuts, a row wider than a program's blocks, another layout."""
     net, drop = make_net("neumf", (12, 300, 12), 70).to(device), AddressedDropout(0.3, 5)
@@ -210,14 +222,14 @@ def parts_of_a_batch(device: str) -> None:
 def not_a_number(device: str) -> None:
     """A ReLU that took NaN for 0 would hide a run that diverges."""
     batch = make_batch(30, 2, device)
-    for name in ("item_mlp", "biases.1", "biases.0"):
+    for name, fused in (("item_mlp", False), ("biases.1", False), ("biases.0", True), ("biases.1", True)):
         net = make_net("mlp").to(device)
         dict(net.named_parameters())[name].detach().fill_(float("nan"))
-        tower = make_tower(net, dropout=AddressedDropout(0.5, 1))
+        tower = make_tower(net, dropout=AddressedDropout(0.5, 1), fused=fused)
         assert tower.gradients(*batch, loss="bce", share=1.0, l2=0.0, l2_h=0.0).isnan(), name
 
 
-CHECKS = ("sort", "atomic", "bf16", "parts_of_a_batch", "not_a_number")
+CHECKS = ("sort", "atomic", "bf16", "fused", "parts_of_a_batch", "not_a_number")
 
 
 def interpret(check: str) -> subprocess.CompletedProcess[str]:
@@ -249,9 +261,9 @@ def replayed(device: str) -> None:
     from fastrec.training.device import open_device
 
     seam, options = open_device(device), {"loss": "bce", "share": 0.5, "l2": 0.3, "l2_h": 0.2}
-    for scatter in ("sort", "atomic"):
+    for scatter, fused in (("sort", False), ("atomic", True)):
         net = make_net("neumf", (12, 20, 12)).to(device)
-        tower = make_tower(net, dropout=AddressedDropout(0.5, 3), scatter=scatter, precision="bf16")
+        tower = make_tower(net, dropout=AddressedDropout(0.5, 3), scatter=scatter, precision="bf16", fused=fused)
         batch, mean = make_batch(61, 5, device), torch.zeros((), device=device)
         other = *make_batch(61, 5, device, seed=1)[:3], torch.tensor([7], device=device)
 
@@ -275,9 +287,15 @@ def replayed(device: str) -> None:
 
 def realistic(device: str) -> None:
     """Tens of thousands of rows, one item in half of the samples; then fewer rows than users."""
-    for precision, scatter in (("fp32", "sort"), ("fp32", "atomic"), ("bf16", "sort"), ("bf16", "atomic")):
+    for precision, scatter, fused in (
+        ("fp32", "sort", False),
+        ("fp32", "atomic", False),
+        ("bf16", "sort", False),
+        ("bf16", "atomic", True),
+        ("bf16", "sort", True),
+    ):
         net, drop = make_net("neumf", **NVIDIA).to(device), AddressedDropout(0.5, 3)
-        tower = make_tower(net, dropout=drop, precision=precision, scatter=scatter)
+        tower = make_tower(net, dropout=drop, precision=precision, scatter=scatter, fused=fused)
         for n in (20_000, 1999):
             batch = make_batch(n, 5, device, users=6040, items=3706)
             norms = BF16 if precision == "bf16" else 2e-3  # a few of the 45 million units pass 0 by rounding
@@ -300,7 +318,7 @@ def test_what_it_does_not_serve() -> None:
         GpuTower(make_model("mlp"), precision="fp16")
 
 
-ACTIVATIONS = ("u", "v", "x", "dx", "p", "q", "other_rows")
+ACTIVATIONS = ("u", "v", "w", "x", "dx", "dz", "out", "p", "q", "other_rows")
 KINDS = {
     **dict.fromkeys(("users", "items", "others", "starts"), "*i32"), "keys": "*i16", "order": "*i64",
     **dict.fromkeys(("bias", "h", "h_gmf", "g", "grad", "user_grad", "item_grad", "parts"), "*fp32"),
@@ -310,7 +328,7 @@ KINDS = {
 CONSTANTS: dict[str, Any] = {
     "TAG": 7, "DROP": True, "COLUMNS": 5, "DIM": 64, "DEEP": 64, "PARTS": 2048, "CHUNK": 256, "BPR": False, "GMF": True,
     "READY": False, "ADD_USERS": False, "ADD_ITEMS": False, "EACH": 1, "LAYER": 2, "WIDE": 128, "WIDTH": 128,
-    "BLOCKS": 32,
+    "BLOCKS": 32, "IN": 256, "TALL": 128, "BROAD": 128, "SLICE": 64, "WIDEN": False,
 }  # fmt: skip
 FORMS: dict[str, dict[str, Any]] = {
     "neumf": {},
@@ -318,7 +336,16 @@ FORMS: dict[str, dict[str, Any]] = {
     "odd-atomic": {"WIDTH": 300, "WIDE": 512, "BLOCKS": 128, "DIM": 12, "DEEP": 16, "EACH": 5, "ADD_ITEMS": True},
 }
 FORMS["odd-atomic"]["ADD_USERS"] = True
-SIZES = {"first": 256, "bend": 256, "scatter": 256, "last": 8, "unbend": 16, "segments": 16}
+SIZES = {
+    "forward": 0,
+    "backward": 0,
+    "first": 256,
+    "bend": 256,
+    "scatter": 256,
+    "last": 8,
+    "unbend": 16,
+    "segments": 16,
+}
 
 
 @pytest.mark.parametrize("activations", ["*fp32", "*bf16"])
@@ -327,9 +354,12 @@ SIZES = {"first": 256, "bend": 256, "scatter": 256, "last": 8, "unbend": 16, "se
 def test_compiles_ahead_of_time_for_sm_90(kernel: str, form: str, activations: str) -> None:
     from triton.backends.compiler import GPUTarget
 
-    from fastrec.models import gpu_tower_kernels
+    from fastrec.models import gpu_tower_kernels, gpu_tower_products
 
-    fn = getattr(gpu_tower_kernels, f"{kernel}_kernel")
+    product = kernel in ("forward", "backward")
+    if product and activations == "*fp32":
+        pytest.skip("float32 products on CUDA are cuBLAS's; this takes half a minute to compile")
+    fn = getattr(gpu_tower_products if product else gpu_tower_kernels, f"{kernel}_kernel")
     constants = {**CONSTANTS, **FORMS[form], "SIZE": SIZES[kernel]}
     constants = {k: v for k, v in constants.items() if k in fn.arg_names}
     signature = {k: activations if k in ACTIVATIONS else KINDS.get(k, "i32") for k in fn.arg_names}
@@ -338,8 +368,10 @@ def test_compiles_ahead_of_time_for_sm_90(kernel: str, form: str, activations: s
     signature |= dict.fromkeys(constants, "constexpr")
     aligned = {(n,): [["tt.divisibility", 16]] for n, k in enumerate(fn.arg_names) if signature[k].startswith("*")}
     source = triton.compiler.ASTSource(fn=fn, signature=signature, constexprs=constants, attrs=aligned)
-    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32))
+    launch = gpu_tower_products.LAUNCH if product else {}
+    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=launch)
     assert ".target sm_90" in compiled.asm["ptx"]
+    assert not product or "wgmma" in compiled.asm["ptx"]
     assert len(compiled.asm["cubin"]) > 1000
     if kernel in ("first", "bend", "scatter"):
         assert compiled.metadata.shared == 0, "a thread draws what it needs; nothing passes between them"

@@ -12,12 +12,13 @@ import os
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 import triton
 from torch import Tensor
 
 from fastrec.errors import ConfigError
+from fastrec.models import gpu_tower_products as products
 from fastrec.models.dropout import AddressedDropout
+from fastrec.models.gpu_tower_half import Half, product
 from fastrec.models.gpu_tower_kernels import (
     bend_kernel,
     first_kernel,
@@ -46,76 +47,9 @@ TILES = {"last": 1024, "unbend": 2048, "segments": 4096}
 WARPS = {"first": 4, "bend": 4, "last": 4, "unbend": 4, "segments": 4, "scatter": 4}
 
 
-def product(a: Tensor, b: Tensor) -> Tensor:
-    """float32 a @ b, summed in float32."""
-    if a.dtype == torch.float32:
-        return a @ b
-    if a.device.type == "cpu":  # torch has no wider output there
-        return a.float() @ b.float()
-    return torch.mm(a, b, out_dtype=torch.float32)
-
-
 def wide(width: int) -> int:
     """The power of two that holds a row."""
     return triton.next_power_of_2(max(width, 16))
-
-
-class Half:
-    """Half of the first layer, the user's or the item's: table, columns of the weights, and sums of their gradients.
-
-    Where a batch asks for at least as many rows as the table has, the whole table goes through (``Tower._half``); else
-    the batch's rows do, and are known by their place in it.
-    """
-
-    def __init__(self, table: tuple[Tensor, Tensor], weight: tuple[Tensor, Tensor], each: int) -> None:
-        (self._table, self._table_grad), (self._weight, self._weight_grad) = table, weight
-        self.each = each
-        """Samples a row stands for: 1, or 0 for all of a batch row's."""
-
-    def reserve(self, n: int) -> None:
-        """Memory for up to ``n`` ids a batch."""
-        size, width, device = self._table.shape[0], self._weight.shape[0], self._table.device
-        rows = min(n, size)
-        self._first = torch.empty((rows, width), dtype=self._table.dtype, device=device)
-        self._sums = torch.empty((rows, width), device=device)
-        self._places = torch.arange(rows + 1, device=device)
-        small = size < 2**15  # sorting costs by the bytes of a key
-        self._edges = torch.arange(size + 1, dtype=torch.int16 if small else torch.int32, device=device)
-        self._uses = torch.empty(size, device=device)
-
-    def forward(self, ids: Tensor) -> None:
-        """``first`` [rows, W1], and ``ids`` in it."""
-        self._real = ids
-        self.whole = ids.numel() >= self._table.shape[0]
-        self._source = self._table if self.whole else F.embedding(ids, self._table)
-        self.ids = ids if self.whole else self._places[: ids.numel()]
-        self.first, self.sums = self._first[: len(self._source)], self._sums[: len(self._source)]
-        torch.mm(self._source, self._weight.T, out=self.first)
-        self.sums.zero_()
-
-    def sort(self) -> tuple[Tensor, Tensor, Tensor]:
-        """(sorted ids, their places in the batch, where each row's begin)."""
-        if not self.whole:
-            return self.ids, self.ids, self._places
-        keys, order = torch.sort(self.ids.to(self._edges.dtype), stable=True)
-        return keys, order, torch.searchsorted(keys, self._edges, out_int32=True)
-
-    def backward(self) -> None:
-        """Add the gradients of the table and of the weights, from ``sums``."""
-        total = self.sums.to(self._source.dtype)
-        self._weight_grad.add_(product(total.T, self._source))
-        rows = product(total, self._weight)
-        if self.whole:
-            self._table_grad.add_(rows)
-        else:
-            self._table_grad.index_add_(0, self._real, rows)
-
-    def decay(self, l2: float, tables: list[Tensor], grads: list[Tensor]) -> None:
-        """Add ``l2`` times a row for each batch row or sample that uses it."""
-        self._uses.zero_()
-        self._uses.index_add_(0, self._real, torch.full(self._real.shape, l2, device=self._uses.device))
-        for table, grad in zip(tables, grads):
-            grad.addcmul_(table, self._uses.unsqueeze(1))
 
 
 class GpuTower:
@@ -131,6 +65,8 @@ class GpuTower:
         After each layer.
     scatter : {"sort", "atomic"}
         How rows' gradients are summed: in sorted order, or by an atomic addition for each element of each sample.
+    fused : bool
+        Multiply matrices in Triton too, with bias, ReLU and dropout or their gradients in the same kernel.
 
     Raises
     ------
@@ -145,12 +81,18 @@ class GpuTower:
     """
 
     def __init__(
-        self, model: Any, *, precision: str, dropout: AddressedDropout | None = None, scatter: str = "sort"
+        self,
+        model: Any,
+        *,
+        precision: str,
+        dropout: AddressedDropout | None = None,
+        scatter: str = "sort",
+        fused: bool = False,
     ) -> None:
         if precision not in DTYPES:
             raise ConfigError(f"precision = {precision!r}: the tower's kernels have {' and '.join(DTYPES)}")
         self.dtype = DTYPES[precision]
-        self._model, self._sorts = model, scatter == "sort"
+        self._sorts, self._fused = scatter == "sort", fused
         self._drop = dropout if dropout is not None and dropout.rate > 0 else None
         self._scale = 1.0 / (1.0 - self._drop.rate) if self._drop is not None else 1.0
         for p in model.parameters():
@@ -158,6 +100,8 @@ class GpuTower:
         self._gmf = isinstance(model, NeuMF)
         self._dim = model.dim if self._gmf else 0
         self._widths = model.widths[1:]
+        self._ready = fused or len(self._widths) == 1
+        """Whether the first layer's gradient comes through its ReLU."""
         self._device = model.bias.device
         self._named = {name: p.detach() for name, p in model.named_parameters()}
         self._grads: dict[str, Tensor] = {name: p.grad for name, p in model.named_parameters()}
@@ -208,7 +152,8 @@ class GpuTower:
         self._dx = [make(n, width, dtype=self.dtype) for width in self._widths[:-1]]
         self._g = make(n)
         self._sums = make(2, PARTS, dtype=torch.float64)
-        self._parts = [make(PARTS, width) for width in self._widths[:-1]]
+        n_parts = triton.cdiv(n, products.TALL) if self._fused else PARTS
+        self._parts = [make(n_parts, width) for width in self._widths[:-1]]
         self._parts.append(make(PARTS, self._dim + 2 * self._widths[-1]))
         self._user.reserve(rows)
         self._item.reserve(n)
@@ -259,9 +204,15 @@ class GpuTower:
         dz = x[-1]
         for k in range(len(x) - 1, 0, -1):
             self._grads[f"weights.{k}"].add_(product(dz.T, x[k - 1]))
+            below = self._grads[f"biases.{k - 1}"]
+            if self._fused:
+                weight, parts = self._weights[k], self._parts[k - 1]
+                below.add_(products.backward(dz, weight, x[k - 1], dx[k - 1], parts, self._scale))
+                dz = dx[k - 1]
+                continue
             dz = torch.mm(dz, self._weights[k], out=dx[k - 1])
             if k > 1:
-                self._unbend(k - 1, x[k - 1], dz)
+                below.add_(self._unbend(k - 1, x[k - 1], dz))
         self._first_back(users, items, x[0], dz)
         if l2 or l2_h:
             self._decay(n_rows, columns, l2 * share, l2_h * share)
@@ -292,6 +243,10 @@ class GpuTower:
             n_rows, **random, COLUMNS=columns, **tile, num_warps=WARPS["first"],
         )  # fmt: skip
         for k in range(1, len(x)):
+            if self._fused:
+                bias = self._named[f"biases.{k}"]
+                products.forward(x[k - 1], self._weights[k], bias, at, x[k], k + 1, columns, random)
+                continue
             torch.mm(x[k - 1], self._weights[k].T, out=x[k])
             tile = self._blocks(self._widths[k])
             bend_kernel[(triton.cdiv(n * tile["BLOCKS"], tile["SIZE"]),)](
@@ -327,8 +282,8 @@ class GpuTower:
         grads["bias"].add_(total[1:])
         return (total[0] / n_losses).float()
 
-    def _unbend(self, k: int, x: Tensor, dx: Tensor) -> None:
-        """dx of layer ``k`` before its ReLU, in place, and its bias's gradient."""
+    def _unbend(self, k: int, x: Tensor, dx: Tensor) -> Tensor:
+        """dx of layer ``k`` before its ReLU, in place; returns its bias's gradient."""
         n, width = x.shape
         size = max(1, TILES["unbend"] // wide(width))
         per_program = triton.cdiv(n, PARTS * size) * size
@@ -337,22 +292,22 @@ class GpuTower:
             x, dx, self._parts[k], n, per_program, self._scale, WIDTH=width, WIDE=wide(width), SIZE=size,
             num_warps=WARPS["unbend"],
         )  # fmt: skip
-        self._grads[f"biases.{k}"].add_(self._parts[k][:n_parts].sum(0))
+        return self._parts[k][:n_parts].sum(0)
 
     def _first_back(self, users: Tensor, items: Tensor, x: Tensor, dx: Tensor) -> None:
         """From dx of the first layer: rows' gradients, and those of the first weights and bias."""
         n_rows, columns = items.shape
-        user, item, ready = self._user, self._item, len(self._widths) == 1
+        user, item = self._user, self._item
         if self._sorts:
             self._segments("user", user, columns, items, "item_factors", x, dx)
             self._segments("item", item, columns, users, "user_factors", x, dx)
         else:
             tile = self._blocks(x.shape[1])
             scatter_kernel[(triton.cdiv(n_rows * tile["BLOCKS"], tile["SIZE"]),)](
-                user.ids, item.ids, x, dx, user.sums, item.sums, n_rows, self._scale, READY=ready, COLUMNS=columns,
-                **tile, num_warps=WARPS["scatter"],
+                user.ids, item.ids, x, dx, user.sums, item.sums, n_rows, self._scale, READY=self._ready,
+                COLUMNS=columns, **tile, num_warps=WARPS["scatter"],
             )  # fmt: skip
-        if not ready:  # the last layer's kernel sums its bias's
+        if not self._ready:  # what takes dx through the ReLU sums the bias's
             fewer = min(user.sums, item.sums, key=len)
             self._grads["biases.0"].add_(fewer.sum(0))
         user.backward()
@@ -365,7 +320,7 @@ class GpuTower:
         size = max(1, TILES["segments"] // wide(width))
         segments_kernel[(triton.cdiv(n, CHUNK),)](
             *half.sort(), x, dx, half.sums, self._g, others, rows, h, grad, n, self._scale,
-            READY=len(self._widths) == 1, GMF=gmf, EACH=half.each or columns, COLUMNS=columns, WIDTH=width,
+            READY=self._ready, GMF=gmf, EACH=half.each or columns, COLUMNS=columns, WIDTH=width,
             WIDE=wide(width), DIM=self._dim, DEEP=wide(self._dim), CHUNK=CHUNK, SIZE=size,
             num_warps=WARPS["segments"],
         )  # fmt: skip
