@@ -75,13 +75,18 @@ class AddressedDropout:
         """[B, K, W] with units dropped."""
         return x * self.kept(x.shape, layer).to(x.dtype).mul_(1.0 / (1.0 - self.rate))
 
-    def kept(self, shape: torch.Size, layer: int) -> Tensor:
-        """bool[B, K, W]: the mask."""
-        rows, columns, width = shape
+    @staticmethod
+    def check(layer: int, columns: int, width: int) -> None:
+        """Raise ConfigError where a layer's units have no addresses of their own."""
         if (layer + 1) * columns > 65536 or width > 4 * 65536:
             raise ConfigError(
                 f"dropout: layer {layer} of {columns} columns and width {width} has no address; shrink it"
             )
+
+    def kept(self, shape: torch.Size, layer: int) -> Tensor:
+        """bool[B, K, W]: the mask."""
+        rows, columns, width = shape
+        self.check(layer, columns, width)
         if self._positions.device.type != "cpu":
             from fastrec.models.gpu_dropout import kept
 
