@@ -10,6 +10,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
+import torch
 
 from fastrec.bench import cases_sampler, cases_scale, engines, machine, report, rivals, roofline
 from fastrec.bench import record as records
@@ -185,6 +186,9 @@ def test_rivals_draw_exactly_and_train(context) -> None:
     drawn = draw(users, np.empty((users.size, 4), np.int32))
     assert not known(train.indptr, train.items, users, drawn, train.n_items).any()
     assert np.unique(drawn).size == train.n_items
+    there = rivals.device_negatives(rivals.dense_seen(train), 4, "cpu")(torch.from_numpy(users)).numpy()
+    assert not known(train.indptr, train.items, users, there, train.n_items).any()
+    assert np.unique(there).size == train.n_items
     path = rivals.Notebook(train, dim=8)
     owners, items, labels = next(path.batches(100))
     rows = items.reshape(100, 5).numpy()

@@ -1,4 +1,4 @@
-"""MF and GMF by kernels of their own on a CUDA device: interpreted, compiled for sm_90, on hardware.
+"""Models by kernels of their own on a CUDA device: interpreted, compiled for sm_90, on hardware.
 
 Checks are functions of the device's name, run as in ``test_fused_cuda``.
 """
@@ -120,6 +120,8 @@ TRAINED: list[dict[str, Any]] = [
     {"model": "gmf", "optimizer": "sgd", "n_negatives": 6, "negatives": 3},
     {"model": "mf", "optimizer": "row-adagrad", "accumulate": 2, "l2": 0.1},
     {"model": "gmf", "optimizer": "lazy-adam"},
+    {"model": "neumf", "dropout": 0.3, "l2": 0.1, "l2_h": 0.3, "lr_h": 0.1},
+    {"model": "mlp", "loss": "bpr", "optimizer": "sgd", "accumulate": 2},
 ]
 
 

@@ -70,7 +70,7 @@ CASES = {
         Case(
             "default_run", "`fastrec train` as it comes, with its test accuracy", "cases_quality:default_run", "asked"
         ),
-        Case("gpu", "large batches on a CUDA device, GMF and NVIDIA's NeuMF", "cases_train:gpu", "asked"),
+        Case("gpu", "large batches on a CUDA device, GMF and NVIDIA's NeuMF", "cases_gpu:gpu", "asked"),
         Case("scaling", "cost against size, one axis at a time", "cases_scale:scaling", "asked"),
         Case("hundred_million", "100 M positives from file to trained model", "big:hundred_million", "asked"),
     )

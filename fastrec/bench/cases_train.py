@@ -16,8 +16,6 @@ from fastrec.bench.checks import check_batch, check_loss
 from fastrec.bench.context import Context
 from fastrec.bench.harness import Bench, Contender, Refused
 from fastrec.bench.rivals_external import Rivals
-from fastrec.data import synthetic
-from fastrec.data.split import Split
 from fastrec.sampling.order import Cursor
 
 SMALL_BATCH = 1024
@@ -227,46 +225,6 @@ def notebook(context: Context) -> Contender:
         extrapolated=f"from {some:,} positives",
         repeats=3,
     )
-
-
-def gpu(context: Context) -> Bench:
-    """Large batches on a CUDA device: GMF, and NeuMF as NVIDIA's NCF has it, each beside its ceiling; fused GMF.
-
-    Raises
-    ------
-    Refused
-        Without a CUDA device: a figure from a CPU has no place here.
-    """
-    if not context.device.startswith("cuda"):
-        raise Refused(f"this case is of CUDA devices, and the device is {context.device}")
-    bench = Bench()
-    for name in engines.GPU_ENGINES:
-        bench.contenders.append(engines.contender(context, name))
-        ceiling = engines.contender(context, name, fixed=True)
-        ceiling.name, ceiling.role = f"{name}-ceiling", "ceiling"
-        bench.contenders.append(ceiling)
-    bench.pairs = [(name, f"{name}-ceiling") for name in engines.GPU_ENGINES]
-    bench.contenders += [engines.contender(context, name) for name in engines.GPU_FUSED]
-    if not context.quick:
-        bench.contenders += larger(context)
-        bench.notes.append(f"rows that begin with {LARGER} are of that generated log, whole, NOT real data")
-    return bench
-
-
-LARGER = "synthetic-20m"
-
-
-def larger(context: Context) -> list[Contender]:
-    """Both engines on a log of MovieLens-20M's shape."""
-    log = synthetic.generate(*synthetic.SHAPES[LARGER], timestamps=False, threads=context.threads)
-    empty = log.keep(np.zeros(log.n_interactions, np.bool_))
-    split = Split(log, empty, empty, how="all of it is train")
-    contenders = []
-    for name in ("gmf-b65536", "gmf-b209715", *engines.GPU_FUSED):
-        made = engines.contender(context, name, split=split)
-        made.name = f"{LARGER}-{name}"
-        contenders.append(made)
-    return contenders
 
 
 def end_to_end(context: Context) -> Bench:

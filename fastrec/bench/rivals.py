@@ -138,6 +138,22 @@ def dense_negatives(seen: NDArray[np.bool_], n_items: int, n_negatives: int, see
     return draw
 
 
+def device_negatives(seen: NDArray[np.bool_], n_negatives: int, device: str) -> Callable[[Tensor], Tensor]:
+    """The same in torch on a CUDA device, all rows at once: int32[B, N] of int32[B]. One sync a round of redraws."""
+    flat, n_items = torch.from_numpy(seen).to(device).reshape(-1), seen.shape[1]
+
+    def draw(users: Tensor) -> Tensor:
+        base = users.long()[:, None] * n_items
+        drawn = torch.randint(n_items, (users.numel(), n_negatives), device=device)
+        hit = flat[base + drawn]
+        while hit.any():
+            drawn = torch.where(hit, torch.randint_like(drawn, n_items), drawn)
+            hit = flat[base + drawn]
+        return drawn.int()
+
+    return draw
+
+
 def searched_negatives(train: Interactions, n_negatives: int, seed: int) -> Callable[..., Any]:
     """Vectorised NumPy without a matrix: (user, item) keys searched by ``searchsorted``, 64k rows at a time.
 
@@ -201,7 +217,7 @@ class CarefulGMF(nn.Module):
 
 
 class Careful:
-    """What a good engineer writes: negatives of a whole epoch in NumPy, sliced tensors, fused Adam, no sync.
+    """What a good engineer writes: negatives of a whole epoch at once, sliced tensors, fused Adam, no sync.
 
     Parameters
     ----------
@@ -213,6 +229,8 @@ class Careful:
         torch's threads while it runs; the former number is put back.
     compiled : bool
         Through ``torch.compile``.
+    device : str
+        On "cuda" data, draws and steps are there; else draws are NumPy's.
     """
 
     def __init__(
@@ -225,12 +243,19 @@ class Careful:
         threads: int = 1,
         compiled: bool = False,
         seed: int = 0,
+        device: str = "cpu",
     ) -> None:
         self.users, self.positives = train.users, train.items
+        self.device = device
         self.n_negatives, self.batch_size, self.threads = n_negatives, batch_size, threads
-        self.draw = dense_negatives(dense_seen(train), train.n_items, n_negatives, seed)
-        self.negatives = np.empty((train.n_interactions, n_negatives), dtype=np.int32)
-        self.model = CarefulGMF(train.n_users, train.n_items, dim)
+        seen = dense_seen(train)
+        if device == "cpu":
+            self.draw = dense_negatives(seen, train.n_items, n_negatives, seed)
+            self.negatives = np.empty((train.n_interactions, n_negatives), dtype=np.int32)
+        else:
+            self.draw_there = device_negatives(seen, n_negatives, device)
+            self.log = tuple(torch.from_numpy(np.array(a)).to(device) for a in (self.users, self.positives))
+        self.model = CarefulGMF(train.n_users, train.n_items, dim).to(device)
         self.step_loss = torch.compile(self.model, dynamic=False) if compiled else self.model
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3, fused=True)
         self.generator = np.random.default_rng(seed + 1)
@@ -245,6 +270,10 @@ class Careful:
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
+            if self.device != "cpu":
+                visited = torch.randperm(self.users.size, device=self.device)[:wanted]
+                there, positives = (a[visited] for a in self.log)
+                return self._steps(there, torch.cat((positives[:, None], self.draw_there(there)), 1))
             if self._left.size < wanted:
                 self._left = self.generator.permutation(self.users.size)
             order, self._left = self._left[:wanted], self._left[wanted:]
@@ -256,7 +285,7 @@ class Careful:
             torch.set_num_threads(before)
 
     def _steps(self, users: Tensor, items: Tensor) -> float:
-        total = torch.zeros(())
+        total = torch.zeros((), device=self.device)
         for lo in range(0, users.shape[0], self.batch_size):
             rows = users[lo : lo + self.batch_size]
             forward = self.step_loss if rows.shape[0] == self.batch_size else self.model

@@ -8,7 +8,6 @@ B batch rows, K = 1 + N columns, M = B * K samples, W width of a layer, U users,
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ import triton
 from torch import Tensor
 
 from fastrec.errors import ConfigError
+from fastrec.jit import triton_runs
 from fastrec.models import gpu_tower_products as products
 from fastrec.models.dropout import AddressedDropout
 from fastrec.models.gpu_tower_half import Half, product
@@ -105,10 +105,10 @@ class GpuTower:
         self._device = model.bias.device
         self._named = {name: p.detach() for name, p in model.named_parameters()}
         self._grads: dict[str, Tensor] = {name: p.grad for name, p in model.named_parameters()}
-        names = [name for name, p in self._named.items() if p.dim() == 2]
-        self._masters = [self._named[name] for name in names] if self.dtype != torch.float32 else []
-        self._copies = [p.to(self.dtype) for p in self._masters]
-        self._rows = {**self._named, **dict(zip(names, self._copies))}
+        wide = {name: p for name, p in model.named_parameters() if p.dim() == 2 and self.dtype != torch.float32}
+        self.copies = {p: p.detach().to(self.dtype) for p in wide.values()}
+        """16-bit copies of tables and layers by the weights that they follow."""
+        self._rows = {**self._named, **{name: self.copies[p] for name, p in wide.items()}}
         self._weights = [self._rows[f"weights.{k}"] for k in range(len(self._widths))]
         half = model.widths[0] // 2
         self._user, self._item = (
@@ -126,14 +126,13 @@ class GpuTower:
         """Whether the model is one of these, in float32 on CUDA, or on the CPU under Triton's interpreter."""
         if not isinstance(model, (MLP, NeuMF)) or any(p.dtype != torch.float32 for p in model.parameters()):
             return False
-        kind = model.bias.device.type
-        return kind == "cuda" or (kind == "cpu" and os.environ.get("TRITON_INTERPRET") == "1")
+        return triton_runs(model.bias.device.type)
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Bring the 16-bit copies of tables and layers up to their masters, after each update."""
-        if self._masters:
-            torch._foreach_copy_(self._copies, self._masters)
+        """Bring the 16-bit copies up to their masters, after each update that has not."""
+        if self.copies:
+            torch._foreach_copy_(list(self.copies.values()), list(self.copies))
 
     def _reserve(self, rows: int, columns: int) -> None:
         """Memory for up to ``rows`` rows of ``columns``; it stays, so that a graph can hold it."""

@@ -79,5 +79,6 @@ def kernels_of(model: nn.Module, options: Options) -> Any:
     if not triton_runs(next(model.parameters()).device.type):
         return None
     from fastrec.models.gpu_factors import GpuFactors  # needs triton
+    from fastrec.models.gpu_tower import GpuTower
 
-    return GpuFactors if GpuFactors.serves(model) else None
+    return next((kernels for kernels in (GpuFactors, GpuTower) if kernels.serves(model)), None)
