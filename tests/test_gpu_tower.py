@@ -158,6 +158,8 @@ def cases(device: str, scatter: str, precision: str = "fp32", *, fused: bool = F
                     beside_autograd(
                         net, batch, tower, drop if rate else None, loss=loss, norms=norms, **options
                     )  # fmt: skip
+                    whole = tower._user.whole, tower._item.whole
+                    assert whole == (n >= N_USERS, n * columns >= N_ITEMS), "fewer products than rows"
 
 
 def sort(device: str) -> None:

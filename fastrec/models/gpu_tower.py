@@ -41,7 +41,7 @@ CHUNK = 256
 BLOCKS = 256
 """Philox blocks of a program, at least."""
 
-TILES = {"last": 1024, "unbend": 2048, "segments": 4096}
+TILES = {"last": 512, "unbend": 2048, "segments": 2048}
 """Elements of a tile of the wide kernels."""
 
 WARPS = {"first": 4, "bend": 4, "last": 4, "unbend": 4, "segments": 4, "scatter": 4}

@@ -66,13 +66,13 @@ def forward_kernel(  # type: ignore[no-untyped-def]
     s += tl.load(bias + unit, mask=unit < WIDTH, other=0.0)[None, :]
     s = tl.where(s < 0.0, 0.0, s)
     if DROP:
-        block = (at // 4 + tl.arange(0, BROAD // 4))[None, :]
-        zero = sample[:, None] * 0 + block * 0
-        position = tl.load(positions + sample // COLUMNS, mask=there, other=0)[:, None]
-        slot = ((LAYER * COLUMNS + sample % COLUMNS)[:, None] + zero).to(tl.uint32) << 16
-        c0, c1 = (position + zero).to(tl.uint32), ((position >> 32) + zero).to(tl.uint32)
-        c2, c3 = (tl.load(epoch) + zero).to(tl.uint32), slot | (block + zero).to(tl.uint32)
-        k0, k1 = (seed + zero).to(tl.uint32), (TAG + zero).to(tl.uint32)
+        block = (at // 4 + tl.arange(0, BROAD // 4)).to(tl.uint32)[None, :]
+        position = tl.load(positions + sample // COLUMNS, mask=there, other=0)
+        slot = (LAYER * COLUMNS + sample % COLUMNS).to(tl.uint32) << 16
+        zero = slot[:, None] * 0 + block * 0
+        c0, c1 = zero + position.to(tl.uint32)[:, None], zero + (position >> 32).to(tl.uint32)[:, None]
+        c2, c3 = zero + tl.load(epoch).to(tl.uint32), slot[:, None] | block
+        k0, k1 = zero + seed.to(tl.uint32), zero + TAG
         w0, w1, w2, w3 = tl.philox_impl(c0, c1, c2, c3, k0, k1)
         least = limit.to(tl.uint32)
         even = tl.join(tl.where(w0 >= least, scale, 0.0), tl.where(w2 >= least, scale, 0.0))
