@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_gpu_factors import compiled
 from training_helpers import N_ITEMS, N_USERS, make_model
 
 from fastrec.errors import ConfigError
@@ -25,7 +26,7 @@ torch = pytest.importorskip("torch")
 triton = pytest.importorskip("triton", reason="Triton is not installed")
 
 ROOT = Path(__file__).resolve().parent.parent
-ROWS = {"whole tables": 61, "whole items": 11, "rows of the batch": 5}
+ROWS = {"whole tables": 29, "whole items": 11, "rows of the batch": 5}
 BF16 = 0.02
 """Error of a parameter's gradient over its norm: the reference rounds activations to 8 bits, not their gradients."""
 
@@ -57,7 +58,7 @@ def to_bf16(x: Any, *, stored: bool = False) -> Any:
     return x + ((cut if stored and not x.is_cuda else value.bfloat16()).double() - x.detach())
 
 
-def in_bf16(net: Any, users: Any, items: Any, drop: Any, fused: bool) -> Any:
+def in_bf16(net: Any, users: Any, items: Any, drop: Any) -> Any:
     """The model's logits where tables, layers and activations are rounded: else a unit near 0 would differ."""
     u, i, half = users.long(), items.long(), net.widths[0] // 2
     first = to_bf16(net.weights[0])
@@ -66,7 +67,7 @@ def in_bf16(net: Any, users: Any, items: Any, drop: Any, fused: bool) -> Any:
     x = to_bf16(drop(x, 1) if drop else x, stored=True)
     for k in range(1, len(net.weights)):
         x = x @ to_bf16(net.weights[k]).T
-        x = torch.relu((x if fused else to_bf16(x)) + net.biases[k])
+        x = torch.relu(to_bf16(x) + net.biases[k])
         x = to_bf16(drop(x, k + 1) if drop else x, stored=True)
     logits = x @ net.h[-x.shape[-1] :] + net.bias
     if hasattr(net, "user_factors"):
@@ -83,8 +84,8 @@ def by_autograd(net: Any, batch: Any, tower: Any, drop: Any, loss: str, share: f
     if drop is not None:
         drop.at(epoch if epoch.is_cuda else int(epoch), positions)
         wide.drop = drop
-    bf16, fused = tower.dtype == torch.bfloat16, tower._fused
-    mean = getattr(losses, loss)(in_bf16(wide, users, items, drop, fused) if bf16 else wide(users, items))
+    logits = in_bf16(wide, users, items, drop) if tower.dtype == torch.bfloat16 else wide(users, items)
+    mean = getattr(losses, loss)(logits)
     total = mean
     for name, p in wide.named_parameters():
         ids = {"user": users.repeat_interleave(items.shape[1]), "item": items.reshape(-1)}.get(name[:4])
@@ -125,21 +126,21 @@ def beside_autograd(net: Any, batch: Any, tower: Any, drop: Any, *, norms: float
 
 
 class Cut:
-    """Tiles, programs and chunks small enough for a tiny batch to have several."""
+    """Tiles and programs small enough for a tiny batch to have several."""
 
     def __enter__(self) -> None:
         from fastrec.models import gpu_tower as module
 
-        self.module, self.was = module, (module.PARTS, module.CHUNK, module.BLOCKS, dict(module.TILES))
-        module.PARTS, module.CHUNK, module.BLOCKS = 3, 24, 32
-        module.TILES.update(last=64, unbend=128, segments=128)
+        self.module, self.was = module, (module.PARTS, module.BLOCKS, dict(module.TILES))
+        module.PARTS, module.BLOCKS = 3, 64
+        module.TILES.update(last=128, unbend=256)
 
     def __exit__(self, *_: object) -> None:
         m = self.module
-        m.PARTS, m.CHUNK, m.BLOCKS, m.TILES = self.was
+        m.PARTS, m.BLOCKS, m.TILES = self.was
 
 
-def cases(device: str, scatter: str, precision: str = "fp32", *, fused: bool = False) -> None:
+def cases(device: str, precision: str) -> None:
     """Both models and losses, with and without dropout and L2; full batches, then tails of fewer rows than tables."""
     chosen: list[tuple[str, str, int, float, dict[str, Any]]] = [
         ("neumf", "bce", 5, 0.5, {"l2": 0.3, "l2_h": 0.2, "share": 0.7}),
@@ -148,11 +149,11 @@ def cases(device: str, scatter: str, precision: str = "fp32", *, fused: bool = F
         ("mlp", "bce", 2, 0.0, {"l2": 0.3, "l2_h": 0.0, "share": 1.0}),
     ]
     for model, loss, columns, rate, options in chosen:
-        for layers in ((12, 20, 12), (4, 9, 20, 5)) if fused else ((12, 20, 12), (8, 6), (4, 9, 20, 5)):
+        for layers in ((12, 20, 12), (8, 6), (4, 9, 20, 5)):
             net, drop = make_net(model, layers).to(device), AddressedDropout(rate, 2**32 - 7)
             with Cut():
-                tower = make_tower(net, dropout=drop, scatter=scatter, precision=precision, fused=fused)
-                for n in list(ROWS.values())[: 2 if fused else 3]:
+                tower = make_tower(net, dropout=drop, precision=precision)
+                for n in ROWS.values():
                     batch = make_batch(n, columns, device)
                     norms = 0.0 if precision == "fp32" else BF16
                     beside_autograd(
@@ -162,19 +163,14 @@ def cases(device: str, scatter: str, precision: str = "fp32", *, fused: bool = F
                     assert whole == (n >= N_USERS, n * columns >= N_ITEMS), "fewer products than rows"
 
 
-def sort(device: str) -> None:
-    """Rows' gradients summed in sorted order."""
-    cases(device, "sort")
-
-
-def atomic(device: str) -> None:
-    """Rows' gradients added atomically."""
-    cases(device, "atomic")
+def fp32(device: str) -> None:
+    """Gradients element by element."""
+    cases(device, "fp32")
 
 
 def bf16(device: str) -> None:
     """16-bit activations: close by norm; copies follow their masters at ``refresh`` alone."""
-    cases(device, "sort", "bf16")
+    cases(device, "bf16")
     net = make_net("neumf").to(device)
     tower = make_tower(net, precision="bf16")
     assert tower.dtype == torch.bfloat16
@@ -187,18 +183,6 @@ def bf16(device: str) -> None:
                 assert torch.equal(tower.gradients(*batch, **options), before), name
     tower.refresh()
     beside_autograd(net, batch, tower, None, norms=BF16, **options)
-
-
-def fused(device: str) -> None:
-    """Products with what follows them in one kernel: widths of several tiles and slices, and none that fills one."""
-    from fastrec.models import gpu_tower_products as products
-
-    was = products.TALL, products.BROAD, products.SLICE
-    products.BROAD = products.SLICE = 16
-    products.TALL = 16 if device == "cpu" else 128  # Hopper multiplies 64 rows a warp group
-    for precision in ("fp32", "bf16"):
-        cases(device, "sort", precision, fused=True)
-    products.TALL, products.BROAD, products.SLICE = was
 
 
 def parts_of_a_batch(device: str) -> None:
@@ -224,14 +208,14 @@ def parts_of_a_batch(device: str) -> None:
 def not_a_number(device: str) -> None:
     """A ReLU that took NaN for 0 would hide a run that diverges."""
     batch = make_batch(30, 2, device)
-    for name, fused in (("item_mlp", False), ("biases.1", False), ("biases.0", True), ("biases.1", True)):
+    for name in ("item_mlp", "biases.0", "biases.1"):
         net = make_net("mlp").to(device)
         dict(net.named_parameters())[name].detach().fill_(float("nan"))
-        tower = make_tower(net, dropout=AddressedDropout(0.5, 1), fused=fused)
+        tower = make_tower(net, dropout=AddressedDropout(0.5, 1))
         assert tower.gradients(*batch, loss="bce", share=1.0, l2=0.0, l2_h=0.0).isnan(), name
 
 
-CHECKS = ("sort", "atomic", "bf16", "fused", "parts_of_a_batch", "not_a_number")
+CHECKS = ("fp32", "bf16", "parts_of_a_batch", "not_a_number")
 
 
 def interpret(check: str) -> subprocess.CompletedProcess[str]:
@@ -263,44 +247,37 @@ def replayed(device: str) -> None:
     from fastrec.training.device import open_device
 
     seam, options = open_device(device), {"loss": "bce", "share": 0.5, "l2": 0.3, "l2_h": 0.2}
-    for scatter, fused in (("sort", False), ("atomic", True)):
-        net = make_net("neumf", (12, 20, 12)).to(device)
-        tower = make_tower(net, dropout=AddressedDropout(0.5, 3), scatter=scatter, precision="bf16", fused=fused)
-        batch, mean = make_batch(61, 5, device), torch.zeros((), device=device)
-        other = *make_batch(61, 5, device, seed=1)[:3], torch.tensor([7], device=device)
+    net = make_net("neumf", (12, 20, 12)).to(device)
+    tower = make_tower(net, dropout=AddressedDropout(0.5, 3), precision="bf16")
+    batch, mean = make_batch(61, 5, device), torch.zeros((), device=device)
+    other = *make_batch(61, 5, device, seed=1)[:3], torch.tensor([7], device=device)
 
-        def work(tower: Any = tower, batch: Any = batch, mean: Any = mean) -> None:
-            mean.copy_(tower.gradients(*batch, **options))
+    def work() -> None:
+        mean.copy_(tower.gradients(*batch, **options))
 
-        seam.warm_up(work)
-        replay = seam.capture(work)
-        for source in (batch, other):
-            for theirs, static in zip(source, batch):
-                static.copy_(theirs)
-            found = []
-            for go in (replay, work):
-                for p in net.parameters():
-                    p.grad.zero_()
-                go()
-                found.append([mean.clone(), *(p.grad.clone() for p in net.parameters())])
-            for one, two in zip(*found):
-                torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+    seam.warm_up(work)
+    replay = seam.capture(work)
+    for source in (batch, other):
+        for theirs, static in zip(source, batch):
+            static.copy_(theirs)
+        found = []
+        for go in (replay, work):
+            for p in net.parameters():
+                p.grad.zero_()
+            go()
+            found.append([mean.clone(), *(p.grad.clone() for p in net.parameters())])
+        for one, two in zip(*found):
+            assert float((one - two).norm()) < 5e-3 * float(two.norm()), "but for sums in another order"
 
 
 def realistic(device: str) -> None:
     """Tens of thousands of rows, one item in half of the samples; then fewer rows than users."""
-    for precision, scatter, fused in (
-        ("fp32", "sort", False),
-        ("fp32", "atomic", False),
-        ("bf16", "sort", False),
-        ("bf16", "atomic", True),
-        ("bf16", "sort", True),
-    ):
+    for precision in ("fp32", "bf16"):
         net, drop = make_net("neumf", **NVIDIA).to(device), AddressedDropout(0.5, 3)
-        tower = make_tower(net, dropout=drop, precision=precision, scatter=scatter, fused=fused)
+        tower = make_tower(net, dropout=drop, precision=precision)
         for n in (20_000, 1999):
             batch = make_batch(n, 5, device, users=6040, items=3706)
-            norms = BF16 if precision == "bf16" else 2e-3  # a few of the 45 million units pass 0 by rounding
+            norms = BF16 if precision == "bf16" else 5e-3  # a few of the 45 million units pass 0 by rounding
             beside_autograd(net, batch, tower, drop, norms=norms, loss="bce", share=1.0, l2=0.1, l2_h=0.1)
 
 
@@ -320,60 +297,36 @@ def test_what_it_does_not_serve() -> None:
         GpuTower(make_model("mlp"), precision="fp16")
 
 
-ACTIVATIONS = ("u", "v", "w", "x", "dx", "dz", "out", "p", "q", "other_rows")
+ACTIVATIONS = ("u", "v", "x", "dx", "p", "q")
 KINDS = {
-    **dict.fromkeys(("users", "items", "others", "starts"), "*i32"), "keys": "*i16", "order": "*i64",
-    **dict.fromkeys(("bias", "h", "h_gmf", "g", "grad", "user_grad", "item_grad", "parts"), "*fp32"),
-    **dict.fromkeys(("sums", "user_sums", "item_sums"), "*fp32"), "positions": "*i64", "epoch": "*i64",
-    **dict.fromkeys(("weight", "scale"), "fp32"), "limit": "i64",
+    **dict.fromkeys(("users", "items"), "*i32"), "positions": "*i64", "epoch": "*i64", "sums": "*fp64", "limit": "i64",
+    **dict.fromkeys(("bias", "h", "h_gmf", "user_grad", "item_grad", "parts", "user_sums", "item_sums"), "*fp32"),
+    **dict.fromkeys(("weight", "scale"), "fp32"),
 }  # fmt: skip
 CONSTANTS: dict[str, Any] = {
-    "TAG": 7, "DROP": True, "COLUMNS": 5, "DIM": 64, "DEEP": 64, "PARTS": 2048, "CHUNK": 256, "BPR": False, "GMF": True,
-    "READY": False, "ADD_USERS": False, "ADD_ITEMS": False, "EACH": 1, "LAYER": 2, "WIDE": 128, "WIDTH": 128,
-    "BLOCKS": 32, "IN": 256, "TALL": 128, "BROAD": 128, "SLICE": 64, "WIDEN": False,
+    "TAG": 7, "DROP": True, "COLUMNS": 5, "DIM": 64, "DEEP": 64, "PARTS": 2048, "BPR": False, "GMF": True,
+    "READY": False, "LAYER": 2, "WIDE": 128, "WIDTH": 128, "BLOCKS": 32,
 }  # fmt: skip
 FORMS: dict[str, dict[str, Any]] = {
     "neumf": {},
     "mlp-bpr": {"GMF": False, "BPR": True, "DIM": 0, "DEEP": 16, "DROP": False, "READY": True},
-    "odd-atomic": {"WIDTH": 300, "WIDE": 512, "BLOCKS": 128, "DIM": 12, "DEEP": 16, "EACH": 5, "ADD_ITEMS": True},
+    "odd": {"WIDTH": 300, "WIDE": 512, "BLOCKS": 128, "DIM": 12, "DEEP": 16},
 }
-FORMS["odd-atomic"]["ADD_USERS"] = True
-SIZES = {
-    "forward": 0,
-    "backward": 0,
-    "first": 256,
-    "bend": 256,
-    "scatter": 256,
-    "last": 8,
-    "unbend": 16,
-    "segments": 16,
-}
+SIZES = {"first": 512, "bend": 512, "scatter": 512, "last": 8, "unbend": 16}
 
 
 @pytest.mark.parametrize("activations", ["*fp32", "*bf16"])
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("kernel", SIZES)
 def test_compiles_ahead_of_time_for_sm_90(kernel: str, form: str, activations: str) -> None:
-    from triton.backends.compiler import GPUTarget
+    from fastrec.models import gpu_tower_kernels
 
-    from fastrec.models import gpu_tower_kernels, gpu_tower_products
-
-    product = kernel in ("forward", "backward")
-    if product and activations == "*fp32":
-        pytest.skip("float32 products on CUDA are cuBLAS's; this takes half a minute to compile")
-    fn = getattr(gpu_tower_products if product else gpu_tower_kernels, f"{kernel}_kernel")
+    fn = getattr(gpu_tower_kernels, f"{kernel}_kernel")
     constants = {**CONSTANTS, **FORMS[form], "SIZE": SIZES[kernel]}
     constants = {k: v for k, v in constants.items() if k in fn.arg_names}
     signature = {k: activations if k in ACTIVATIONS else KINDS.get(k, "i32") for k in fn.arg_names}
-    if kernel == "last":
-        signature["sums"] = "*fp64"
-    signature |= dict.fromkeys(constants, "constexpr")
-    aligned = {(n,): [["tt.divisibility", 16]] for n, k in enumerate(fn.arg_names) if signature[k].startswith("*")}
-    source = triton.compiler.ASTSource(fn=fn, signature=signature, constexprs=constants, attrs=aligned)
-    launch = gpu_tower_products.LAUNCH if product else {}
-    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=launch)
-    assert ".target sm_90" in compiled.asm["ptx"]
-    assert not product or "wgmma" in compiled.asm["ptx"]
-    assert len(compiled.asm["cubin"]) > 1000
+    made = compiled(fn, signature, constants)
+    assert ".target sm_90" in made.asm["ptx"]
+    assert len(made.asm["cubin"]) > 1000
     if kernel in ("first", "bend", "scatter"):
-        assert compiled.metadata.shared == 0, "a thread draws what it needs; nothing passes between them"
+        assert made.metadata.shared == 0, "a thread draws what it needs; nothing passes between them"

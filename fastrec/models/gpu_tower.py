@@ -16,7 +16,6 @@ from torch import Tensor
 
 from fastrec.errors import ConfigError
 from fastrec.jit import triton_runs
-from fastrec.models import gpu_tower_products as products
 from fastrec.models.dropout import AddressedDropout
 from fastrec.models.gpu_tower_half import Half, product
 from fastrec.models.gpu_tower_kernels import (
@@ -24,7 +23,6 @@ from fastrec.models.gpu_tower_kernels import (
     first_kernel,
     last_kernel,
     scatter_kernel,
-    segments_kernel,
     unbend_kernel,
 )
 from fastrec.models.nets import MLP, NeuMF
@@ -35,16 +33,11 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 PARTS = 2048
 """Programs of a kernel that sums over samples, at most: a constant, so that sums are cut alike on every device."""
 
-CHUNK = 256
-"""Samples of a program that sums in sorted order."""
-
-BLOCKS = 256
+BLOCKS = 512
 """Philox blocks of a program, at least."""
 
-TILES = {"last": 512, "unbend": 2048, "segments": 2048}
+TILES = {"last": 1024, "unbend": 2048}
 """Elements of a tile of the wide kernels."""
-
-WARPS = {"first": 4, "bend": 4, "last": 4, "unbend": 4, "segments": 4, "scatter": 4}
 
 
 def wide(width: int) -> int:
@@ -63,10 +56,6 @@ class GpuTower:
         Of activations, their gradients and gathered rows; weights, loss, sums and gradients of weights are float32.
     dropout : AddressedDropout, optional
         After each layer.
-    scatter : {"sort", "atomic"}
-        How rows' gradients are summed: in sorted order, or by an atomic addition for each element of each sample.
-    fused : bool
-        Multiply matrices in Triton too, with bias, ReLU and dropout or their gradients in the same kernel.
 
     Raises
     ------
@@ -86,13 +75,10 @@ class GpuTower:
         *,
         precision: str,
         dropout: AddressedDropout | None = None,
-        scatter: str = "sort",
-        fused: bool = False,
     ) -> None:
         if precision not in DTYPES:
             raise ConfigError(f"precision = {precision!r}: the tower's kernels have {' and '.join(DTYPES)}")
         self.dtype = DTYPES[precision]
-        self._sorts, self._fused = scatter == "sort", fused
         self._drop = dropout if dropout is not None and dropout.rate > 0 else None
         self._scale = 1.0 / (1.0 - self._drop.rate) if self._drop is not None else 1.0
         for p in model.parameters():
@@ -100,7 +86,7 @@ class GpuTower:
         self._gmf = isinstance(model, NeuMF)
         self._dim = model.dim if self._gmf else 0
         self._widths = model.widths[1:]
-        self._ready = fused or len(self._widths) == 1
+        self._ready = len(self._widths) == 1
         """Whether the first layer's gradient comes through its ReLU."""
         self._device = model.bias.device
         self._named = {name: p.detach() for name, p in model.named_parameters()}
@@ -115,9 +101,8 @@ class GpuTower:
             Half(
                 (self._rows[f"{name}_mlp"], self._grads[f"{name}_mlp"]),
                 (self._weights[0][:, part], self._grads["weights.0"][:, part]),
-                each,
             )
-            for name, part, each in (("user", slice(half), 0), ("item", slice(half, None), 1))
+            for name, part in (("user", slice(half)), ("item", slice(half, None)))
         )
         self._capacity, self._columns = 0, 0
 
@@ -149,10 +134,8 @@ class GpuTower:
 
         self._x = [make(n, width, dtype=self.dtype) for width in self._widths]
         self._dx = [make(n, width, dtype=self.dtype) for width in self._widths[:-1]]
-        self._g = make(n)
         self._sums = make(2, PARTS, dtype=torch.float64)
-        n_parts = triton.cdiv(n, products.TALL) if self._fused else PARTS
-        self._parts = [make(n_parts, width) for width in self._widths[:-1]]
+        self._parts = [make(PARTS, width) for width in self._widths[:-1]]
         self._parts.append(make(PARTS, self._dim + 2 * self._widths[-1]))
         self._user.reserve(rows)
         self._item.reserve(n)
@@ -203,16 +186,10 @@ class GpuTower:
         dz = x[-1]
         for k in range(len(x) - 1, 0, -1):
             self._grads[f"weights.{k}"].add_(product(dz.T, x[k - 1]))
-            below = self._grads[f"biases.{k - 1}"]
-            if self._fused:
-                weight, parts = self._weights[k], self._parts[k - 1]
-                below.add_(products.backward(dz, weight, x[k - 1], dx[k - 1], parts, self._scale))
-                dz = dx[k - 1]
-                continue
             dz = torch.mm(dz, self._weights[k], out=dx[k - 1])
             if k > 1:
-                below.add_(self._unbend(k - 1, x[k - 1], dz))
-        self._first_back(users, items, x[0], dz)
+                self._grads[f"biases.{k - 1}"].add_(self._unbend(k - 1, x[k - 1], dz))
+        self._first_back(n_rows, columns, x[0], dz)
         if l2 or l2_h:
             self._decay(n_rows, columns, l2 * share, l2_h * share)
         return mean
@@ -239,18 +216,13 @@ class GpuTower:
         tile = self._blocks(self._widths[0])
         first_kernel[(triton.cdiv(n_rows * tile["BLOCKS"], tile["SIZE"]),)](
             self._user.first, self._item.first, self._named["biases.0"], self._user.ids, self._item.ids, *at, x[0],
-            n_rows, **random, COLUMNS=columns, **tile, num_warps=WARPS["first"],
+            n_rows, **random, COLUMNS=columns, **tile,
         )  # fmt: skip
         for k in range(1, len(x)):
-            if self._fused:
-                bias = self._named[f"biases.{k}"]
-                products.forward(x[k - 1], self._weights[k], bias, at, x[k], k + 1, columns, random)
-                continue
             torch.mm(x[k - 1], self._weights[k].T, out=x[k])
             tile = self._blocks(self._widths[k])
             bend_kernel[(triton.cdiv(n * tile["BLOCKS"], tile["SIZE"]),)](
                 x[k], self._named[f"biases.{k}"], *at, n, **random, LAYER=k + 1, COLUMNS=columns, **tile,
-                num_warps=WARPS["bend"],
             )  # fmt: skip
 
     def _last(self, users: Tensor, items: Tensor, x: Tensor, loss: str, share: float) -> Tensor:
@@ -268,11 +240,10 @@ class GpuTower:
         per_program = triton.cdiv(n_rows, PARTS * size) * size
         n_parts = triton.cdiv(n_rows, per_program)
         last_kernel[(n_parts,)](
-            users, items, x, h[self._dim :], self._named["bias"], p, q, h, self._g, dp, dq, self._parts[-1],
+            users, items, x, h[self._dim :], self._named["bias"], p, q, h, dp, dq, self._parts[-1],
             self._sums, n_rows, per_program, share / n_losses, self._scale, BPR=loss == "bpr", GMF=gmf,
-            ADD_USERS=not (self._sorts and self._user.whole), ADD_ITEMS=not (self._sorts and self._item.whole),
             COLUMNS=columns, WIDTH=width, WIDE=wide(width), DIM=self._dim, DEEP=wide(self._dim), PARTS=PARTS,
-            SIZE=size, num_warps=WARPS["last"],
+            SIZE=size,
         )  # fmt: skip
         parts = self._parts[-1][:n_parts].sum(0)
         grads["h"].add_(parts[: h.numel()])
@@ -289,40 +260,21 @@ class GpuTower:
         n_parts = triton.cdiv(n, per_program)
         unbend_kernel[(n_parts,)](
             x, dx, self._parts[k], n, per_program, self._scale, WIDTH=width, WIDE=wide(width), SIZE=size,
-            num_warps=WARPS["unbend"],
         )  # fmt: skip
         return self._parts[k][:n_parts].sum(0)
 
-    def _first_back(self, users: Tensor, items: Tensor, x: Tensor, dx: Tensor) -> None:
+    def _first_back(self, n_rows: int, columns: int, x: Tensor, dx: Tensor) -> None:
         """From dx of the first layer: rows' gradients, and those of the first weights and bias."""
-        n_rows, columns = items.shape
-        user, item = self._user, self._item
-        if self._sorts:
-            self._segments("user", user, columns, items, "item_factors", x, dx)
-            self._segments("item", item, columns, users, "user_factors", x, dx)
-        else:
-            tile = self._blocks(x.shape[1])
-            scatter_kernel[(triton.cdiv(n_rows * tile["BLOCKS"], tile["SIZE"]),)](
-                user.ids, item.ids, x, dx, user.sums, item.sums, n_rows, self._scale, READY=self._ready,
-                COLUMNS=columns, **tile, num_warps=WARPS["scatter"],
-            )  # fmt: skip
+        user, item, tile = self._user, self._item, self._blocks(x.shape[1])
+        scatter_kernel[(triton.cdiv(n_rows * tile["BLOCKS"], tile["SIZE"]),)](
+            user.ids, item.ids, x, dx, user.sums, item.sums, n_rows, self._scale, READY=self._ready,
+            COLUMNS=columns, **tile,
+        )  # fmt: skip
         if not self._ready:  # what takes dx through the ReLU sums the bias's
             fewer = min(user.sums, item.sums, key=len)
             self._grads["biases.0"].add_(fewer.sum(0))
         user.backward()
         item.backward()
-
-    def _segments(self, name: str, half: Half, columns: int, others: Tensor, other: str, x: Tensor, dx: Tensor) -> None:
-        gmf, h = self._gmf and half.whole, self._named["h"]
-        rows, grad = (self._rows[other], self._grads[f"{name}_factors"]) if gmf else (h, h)
-        n, width = x.shape
-        size = max(1, TILES["segments"] // wide(width))
-        segments_kernel[(triton.cdiv(n, CHUNK),)](
-            *half.sort(), x, dx, half.sums, self._g, others, rows, h, grad, n, self._scale,
-            READY=self._ready, GMF=gmf, EACH=half.each or columns, COLUMNS=columns, WIDTH=width,
-            WIDE=wide(width), DIM=self._dim, DEEP=wide(self._dim), CHUNK=CHUNK, SIZE=size,
-            num_warps=WARPS["segments"],
-        )  # fmt: skip
 
     def _decay(self, n_rows: int, columns: int, l2: float, l2_h: float) -> None:
         """The gradient of the L2 term; weights that every sample shares count once."""

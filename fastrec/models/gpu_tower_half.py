@@ -26,10 +26,8 @@ class Half:
     the batch's rows do, and are known by their place in it.
     """
 
-    def __init__(self, table: tuple[Tensor, Tensor], weight: tuple[Tensor, Tensor], each: int) -> None:
+    def __init__(self, table: tuple[Tensor, Tensor], weight: tuple[Tensor, Tensor]) -> None:
         (self._table, self._table_grad), (self._weight, self._weight_grad) = table, weight
-        self.each = each
-        """Samples a row stands for: 1, or 0 for all of a batch row's."""
 
     def reserve(self, n: int) -> None:
         """Memory for up to ``n`` ids a batch."""
@@ -37,9 +35,7 @@ class Half:
         rows = min(n, size)
         self._first = torch.empty((rows, width), dtype=self._table.dtype, device=device)
         self._sums = torch.empty((rows, width), device=device)
-        self._places = torch.arange(rows + 1, device=device)
-        small = size < 2**15  # sorting costs by the bytes of a key
-        self._edges = torch.arange(size + 1, dtype=torch.int16 if small else torch.int32, device=device)
+        self._places = torch.arange(rows, device=device)
         self._uses = torch.empty(size, device=device)
 
     def forward(self, ids: Tensor) -> None:
@@ -51,13 +47,6 @@ class Half:
         self.first, self.sums = self._first[: len(self._source)], self._sums[: len(self._source)]
         torch.mm(self._source, self._weight.T, out=self.first)
         self.sums.zero_()
-
-    def sort(self) -> tuple[Tensor, Tensor, Tensor]:
-        """(sorted ids, their places in the batch, where each row's begin)."""
-        if not self.whole:
-            return self.ids, self.ids, self._places
-        keys, order = torch.sort(self.ids.to(self._edges.dtype), stable=True)
-        return keys, order, torch.searchsorted(keys, self._edges, out_int32=True)
 
     def backward(self) -> None:
         """Add the gradients of the table and of the weights, from ``sums``."""

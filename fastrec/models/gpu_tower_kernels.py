@@ -12,15 +12,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from fastrec.models.gpu_rows import softplus_sigmoid
+
 COUNTS = ["n_rows", "n_samples", "per_program", "seed", "limit"]
 """Arguments that Triton would compile anew for where one is 1 or a multiple of 16."""
-
-
-@triton.jit
-def softplus_sigmoid(z):  # type: ignore[no-untyped-def]
-    """log(1 + e^z) and its derivative; neither overflows."""
-    e = tl.exp(-tl.abs(z))
-    return tl.maximum(z, 0.0) + tl.log(1.0 + e), tl.where(z >= 0.0, 1.0, e) / (1.0 + e)
 
 
 @triton.jit
@@ -99,16 +94,15 @@ def through(x, g, h, scale):  # type: ignore[no-untyped-def]
 
 @triton.jit(do_not_specialize=COUNTS)
 def last_kernel(  # type: ignore[no-untyped-def]
-    users, items, x, h, bias, p, q, h_gmf, g, user_grad, item_grad, parts, sums, n_rows, per_program, weight, scale,
-    BPR: tl.constexpr, GMF: tl.constexpr, ADD_USERS: tl.constexpr, ADD_ITEMS: tl.constexpr, COLUMNS: tl.constexpr,
-    WIDTH: tl.constexpr, WIDE: tl.constexpr, DIM: tl.constexpr, DEEP: tl.constexpr, PARTS: tl.constexpr,
-    SIZE: tl.constexpr,
+    users, items, x, h, bias, p, q, h_gmf, user_grad, item_grad, parts, sums, n_rows, per_program, weight, scale,
+    BPR: tl.constexpr, GMF: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr, WIDE: tl.constexpr,
+    DIM: tl.constexpr, DEEP: tl.constexpr, PARTS: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
     """Logits, loss and what follows from their gradients, ``per_program`` rows (a multiple of SIZE) each program.
 
-    ``weight`` is that of one loss term. Fills g float32[M], writes the gradient before the last ReLU over x [M, W], and
+    ``weight`` is that of one loss term. Writes the gradient before the last ReLU over x [M, W], and
     leaves of each program: parts float32 [gradient of h_gmf, of h, of the layer's bias] and sums float64 [2, PARTS], of
-    the loss and of g. Where ADD_USERS or ADD_ITEMS the GMF rows' gradients are added to user_grad or item_grad.
+    the loss and of g. The GMF rows' gradients are added to user_grad and item_grad.
     """
     pid = tl.program_id(0)
     w = tl.arange(0, WIDE)
@@ -165,21 +159,17 @@ def last_kernel(  # type: ignore[no-untyped-def]
                 g0 -= gj
             else:
                 slope += gj
-            tl.store(g + first + j, gj, mask=live)
             dz = through(xj, gj, hx, scale)
             tl.store(place, dz, mask=cells)
             bias_sum += dz
             hx_sum += gj[:, None] * xj
             if GMF:
                 mine += gj[:, None] * qj
-                if ADD_ITEMS:
-                    tl.atomic_add(
-                        item_grad + item[:, None] * DIM + d[None, :], gj[:, None] * r, mask=deep, sem="relaxed"
-                    )
+                place = item_grad + item[:, None] * DIM + d[None, :]
+                tl.atomic_add(place, gj[:, None] * r, mask=deep, sem="relaxed")
         g0 = tl.where(live, g0, 0.0)
         if not BPR:
             slope += g0
-        tl.store(g + first, g0, mask=live)
         dz = through(x0, g0, hx, scale)
         tl.store(place0, dz, mask=cells)
         bias_sum += dz
@@ -187,12 +177,8 @@ def last_kernel(  # type: ignore[no-untyped-def]
         if GMF:
             mine += g0[:, None] * q0
             hd_sum += mine * p_row
-            if ADD_ITEMS:
-                tl.atomic_add(item_grad + item0[:, None] * DIM + d[None, :], g0[:, None] * r, mask=deep, sem="relaxed")
-            if ADD_USERS:
-                tl.atomic_add(
-                    user_grad + user[:, None] * DIM + d[None, :], mine * hd[None, :], mask=deep, sem="relaxed"
-                )
+            tl.atomic_add(item_grad + item0[:, None] * DIM + d[None, :], g0[:, None] * r, mask=deep, sem="relaxed")
+            tl.atomic_add(user_grad + user[:, None] * DIM + d[None, :], mine * hd[None, :], mask=deep, sem="relaxed")
         loss_sum += tl.where(live, loss, 0.0).to(tl.float64)
         slope_sum += slope.to(tl.float64)
         at += SIZE
@@ -232,58 +218,11 @@ def unbend_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def segments_kernel(  # type: ignore[no-untyped-def]
-    keys, order, starts, x, dx, sums, g, others, other_rows, h, grad, n_samples, scale,
-    READY: tl.constexpr, GMF: tl.constexpr, EACH: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr,
-    WIDE: tl.constexpr, DIM: tl.constexpr, DEEP: tl.constexpr, CHUNK: tl.constexpr, SIZE: tl.constexpr,
-):  # fmt: skip
-    """sums[i] += dx before the first ReLU over row i's samples, CHUNK samples in sorted order a program.
-
-    Each of ``order`` stands for EACH samples in a row; ``keys`` are the sorted ids, which begin at ``starts``. A
-    program adds once for each row that it meets. READY: dx has gone through the ReLU already. With GMF also
-    grad[i] += h * g * the other table's rows, which ``others`` names by sample // (COLUMNS // EACH).
-    """
-    w = tl.arange(0, WIDE)
-    d = tl.arange(0, DEEP)
-    at = tl.program_id(0) * CHUNK
-    stop = tl.minimum(at + CHUNK, n_samples)
-    if GMF:
-        hd = tl.load(h + d, mask=d < DIM, other=0.0)
-    while at < stop:
-        i = tl.load(keys + at // EACH).to(tl.int64)
-        end = tl.minimum(tl.load(starts + i + 1).to(tl.int32) * EACH, stop)
-        total = tl.zeros((SIZE, WIDE), tl.float32)
-        if GMF:
-            deep_total = tl.zeros((SIZE, DEEP), tl.float32)
-        while at < end:
-            place = at + tl.arange(0, SIZE)
-            live = place < end
-            sample = tl.load(order + place // EACH, mask=live, other=0).to(tl.int64) * EACH + place % EACH
-            cells = live[:, None] & (w < WIDTH)[None, :]
-            cell = sample[:, None] * WIDTH + w[None, :]
-            value = tl.load(dx + cell, mask=cells, other=0.0).to(tl.float32)
-            if not READY:
-                active = tl.load(x + cell, mask=cells, other=0.0).to(tl.float32) > 0.0
-                value = tl.where(active, value * scale, 0.0)
-            total += value
-            if GMF:
-                other = tl.load(others + sample // (COLUMNS // EACH), mask=live, other=0).to(tl.int64)
-                deep = live[:, None] & (d < DIM)[None, :]
-                rows = tl.load(other_rows + other[:, None] * DIM + d[None, :], mask=deep, other=0.0).to(tl.float32)
-                deep_total += tl.load(g + sample, mask=live, other=0.0)[:, None] * rows
-            at += SIZE
-        at = end
-        tl.atomic_add(sums + i * WIDTH + w, tl.sum(total, 0), mask=w < WIDTH, sem="relaxed")
-        if GMF:
-            tl.atomic_add(grad + i * DIM + d, tl.sum(deep_total, 0) * hd, mask=d < DIM, sem="relaxed")
-
-
-@triton.jit(do_not_specialize=COUNTS)
 def scatter_kernel(  # type: ignore[no-untyped-def]
     users, items, x, dx, user_sums, item_sums, n_rows, scale,
     READY: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr, BLOCKS: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
-    """What ``segments_kernel`` sums, added atomically in batch order: a user's row once, an item's K times."""
+    """Add dx before the first ReLU to the rows it came through: to a user's row once, to an item's K times."""
     local = tl.arange(0, SIZE)
     block = local % BLOCKS
     row = tl.program_id(0) * (SIZE // BLOCKS) + local // BLOCKS
