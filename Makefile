@@ -28,8 +28,8 @@ $(VENV)/.dev: $(VENV)/.base
 train: $(VENV)/.base  ## train GMF on MovieLens-1M, evaluate, print the closing table
 	@$(BIN)/python -m fastrec train $(if $(DATA),--data "$(DATA)") --synthetic-if-missing $(ARGS)
 
-test: $(VENV)/.dev  ## run the tests
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.dev  ## run the tests, a worker a processor
+	@$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev  ## ruff (style, imports, bugs) and mypy (types)
 	@$(BIN)/ruff check .
