@@ -102,7 +102,7 @@ def main() -> None:
     files = parser.add_mutually_exclusive_group()
     files.add_argument("--save-split", metavar="FILE", help="write the validation part and end")
     files.add_argument("--split", metavar="FILE", help="the validation part, from such a file")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()  # settings may stand behind options too
     try:
         base = preset(args.preset).override(progress=False, tensorboard=False, threads=args.threads)
         split = saved_validation_split(args.split) if args.split else validation_split(base.data)
