@@ -129,12 +129,14 @@ def feed(context: Context) -> Bench:
 
 
 WHOLE = "-end-to-end"
+STEP_ROUNDS = 21
+"""A machine that others share changes its speed by the second: the median of so many ratios says what five do not."""
 
 
 def step(context: Context) -> Bench:
     """The step alone, on one batch drawn beforehand: no data path can be faster. End to end beside it, in turn."""
     some = QUICK_POSITIVES if context.quick else PYTORCH_POSITIVES
-    bench = Bench(pairs=[])
+    bench = Bench(pairs=[], rounds=None if context.quick else STEP_ROUNDS)
     assert bench.pairs is not None
     for name in ["torch"] if context.quick else ["torch", "torch-b1024"]:
         ceiling = engines.contender(context, name, n_positives=some, fixed=True)

@@ -100,6 +100,8 @@ class Bench:
         Called when the case is over, whatever happened.
     pairs : list of (str, str), optional
         Which rows to compare, for a case whose rows do different work; left out: the fastest own row with all others.
+    rounds : int, optional
+        More rounds than the run's, where a ratio near 1 is what counts.
     """
 
     contenders: list[Contender] = field(default_factory=list)
@@ -107,6 +109,7 @@ class Bench:
     notes: list[str] = field(default_factory=list)
     close: Callable[[], None] | None = None
     pairs: list[tuple[str, str]] | None = None
+    rounds: int | None = None
 
 
 @dataclass
@@ -309,7 +312,11 @@ def run_bench(
     else:
         facts, notes = bench.facts, bench.notes
         try:
-            rows = measure(bench.contenders, repeats=repeats, min_s=min_s) if bench.contenders else []
+            rows = (
+                measure(bench.contenders, repeats=max(repeats, bench.rounds or 0), min_s=min_s)
+                if bench.contenders
+                else []
+            )
         except Refused as error:
             return refused(name, title, "refused", str(error), started)
         finally:
