@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="seeds 0, 1, ... of each setting")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="CPU threads")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()  # settings may stand behind options too
     try:
         base = Config(data=args.data, progress=False, tensorboard=False, threads=args.threads)
         split = untested(base)
