@@ -72,13 +72,16 @@ def fused(context: Context) -> Bench:
         ("deterministic-adagrad", "the same, row-wise Adagrad", "deterministic", {"optimizer": "row-adagrad"}),
         ("lock_free-gmf", "GMF, Hogwild over users, SGD", "lock_free", {"model": "gmf"}),
     ]
-    contenders = []
+    contenders, pairs = [], [(other, "lock_free") for other, *_ in lanes[1:]]
     for name, what, mode, options in lanes:
         contenders.append(_contender(name, what, context, mode, context.threads, **options))
         if context.threads > 1 and not options:
             contenders.append(_contender(f"{name}-1-thread", f"{what}, one thread", context, mode, 1, **options))
+            pairs.append((name, f"{name}-1-thread"))
     return Bench(
         contenders,
+        pairs=pairs,
+        rounds=None if context.quick else 11,
         facts={
             "dim": context.dim,
             "n_negatives": context.n_negatives,

@@ -30,9 +30,9 @@ ENGINES: dict[str, dict[str, Any]] = {
 }
 NVIDIA_NEUMF = {"model": "neumf", "dim": 64, "layers": (256, 256, 128, 64), "dropout": 0.5}
 GPU_ENGINES: dict[str, dict[str, Any]] = {
-    "gmf-b8192": {**TORCH, "batch_size": 8192},
-    "gmf-b65536": {**TORCH, "batch_size": 65_536},
     "gmf-b209715": {**TORCH, "batch_size": 209_715},
+    "gmf-b65536": {**TORCH, "batch_size": 65_536},
+    "gmf-b8192": {**TORCH, "batch_size": 8192},
     "neumf-b209715": {**TORCH, **NVIDIA_NEUMF, "batch_size": 209_715},
 }
 """On a CUDA device: the batch of NVIDIA's NCF is 1,048,576 rows, 209,715 positives; its NeuMF is the third."""
