@@ -53,7 +53,7 @@ def reference(model: Any, users: Any, items: Any, loss: str, share: float, l2: f
 
 def gradients(device: str) -> None:
     """Loss and gradients are those of the definition, are added, and weigh as their share; bf16 rounds rows alone."""
-    from fastrec.models.gpu_factors import GpuFactors
+    from fastrec.models.gpu.factors import GpuFactors
 
     rng = np.random.default_rng(3)
     epoch = torch.zeros(1, dtype=torch.int64, device=device)
@@ -82,7 +82,7 @@ def gradients(device: str) -> None:
 
 def adam(device: str) -> None:
     """Adam and AdamW of the definition in float64, with rates of two groups; gradients are zero afterwards."""
-    from fastrec.models.gpu_adam import DeviceAdam
+    from fastrec.models.gpu.adam import DeviceAdam
 
     rng = np.random.default_rng(4)
     for decay in (0.0, 0.1):
@@ -200,7 +200,7 @@ def compiled(fn: Any, signature: dict[str, str], constants: dict[str, Any]) -> A
 
 @pytest.mark.parametrize("form", ["gmf-bce", "gmf-bce-bf16", "mf-bpr"])
 def test_factors_compile_ahead_of_time_for_sm_90(form: str) -> None:
-    from fastrec.models.gpu_factors import factor_kernel
+    from fastrec.models.gpu.factors import factor_kernel
 
     words = form.split("-")
     signature = dict.fromkeys(factor_kernel.arg_names, "*fp32") | dict.fromkeys(("users", "items"), "*i32")
@@ -216,7 +216,7 @@ def test_factors_compile_ahead_of_time_for_sm_90(form: str) -> None:
 
 
 def test_adam_compiles_ahead_of_time_for_sm_90() -> None:
-    from fastrec.models.gpu_adam import adam_kernel
+    from fastrec.models.gpu.adam import adam_kernel
 
     signature = dict.fromkeys(adam_kernel.arg_names, "fp32") | {"n": "i32"}
     signature |= dict.fromkeys(("p", "m", "v", "g", "step", "rate"), "*fp32") | {"copy": "*bf16"}

@@ -96,7 +96,7 @@ def by_autograd(net: Any, batch: Any, tower: Any, drop: Any, loss: str, share: f
 
 
 def make_tower(net: Any, **options: Any) -> Any:
-    from fastrec.models.gpu_tower import GpuTower
+    from fastrec.models.gpu.tower import GpuTower
 
     assert GpuTower.serves(net)
     return GpuTower(net, **{"precision": "fp32", **options})
@@ -129,7 +129,7 @@ class Cut:
     """Tiles and programs small enough for a tiny batch to have several."""
 
     def __enter__(self) -> None:
-        from fastrec.models import gpu_tower as module
+        from fastrec.models.gpu import tower as module
 
         self.module, self.was = module, (module.PARTS, module.BLOCKS, dict(module.TILES))
         module.PARTS, module.BLOCKS = 3, 64
@@ -289,7 +289,7 @@ def test_on_hardware(check: str) -> None:
 
 
 def test_what_it_does_not_serve() -> None:
-    from fastrec.models.gpu_tower import GpuTower
+    from fastrec.models.gpu.tower import GpuTower
 
     assert not GpuTower.serves(make_model("mlp")), "on the CPU without the interpreter"
     assert not GpuTower.serves(make_model("gmf"))
@@ -319,9 +319,9 @@ SIZES = {"first": 512, "bend": 512, "scatter": 512, "last": 8, "unbend": 16}
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("kernel", SIZES)
 def test_compiles_ahead_of_time_for_sm_90(kernel: str, form: str, activations: str) -> None:
-    from fastrec.models import gpu_tower_kernels
+    from fastrec.models.gpu import tower_kernels
 
-    fn = getattr(gpu_tower_kernels, f"{kernel}_kernel")
+    fn = getattr(tower_kernels, f"{kernel}_kernel")
     constants = {**CONSTANTS, **FORMS[form], "SIZE": SIZES[kernel]}
     constants = {k: v for k, v in constants.items() if k in fn.arg_names}
     signature = {k: activations if k in ACTIVATIONS else KINDS.get(k, "i32") for k in fn.arg_names}

@@ -13,7 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from fastrec.models.gpu_rows import read_row, softplus_sigmoid
+from fastrec.models.gpu.rows import read_row, softplus_sigmoid
 
 OF_THE_STEP = ["first", "n_rows", "per_program", "k", "n_parts"]
 """Arguments that change from step to step: Triton would compile anew where one is 1 or a multiple of 16."""

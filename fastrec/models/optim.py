@@ -239,7 +239,7 @@ def make_optimizer(
         decay = l2 if name == "adamw" else 0.0
         if not triton_runs(first.device.type):
             return HostAdam(params, lr=float(lr), weight_decay=decay)
-        from fastrec.models.gpu_adam import DeviceAdam  # needs triton
+        from fastrec.models.gpu.adam import DeviceAdam  # needs triton
 
         return DeviceAdam(params, lr=lr, weight_decay=decay, copies=copies)
     if name == "adam":

@@ -78,7 +78,7 @@ def kernels_of(model: nn.Module, options: Options) -> Any:
         return None
     if not triton_runs(next(model.parameters()).device.type):
         return None
-    from fastrec.models.gpu_factors import GpuFactors  # needs triton
-    from fastrec.models.gpu_tower import GpuTower
+    from fastrec.models.gpu.factors import GpuFactors  # needs triton
+    from fastrec.models.gpu.tower import GpuTower
 
     return next((kernels for kernels in (GpuFactors, GpuTower) if kernels.serves(model)), None)

@@ -17,8 +17,8 @@ from torch import Tensor
 from fastrec.errors import ConfigError
 from fastrec.jit import triton_runs
 from fastrec.models.dropout import AddressedDropout
-from fastrec.models.gpu_tower_half import Half, product
-from fastrec.models.gpu_tower_kernels import (
+from fastrec.models.gpu.tower_half import Half, product
+from fastrec.models.gpu.tower_kernels import (
     bend_kernel,
     first_kernel,
     last_kernel,

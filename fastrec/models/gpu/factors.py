@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fastrec.jit import triton_runs
-from fastrec.models.gpu_rows import read_row, softplus_sigmoid
+from fastrec.models.gpu.rows import read_row, softplus_sigmoid
 from fastrec.models.nets import GMF, MF
 
 PARTS = 1024

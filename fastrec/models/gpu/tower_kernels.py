@@ -1,4 +1,4 @@
-"""The kernels of ``gpu_tower`` in Triton: what lies between two matrix products of an MLP or NeuMF.
+"""The kernels of ``tower`` in Triton: what lies between two matrix products of an MLP or NeuMF.
 
 Activations and gathered rows are float32 or bfloat16, sums and everything of one logit float32. Kernels that draw
 dropout work on tiles of SIZE Philox blocks by four units, so that a thread draws just what it needs; those that sum
@@ -12,7 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from fastrec.models.gpu_rows import softplus_sigmoid
+from fastrec.models.gpu.rows import softplus_sigmoid
 
 COUNTS = ["n_rows", "n_samples", "per_program", "seed", "limit"]
 """Arguments that Triton would compile anew for where one is 1 or a multiple of 16."""

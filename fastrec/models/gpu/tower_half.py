@@ -1,4 +1,4 @@
-"""The first layer of ``gpu_tower`` acts on [user row; item row], so it is two products with whole tables, here.
+"""The first layer of ``tower`` acts on [user row; item row], so it is two products with whole tables, here.
 
 B batch rows, K columns, U users, I items, W1 width of the first layer.
 """
