@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from fastrec.bench import cases_sampler, cases_scale, engines, machine, report, rivals, roofline
+from fastrec.bench import engines, machine, report, rivals, roofline
 from fastrec.bench import record as records
 from fastrec.bench.__main__ import main
-from fastrec.bench.cases import CASES, select
+from fastrec.bench.cases import CASES, scale, select
+from fastrec.bench.cases import sampler as sampler_case
 from fastrec.bench.checks import known
 from fastrec.bench.context import Context, find_data, make_context
 from fastrec.bench.harness import Refused
@@ -240,8 +241,8 @@ def test_a_saved_log_is_measured_without_polars(log) -> None:
 
 
 def test_growth_exponents_are_slopes_of_cost() -> None:
-    assert cases_scale.exponent([(10, 8.0), (100, 8.0), (1000, 8.0)]) == pytest.approx(0.0, abs=1e-12)
-    assert cases_scale.exponent([(10, 8.0), (20, 4.0), (40, 2.0)]) == pytest.approx(1.0)
+    assert scale.exponent([(10, 8.0), (100, 8.0), (1000, 8.0)]) == pytest.approx(0.0, abs=1e-12)
+    assert scale.exponent([(10, 8.0), (20, 4.0), (40, 2.0)]) == pytest.approx(1.0)
 
 
 def test_bytes_per_sample_follow_the_formula() -> None:
@@ -256,7 +257,7 @@ def test_bytes_per_sample_follow_the_formula() -> None:
 def test_the_loop_rival_draws_no_positive(context) -> None:
     train = context.train
     users = train.users[::7][:300]
-    drawn = cases_sampler._loop(train, users, 4)(0)
+    drawn = sampler_case._loop(train, users, 4)(0)
     assert not known(train.indptr, train.items, users, drawn, train.n_items).any()
 
 
@@ -280,9 +281,9 @@ def test_a_fresh_process_has_a_peak_of_its_own_and_tells_how_it_failed() -> None
 def test_the_sampler_case_prints_the_whole_table_and_the_report_takes_what_does_the_same_work(
     log, monkeypatch, capsys
 ) -> None:
-    monkeypatch.setattr(cases_sampler, "GOWALLA", (300, 500, 6000))
-    monkeypatch.setattr(cases_sampler, "WIDE", (500, 10**7, 20_000))
-    monkeypatch.setattr(cases_sampler, "FULL_BUT_ONE", (20, 70))
+    monkeypatch.setattr(sampler_case, "GOWALLA", (300, 500, 6000))
+    monkeypatch.setattr(sampler_case, "WIDE", (500, 10**7, 20_000))
+    monkeypatch.setattr(sampler_case, "FULL_BUT_ONE", (20, 70))
     monkeypatch.setattr("fastrec.data.registry.find", lambda _name: None)
     context = make_context(data=log, threads=2, device="cpu")
     monkeypatch.setattr(Context, "repeats", 1)

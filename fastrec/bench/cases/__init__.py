@@ -26,7 +26,7 @@ class Case:
     title : str
         What is measured, in words a newcomer understands.
     function : str
-        ``"module:function"`` under ``fastrec.bench``.
+        ``"module:function"`` under ``fastrec.bench.cases``.
     when : {"quick", "default", "asked"}
         Part of ``--quick`` and of a plain run; of a plain run only; or only by name.
     """
@@ -39,7 +39,7 @@ class Case:
     def build(self, context: Context) -> Bench | dict[str, Any]:
         """The case's contenders, ready to be checked and timed; or rows, from a case that measures by itself."""
         module, function = self.function.split(":")
-        made: Bench | dict[str, Any] = getattr(import_module(f"fastrec.bench.{module}"), function)(context)
+        made: Bench | dict[str, Any] = getattr(import_module(f"fastrec.bench.cases.{module}"), function)(context)
         return made
 
     def run(self, context: Context) -> dict[str, Any]:
@@ -55,23 +55,21 @@ class Case:
 CASES = {
     case.name: case
     for case in (
-        Case("load", "a log from its file to columns, a CSR, a split", "cases_data:load"),
-        Case("split", "leave-one-out, with a validation part", "cases_data:split"),
-        Case("sampler", "exact negatives, beside rivals and where it is hard", "cases_sampler:sampler", "quick"),
-        Case("stream", "batches on the host in shuffled order, nothing overlapped", "cases_train:stream"),
-        Case("feed", "batches drawn ahead and ready on the device, nothing trained", "cases_train:feed", "quick"),
-        Case("step", "training on one fixed batch: the ceiling of any data path", "cases_train:step", "quick"),
-        Case("end_to_end", "training as it is, every engine and rival in turn", "cases_train:end_to_end", "quick"),
-        Case("fused", "the fused engine end to end, MF and GMF, both modes", "cases_fused:fused"),
-        Case("evaluation", "ranking the test items", "cases_rank:evaluation"),
-        Case("checkpoint", "a checkpoint written, synced, read and verified", "cases_rank:checkpoint"),
-        Case("memory", "peak memory of a training run in a process of its own", "cases_rank:memory"),
-        Case("time_to_quality", "training time to validation HR@10 of .60", "cases_quality:time_to_quality", "asked"),
-        Case(
-            "default_run", "`fastrec train` as it comes, with its test accuracy", "cases_quality:default_run", "asked"
-        ),
-        Case("gpu", "large batches on a CUDA device, GMF and NVIDIA's NeuMF", "cases_gpu:gpu", "asked"),
-        Case("scaling", "cost against size, one axis at a time", "cases_scale:scaling", "asked"),
+        Case("load", "a log from its file to columns, a CSR, a split", "data:load"),
+        Case("split", "leave-one-out, with a validation part", "data:split"),
+        Case("sampler", "exact negatives, beside rivals and where it is hard", "sampler:sampler", "quick"),
+        Case("stream", "batches on the host in shuffled order, nothing overlapped", "train:stream"),
+        Case("feed", "batches drawn ahead and ready on the device, nothing trained", "train:feed", "quick"),
+        Case("step", "training on one fixed batch: the ceiling of any data path", "train:step", "quick"),
+        Case("end_to_end", "training as it is, every engine and rival in turn", "train:end_to_end", "quick"),
+        Case("fused", "the fused engine end to end, MF and GMF, both modes", "fused:fused"),
+        Case("evaluation", "ranking the test items", "rank:evaluation"),
+        Case("checkpoint", "a checkpoint written, synced, read and verified", "rank:checkpoint"),
+        Case("memory", "peak memory of a training run in a process of its own", "rank:memory"),
+        Case("time_to_quality", "training time to validation HR@10 of .60", "quality:time_to_quality", "asked"),
+        Case("default_run", "`fastrec train` as it comes, with its test accuracy", "quality:default_run", "asked"),
+        Case("gpu", "large batches on a CUDA device, GMF and NVIDIA's NeuMF", "gpu:gpu", "asked"),
+        Case("scaling", "cost against size, one axis at a time", "scale:scaling", "asked"),
         Case("hundred_million", "100 M positives from file to trained model", "big:hundred_million", "asked"),
     )
 }

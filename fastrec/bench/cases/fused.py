@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastrec.bench.cases_train import make_stream
+from fastrec.bench.cases.train import make_stream
 from fastrec.bench.checks import check_loss
 from fastrec.bench.context import Context
 from fastrec.bench.harness import Bench, Contender

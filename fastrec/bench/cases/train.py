@@ -15,7 +15,7 @@ from fastrec.bench import engines, rivals
 from fastrec.bench.checks import check_batch, check_loss
 from fastrec.bench.context import Context
 from fastrec.bench.harness import Bench, Contender, Refused
-from fastrec.bench.rivals_external import Rivals
+from fastrec.bench.rivals.external import Rivals
 from fastrec.sampling.order import Cursor
 
 SMALL_BATCH = 1024

@@ -94,7 +94,7 @@ def hundred_million(context: Context) -> dict[str, Any]:
     users, items, positives = USERS // shrink, ITEMS // shrink, POSITIVES // shrink
     n, threads = context.n_negatives, context.threads
     with tempfile.TemporaryDirectory(prefix="fastrec-bench-") as folder:
-        call = "from fastrec.bench import big; big"
+        call = "from fastrec.bench.cases import big; big"
         made = fresh_process(f"{call}.write_log({folder!r}, {users}, {items}, {positives}, {threads})", timeout_s=3600)
         used = fresh_process(f"{call}.use_log({folder!r}, {positives}, {threads}, {DIM}, {n})", timeout_s=3600)
     stages = [*made["stages"], *used["stages"]]
