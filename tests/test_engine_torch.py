@@ -376,6 +376,17 @@ def test_captured_steps_equal_eager_steps(options: dict[str, Any]) -> None:
     eager.close()
 
 
+def test_a_graph_goes_when_a_state_is_put_back() -> None:
+    """It holds the optimiser's old tensors: the next full batches warm up and are captured anew."""
+    device = Capturing()
+    engine = make_engine(device=device)
+    engine.advance(Cursor(0, 0), 5)
+    engine.load_state(*engine.state())
+    engine.advance(Cursor(1, 0), 5)
+    assert (device.warmed, device.captured) == (6, 2)
+    engine.close()
+
+
 @pytest.mark.parametrize("options", [{"precision": "fp16"}, {"optimizer": "adagrad"}, {"accumulate": 2}])
 def test_what_no_graph_can_hold_runs_eagerly_and_says_so(options: dict[str, Any]) -> None:
     engine = make_engine(device=Capturing(), **options)

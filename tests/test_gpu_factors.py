@@ -161,6 +161,13 @@ def bf16(device: str) -> None:
     assert moved.numel()
     assert (moved - 1.0).abs().max() < 2**-8
     engine.close()
+    engine = make_engine("mf", device=seam(device), precision="bf16", optimizer="sgd", rate=lambda _: 5.0)
+    start = engine.model.item_factors.detach().clone()
+    engine.advance(Cursor(0, 0), 3)
+    for master, copy in engine._step._eager._kernels.copies.items():
+        torch.testing.assert_close(copy.float(), master.detach(), rtol=2**-7, atol=1e-6)
+    assert (engine.model.item_factors - start).abs().max() > 0.01, "far enough for a copy left behind to show"
+    engine.close()
     sums = []
     for precision in ("fp32", "bf16"):
         engine = make_engine("gmf", device=seam(device), precision=precision, rate=lambda _: 0.05)
