@@ -68,3 +68,14 @@ def test_nothing_to_train_on_is_an_error() -> None:
     sampler = NegativeSampler(indptr, items, n_items=3, on_full="skip")
     with pytest.raises(DataError, match="every item"):
         Stream(indptr, items, sampler, seed=0)
+
+
+def test_ids_that_do_not_fit_in_32_bits_together() -> None:
+    """13 bits of user and 20 of item: positions are read back from 64 bits."""
+    indptr = np.arange(5001, dtype=np.int64)
+    items = (np.arange(5000) * 200 + 2**19).astype(np.int32)
+    sampler = NegativeSampler(indptr, items, n_items=2**20 + 2**19, n_negatives=2, seed=1)
+    batch = Stream(indptr, items, sampler, seed=3).read(0, 0, 5000)
+    assert np.array_equal(batch.users, batch.positions)
+    assert np.array_equal(batch.items[:, 0], items[batch.positions])
+    assert np.array_equal(np.sort(batch.positions), np.arange(5000))
