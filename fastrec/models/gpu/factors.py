@@ -1,7 +1,7 @@
 """MF and GMF on a CUDA device by hand: loss and gradients of a batch in one kernel.
 
-Autograd writes the gathered rows, their product and the gradients of both to memory, some 3 kB a sample at D=64. Here a
-row's factors stay in registers from the logit to the gradient, which is added to the dense gradient by float32 atomics.
+Autograd writes the gathered rows, their product and the gradients of both to memory. Here a row's factors stay in
+registers from the logit to the gradient, which is added to the dense gradient by float32 atomics.
 
 B batch rows, N negatives, U users, I items, D dim.
 """
@@ -23,7 +23,7 @@ PARTS = 1024
 """Programs at most; each goes on to further rows, so that h and the bias take so many atomics a batch and no more."""
 
 ELEMENTS = 1024
-"""Of a tile of rows: 8 a thread, under 100 registers."""
+"""Of a tile of rows: 8 a thread."""
 
 
 @triton.jit(do_not_specialize=["n_rows", "per_program"])
