@@ -30,6 +30,16 @@ def test_contenders_are_called_in_turn_and_each_beside_the_calibration(monkeypat
     assert log == ["c", "a", "b", *["c", "a", "c", "b"] * 3]
 
 
+def test_a_case_may_take_more_rounds_but_never_fewer(monkeypatch) -> None:
+    monkeypatch.setattr(harness, "_timed", lambda *_: 1.0)
+    monkeypatch.setattr(harness, "calibration_rate", lambda: 1.0)
+    for rounds, expected in ((None, 5), (3, 5), (11, 11)):
+        bench = Bench([contender("a"), contender("b")], pairs=[("b", "a")], rounds=rounds)
+        result = run_bench("x", "x", bench, repeats=5, min_s=0.1)
+        assert [len(row["rates"]) for row in result["rows"]] == [expected] * 2
+        assert [(r["of"], r["to"]) for r in result["ratios"]] == [("b", "a")]
+
+
 def test_rates_are_work_over_time_and_the_median_counts(monkeypatch) -> None:
     seconds = iter([1.0, 0.5, 0.25, 1.0])  # warm call, then three rounds
     monkeypatch.setattr(harness, "_timed", lambda *_: next(seconds))

@@ -20,7 +20,14 @@ from fastrec.training.device import HostDevice
 from fastrec.training.engine_torch import TorchEngine
 from fastrec.training.steps import hardest
 from fastrec.training.stream import Stream
-from tests.training_helpers import N_ITEMS, make_engine, make_model, make_stream, positives
+from tests.training_helpers import (
+    N_ITEMS,
+    make_engine,
+    make_model,
+    make_stream,
+    masters_keep_small_updates,
+    positives,
+)
 
 
 def trained(steps: int = 10**9, **options: Any) -> dict[str, torch.Tensor]:
@@ -209,16 +216,7 @@ def test_bf16_learns_as_fp32_does(model: str) -> None:
 
 def test_the_master_keeps_updates_that_bf16_would_lose() -> None:
     """At 1.0 bf16 steps by 2^-8: smaller updates must add up in the fp32 master."""
-    engine = make_engine("gmf", precision="bf16", optimizer="sgd", rate=lambda _: 1e-4)
-    with torch.no_grad():
-        for p in engine.model.parameters():
-            p.fill_(1.0)
-    engine._step.refresh()
-    engine.advance(Cursor(0, 0), 3)
-    moved = engine.model.user_factors[engine.model.user_factors != 1.0]
-    assert moved.numel()
-    assert (moved - 1.0).abs().max() < 2**-8
-    engine.close()
+    masters_keep_small_updates(make_engine("gmf", precision="bf16", optimizer="sgd", rate=lambda _: 1e-4))
 
 
 def test_evaluation_reads_the_masters() -> None:
@@ -407,6 +405,28 @@ def test_graph_loss_equals_eager_loss(model: str, precision: str) -> None:
         assert engine.describe()["step"] == "by hand" + ", graph" * graph
         engine.close()
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize(
+    ("options", "step"),
+    [
+        ({"loss": "softmax", "optimizer": "sgd"}, "autograd, graph"),
+        ({"loss": "softmax", "precision": "bf16"}, "autograd, graph"),
+        ({"model": "neumf", "precision": "fp16", "dropout": 0.3}, "autograd"),
+        ({"model": "mlp", "compile": True}, "autograd, graph"),
+    ],
+)
+def test_autograd_on_cuda_trains_as_on_the_cpu(options: dict[str, Any], step: str) -> None:
+    """What no kernels of our own serve: softmax, fp16 and compile."""
+    sums = []
+    for device in ("cuda", "cpu"):
+        engine = make_engine(device=device, **options)
+        assert device == "cpu" or engine.describe()["step"] == step
+        sums.append([engine.advance(Cursor(e, 0), 10**9).loss_sum for e in range(3)])
+        engine.close()
+    np.testing.assert_allclose(sums[0], sums[1], rtol=2e-2 if "precision" in options else 1e-3)
 
 
 @pytest.mark.gpu

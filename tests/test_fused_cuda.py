@@ -6,9 +6,6 @@ chosen when Triton is imported; on a CUDA device the same function runs as it is
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +15,7 @@ import numpy as np
 import pytest
 from fused_reference import Reference
 from training_helpers import N_ITEMS, N_USERS, make_model, make_stream, positives
+from triton_helpers import assert_ran, compiled, interpret
 
 from fastrec.errors import CheckpointError, ConfigError
 from fastrec.jit import available_threads
@@ -32,7 +30,6 @@ triton = pytest.importorskip("triton", reason="Triton is not installed")
 tl = pytest.importorskip("triton.language")
 rounded_bf16 = pytest.importorskip("fastrec.fused.gpu_steps").rounded_bf16
 
-ROOT = Path(__file__).resolve().parent.parent
 APART: dict[str, Any] = {"l2_h": 0.03, "lr_h": 0.3}
 CASES: list[tuple[str, str, str, float, dict[str, Any]]] = [
     ("mf", "bce", "sgd", 0.7, {}), ("mf", "bce", "row-adagrad", 0.05, {}), ("mf", "bpr", "sgd", 0.7, {}),
@@ -318,25 +315,17 @@ def feeds_and_graphs(device: str) -> None:
 CHECKS = ("steps", "tiles", "rounding", "bf16", "round_trip", "feeds_and_graphs")
 
 
-def interpret(check: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-    code = f"import test_fused_cuda as t; t.{check}('cpu'); print('all of it')"
-    return subprocess.run([sys.executable, "-c", code], env=env, cwd=ROOT, capture_output=True, text=True)
-
-
 @pytest.fixture(scope="module")
 def interpreted() -> Iterator[dict[str, Any]]:
     """Every check begun, a processor each: one after the other they take three minutes."""
     with ThreadPoolExecutor(available_threads()) as pool:
-        yield {check: pool.submit(interpret, check) for check in CHECKS}
+        yield {check: pool.submit(interpret, Path(__file__).stem, check) for check in CHECKS}
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("check", CHECKS)
 def test_under_the_interpreter(check: str, interpreted: dict[str, Any]) -> None:
-    done = interpreted[check].result()
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.strip().endswith("all of it")
+    assert_ran(interpreted[check].result())
 
 
 @pytest.mark.gpu
@@ -379,8 +368,6 @@ SHAPE = {"DIM": 64, "WIDTH": 64, "COLUMNS": 5, "SIZE": 32, "PARTS": 1024, "COLUM
 @pytest.mark.parametrize("form", ["gmf-sgd", "gmf-bf16-adagrad", "mf-bpr-adagrad", "mf-bce-bf16"])
 @pytest.mark.parametrize("kernel", ["score", "items", "users", "shared"])
 def test_compiles_ahead_of_time_for_sm_90(kernel: str, form: str) -> None:
-    from triton.backends.compiler import GPUTarget
-
     from fastrec.fused import gpu_steps
 
     fn = getattr(gpu_steps, f"{kernel}_kernel")
@@ -391,9 +378,4 @@ def test_compiles_ahead_of_time_for_sm_90(kernel: str, form: str) -> None:
     signature = {k: POINTERS.get(k, "i32") for k in fn.arg_names}
     if constants.get("BF16"):
         signature |= {k: "*i16" for k in ("p", "q") if k in signature}
-    source = triton.compiler.ASTSource(
-        fn=fn, signature={**signature, **dict.fromkeys(constants, "constexpr")}, constexprs=constants
-    )
-    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32))
-    assert ".target sm_90" in compiled.asm["ptx"]
-    assert len(compiled.asm["cubin"]) > 1000
+    compiled(fn, signature, constants)

@@ -5,17 +5,14 @@ What runs kernels is a function of the device's name, as in test_fused_cuda: int
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_gpu_factors import compiled
 from training_helpers import N_ITEMS, N_USERS, make_model
+from triton_helpers import assert_ran, compiled, interpret
 
 from fastrec.errors import ConfigError
 from fastrec.jit import available_threads
@@ -25,7 +22,6 @@ from fastrec.models.dropout import AddressedDropout
 torch = pytest.importorskip("torch")
 triton = pytest.importorskip("triton", reason="Triton is not installed")
 
-ROOT = Path(__file__).resolve().parent.parent
 ROWS = {"whole tables": 29, "whole items": 11, "rows of the batch": 5}
 BF16 = 0.02
 """Error of a parameter's gradient over its norm: the reference rounds activations to 8 bits, not their gradients."""
@@ -218,25 +214,17 @@ def not_a_number(device: str) -> None:
 CHECKS = ("fp32", "bf16", "parts_of_a_batch", "not_a_number")
 
 
-def interpret(check: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-    code = f"import test_gpu_tower as t; t.{check}('cpu'); print('all of it')"
-    return subprocess.run([sys.executable, "-c", code], env=env, cwd=ROOT, capture_output=True, text=True)
-
-
 @pytest.fixture(scope="module")
 def interpreted() -> Iterator[dict[str, Any]]:
     """Every check begun, a processor each."""
     with ThreadPoolExecutor(available_threads()) as pool:
-        yield {check: pool.submit(interpret, check) for check in CHECKS}
+        yield {check: pool.submit(interpret, Path(__file__).stem, check) for check in CHECKS}
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("check", CHECKS)
 def test_under_the_interpreter(check: str, interpreted: dict[str, Any]) -> None:
-    done = interpreted[check].result()
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.strip().endswith("all of it")
+    assert_ran(interpreted[check].result())
 
 
 NVIDIA: dict[str, Any] = {"layers": (256, 256, 128, 64), "dim": 64, "n_users": 6040, "n_items": 3706}
@@ -326,7 +314,5 @@ def test_compiles_ahead_of_time_for_sm_90(kernel: str, form: str, activations: s
     constants = {k: v for k, v in constants.items() if k in fn.arg_names}
     signature = {k: activations if k in ACTIVATIONS else KINDS.get(k, "i32") for k in fn.arg_names}
     made = compiled(fn, signature, constants)
-    assert ".target sm_90" in made.asm["ptx"]
-    assert len(made.asm["cubin"]) > 1000
     if kernel in ("first", "bend", "scatter"):
         assert made.metadata.shared == 0, "a thread draws what it needs; nothing passes between them"

@@ -8,6 +8,7 @@ import numpy as np
 
 from fastrec.models import nets
 from fastrec.sampling import NegativeSampler
+from fastrec.sampling.order import Cursor
 from fastrec.training.engine_torch import TorchEngine
 from fastrec.training.stream import Stream
 
@@ -40,3 +41,15 @@ def make_engine(model: str = "gmf", batch_size: int = 16, **options: Any) -> Tor
     options.setdefault("rate", lambda step: 0.01 / (1 + 0.1 * step))
     stream = make_stream(options.pop("n_negatives", 4))
     return TorchEngine(make_model(model), stream, batch_size=batch_size, **options)
+
+
+def masters_keep_small_updates(engine: TorchEngine) -> None:
+    """At 1.0 bf16 steps by 2^-8: updates far below it must add up in the fp32 masters, and nothing passes it."""
+    for p in engine.model.parameters():
+        p.data.fill_(1.0)
+    engine._step.refresh()
+    engine.advance(Cursor(0, 0), 3)
+    moved = engine.model.user_factors[engine.model.user_factors != 1.0]
+    assert moved.numel()
+    assert (moved - 1.0).abs().max() < 2**-8
+    engine.close()
