@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from fastrec.sampling import NegativeSampler
 from fastrec.sampling.order import Cursor
 from fastrec.training.device import HostDevice
 from fastrec.training.engine_torch import TorchEngine
-from fastrec.training.steps import hardest
+from fastrec.training.steps import Options, hardest
 from fastrec.training.stream import Stream
 from tests.training_helpers import (
     N_ITEMS,
@@ -372,6 +373,32 @@ def test_captured_steps_equal_eager_steps(options: dict[str, Any]) -> None:
     assert (device.warmed, device.captured, device.replayed) == (3, 1, 2 * full - 3)
     graphed.close()
     eager.close()
+
+
+def test_which_steps_kernels_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a device where Triton runs: BCE and BPR in fp32 and bf16; softmax, fp16 and compile stay autograd's."""
+    pytest.importorskip("triton", reason="Triton is not installed")
+    from fastrec.models.gpu import factors, tower
+    from fastrec.training import device_step
+
+    with monkeypatch.context() as there_is_no_triton:
+        there_is_no_triton.setitem(sys.modules, factors.__name__, None)
+        assert device_step.kernels_of(make_model("gmf"), Options()) is None, "on a CPU, whether Triton is there or not"
+    for module in (device_step, factors, tower):
+        monkeypatch.setattr(module, "triton_runs", lambda _kind: True)
+    for model, expected in (("mf", "GpuFactors"), ("gmf", "GpuFactors"), ("mlp", "GpuTower"), ("neumf", "GpuTower")):
+        net = make_model(model)
+        for options in (Options(), Options(loss="bpr", precision="bf16"), Options(optimizer="sgd", n_hard=2)):
+            assert device_step.kernels_of(net, options).__name__ == expected
+        for options in (Options(loss="softmax"), Options(precision="fp16"), Options(compile=True)):
+            assert device_step.kernels_of(net, options) is None
+
+
+@pytest.mark.parametrize(("layer", "columns", "width"), [(1, 32769, 4), (3, 16385, 4), (1, 2, 4 * 65536 + 1)])
+def test_a_dropout_without_addresses_is_refused(layer: int, columns: int, width: int) -> None:
+    AddressedDropout.check(layer, columns - (width == 4), width - (width > 4))
+    with pytest.raises(ConfigError, match=f"layer {layer} of {columns} columns and width {width} has no address"):
+        AddressedDropout.check(layer, columns, width)
 
 
 def test_a_graph_goes_when_a_state_is_put_back() -> None:
