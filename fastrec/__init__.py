@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from fastrec.config import Config
     from fastrec.data import Interactions, Split, leave_one_out, load, load_split, ratio_split, time_split
     from fastrec.errors import CheckpointError, ConfigError, DataError, FastrecError
-    from fastrec.ranking.score import evaluate
+    from fastrec.evaluation.score import evaluate
     from fastrec.sampling import NegativeSampler
     from fastrec.training.job import train
 
@@ -27,7 +27,7 @@ _HOMES = {
     "Interactions": "fastrec.data",
     "NegativeSampler": "fastrec.sampling",
     "Split": "fastrec.data",
-    "evaluate": "fastrec.ranking.score",
+    "evaluate": "fastrec.evaluation.score",
     "leave_one_out": "fastrec.data",
     "load": "fastrec.data",
     "load_split": "fastrec.data",

@@ -2,6 +2,6 @@
 
 import sys
 
-from fastrec.cli import main
+from fastrec.cli.main import main
 
 sys.exit(main())

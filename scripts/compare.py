@@ -32,7 +32,8 @@ WORKER = """
 import json, sys, time
 settings = json.loads(sys.argv[1])
 from fastrec.config import Config
-from fastrec.data import leave_one_out, load, synthetic
+from fastrec.data import leave_one_out, load
+from fastrec.data.synthetic import generator as synthetic
 from fastrec.sampling.order import Cursor
 from fastrec.training import fit
 name = settings["data"]

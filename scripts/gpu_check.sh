@@ -37,7 +37,7 @@ options=()
 "$PYTHON" -c 'import pytest_benchmark, pytest_timeout' 2>/dev/null || options+=(-o "addopts=-ra --strict-markers")
 "$PYTHON" -c 'import xdist' 2>/dev/null && options+=(-n 8)  # most of a test's time is Numba's and Triton's compilers
 # Only the files that hold such tests: the others may import what this machine lacks.
-mapfile -t files < <(grep -lE 'mark\.gpu' tests/*.py)
+mapfile -t files < <(grep -rlE 'mark\.gpu' tests --include='*.py')
 if [ "${#files[@]}" -eq 0 ]; then
     echo "no test is marked gpu: that is a fault of this checkout"
     exit 1

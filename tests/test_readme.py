@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fastrec.cli import parser
+from fastrec.cli.main import parser
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()

@@ -97,7 +97,9 @@ def find_data(wanted: str | None) -> tuple[Interactions, str, str]:
     DataError
         If a set that was named cannot be found.
     """
-    from fastrec.data import load, registry, synthetic
+    from fastrec.data import load
+    from fastrec.data.datasets import registry
+    from fastrec.data.synthetic import generator as synthetic
 
     if wanted is not None and wanted in synthetic.SHAPES:
         return synthetic.make(wanted), wanted, f"{wanted}, as asked: generated, NOT real data"

@@ -13,7 +13,7 @@ from fastrec.bench.roofline import beside_bandwidth, bytes_per_sample, dense_byt
 from fastrec.config import Config
 from fastrec.data.interactions import Interactions
 from fastrec.data.split import Split
-from fastrec.models.engine import Engine, Progress
+from fastrec.engines.base import Engine, Progress
 from fastrec.sampling.order import Cursor
 
 TORCH = {"engine": "torch", "model": "gmf", "optimizer": "adam", "lr": 1e-3}

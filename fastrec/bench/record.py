@@ -21,7 +21,7 @@ from fastrec.bench.context import Context
 from fastrec.bench.harness import refused
 from fastrec.bench.table import Printer
 from fastrec.errors import DataError, FastrecError
-from fastrec.runs.files import write_atomic
+from fastrec.files import write_atomic
 
 FORMAT = 1
 

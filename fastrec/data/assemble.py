@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrec.data.build import group
+from fastrec.data.csr_build import group
 from fastrec.data.interactions import Interactions
 from fastrec.errors import DataError
 

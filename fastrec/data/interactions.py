@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrec.data.build import MAX_IDS, contiguous, core_mask
+from fastrec.data.csr_build import MAX_IDS, contiguous, core_mask
 from fastrec.errors import DataError
 from fastrec.sampling.csr import check_csr
 
@@ -163,9 +163,9 @@ class Interactions:
         DataError
             Naming the column or row at fault.
         """
-        from fastrec.data.formats_table import read_frame
         from fastrec.data.loading import from_log
-        from fastrec.data.log import Columns
+        from fastrec.data.readers.table import read_frame
+        from fastrec.data.source import Columns
 
         log = read_frame(frame, Columns(user_col, item_col, rating_col, time_col), name)
         return from_log(log, name=name, min_rating=min_rating, k_core=k_core)

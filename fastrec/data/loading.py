@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastrec.data.assemble import from_codes
-from fastrec.data.build import MAX_IDS, contiguous
+from fastrec.data.csr_build import MAX_IDS, contiguous
 from fastrec.data.interactions import Interactions
 from fastrec.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from fastrec.data.log import Log
+    from fastrec.data.source import Log
 
 
 def load(
@@ -74,15 +74,15 @@ def load(
                 f"{', '.join(absent)}: {path_or_name} is a CSR already, without columns or ratings; leave it out"
             )
         if is_synthetic(path_or_name):
-            from fastrec.data.synthetic import make
+            from fastrec.data.synthetic.generator import make
 
             made = make(str(path_or_name))
         else:
             made = Interactions.open(path_or_name)
         return (with_catalogued_items(made) if unrated_negatives else made).core(k_core)
     path = locate(path_or_name)
-    from fastrec.data.formats import read_log
-    from fastrec.data.log import Columns
+    from fastrec.data.readers.sniff import read_log
+    from fastrec.data.source import Columns
 
     log = read_log(path, Columns(user_col, item_col, rating_col, time_col))
     return from_log(log, name=path.name, min_rating=min_rating, k_core=k_core, unrated_negatives=unrated_negatives)
@@ -92,7 +92,7 @@ def is_synthetic(path_or_name: str | os.PathLike[str]) -> bool:
     """Whether it names a log that is generated, and no file or folder of that name is here."""
     if Path(path_or_name).exists():
         return False
-    from fastrec.data.synthetic import SHAPES
+    from fastrec.data.synthetic.generator import SHAPES
 
     return str(path_or_name) in SHAPES
 
@@ -105,7 +105,7 @@ def locate(path_or_name: str | os.PathLike[str]) -> Path:
     DataError
         If there is neither.
     """
-    from fastrec.data.registry import resolve
+    from fastrec.data.datasets.registry import resolve
 
     return resolve(path_or_name)
 

@@ -326,9 +326,9 @@ def load_split(
     ConfigError
         If columns are named for a format that has none.
     """
-    from fastrec.data.formats_split import find_split, read_split
     from fastrec.data.loading import locate
-    from fastrec.data.log import Columns
+    from fastrec.data.readers.given_split import find_split, read_split
+    from fastrec.data.source import Columns
 
     direct = Path(path)
     direct = direct if direct.exists() or find_split(direct) else locate(path)
@@ -343,8 +343,8 @@ def has_split(path: str | os.PathLike[str]) -> bool:
     DataError
         If there is nothing at the path or under the name.
     """
-    from fastrec.data.formats_split import find_split
     from fastrec.data.loading import is_synthetic, locate
+    from fastrec.data.readers.given_split import find_split
 
     direct = Path(path)
     if is_synthetic(path):

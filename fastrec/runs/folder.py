@@ -20,7 +20,7 @@ import numpy as np
 
 from fastrec.data.split import Split
 from fastrec.errors import CheckpointError, ConfigError, DataError
-from fastrec.runs.files import sha256_file, sync_folder, write_atomic, write_tensors
+from fastrec.files import sha256_file, sync_folder, write_atomic, write_tensors
 from fastrec.runs.provenance import environment, fingerprints
 from fastrec.runs.split_file import open_split, save_split
 

@@ -15,7 +15,7 @@ import numpy as np
 from fastrec.data.interactions import Interactions, map_safetensors, pack, unpack
 from fastrec.data.split import TEST, TRAIN, VALIDATION, Split
 from fastrec.errors import DataError
-from fastrec.runs.files import write_tensors
+from fastrec.files import write_tensors
 
 VERSION = 1
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from fastrec.batches.stream import Stream
 from fastrec.config import Config
 from fastrec.data.split import Split
+from fastrec.engines.base import Engine
 from fastrec.errors import CheckpointError, ConfigError
-from fastrec.models.engine import Engine
-from fastrec.models.optim import learning_rate
+from fastrec.optim.rules import learning_rate
 from fastrec.runs import Run, create, fingerprints, open_run
+from fastrec.runs.checkpoint import Checkpoints
 from fastrec.sampling import NegativeSampler
-from fastrec.training.checkpoint import Checkpoints
-from fastrec.training.stream import Stream
 from fastrec.training.tracking import Tracker
 from fastrec.training.trainer import SELECTED_BY, Trainer, clear_memory_errors
 
@@ -167,9 +167,9 @@ _FUSED_NEEDS_ON: dict[str, dict[str, tuple[Any, ...]]] = {
 
 def build_engine(split: Split, config: Config) -> Engine:
     """The engine of a resolved config, with initial weights."""
-    from fastrec.fused.engine import FusedEngine
-    from fastrec.training.device import open_device
-    from fastrec.training.engine_torch import TorchEngine
+    from fastrec.batches.device import open_device
+    from fastrec.engines.fused.engine import FusedEngine
+    from fastrec.engines.minibatch.engine import TorchEngine
 
     if config.engine == "fused":
         kind = config.device.split(":")[0]
@@ -191,7 +191,7 @@ def build_engine(split: Split, config: Config) -> Engine:
         "threads": config.threads,
     }
     if config.engine == "fused" and kind == "cuda":
-        from fastrec.fused.cuda import CudaEngine
+        from fastrec.engines.fused.cuda import CudaEngine
 
         device = open_device(config.device)
         return CudaEngine(
@@ -368,7 +368,7 @@ def _notes(split: Split, config: Config, engine: Engine) -> list[str]:
 
 def _validation(split: Split, config: Config, engine: Engine) -> Any:
     """() -> metrics of the model on the validation positives, each against candidates of its own; or None."""
-    from fastrec.ranking.candidates import candidates_for
+    from fastrec.evaluation.candidates import candidates_for
 
     if not split.validation.n_interactions:
         return None
@@ -384,7 +384,7 @@ def _validation(split: Split, config: Config, engine: Engine) -> Any:
 
 
 def _test(split: Split, config: Config, engine: Engine) -> dict[str, dict[str, Any]]:
-    from fastrec.ranking.score import score_split
+    from fastrec.evaluation.score import score_split
 
     return score_split(
         engine.model,

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from fastrec.engines.base import Engine, Progress
 from fastrec.errors import FastrecError
-from fastrec.models.engine import Engine, Progress
+from fastrec.runs.checkpoint import Checkpoints
 from fastrec.sampling.order import Cursor
-from fastrec.training.checkpoint import Checkpoints
 from fastrec.training.tracking import Screen, Tracker, rounded
 
 SELECTED_BY = "NDCG@10"

@@ -40,7 +40,7 @@ class Stages:
 
 def write_log(folder: str, users: int, items: int, positives: int, threads: int) -> None:
     """Generate the log and write it as Parquet: user, item, timestamp."""
-    from fastrec.data import synthetic
+    from fastrec.data.synthetic import generator as synthetic
     from fastrec.data.tables import write_parquet
 
     stages = Stages()

@@ -26,8 +26,8 @@ def load(context: Context) -> Bench:
     """From the file on disk to its columns, to a CSR, to a split CSR; a synthetic log is written as CSV first."""
     from fastrec.data import leave_one_out
     from fastrec.data import load as load_log
-    from fastrec.data.formats import main_file, read_log
-    from fastrec.data.log import Columns
+    from fastrec.data.readers.sniff import main_file, read_log
+    from fastrec.data.source import Columns
 
     folder = tempfile.TemporaryDirectory(prefix="fastrec-bench-")
     bench = Bench(close=folder.cleanup)

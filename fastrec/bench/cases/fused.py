@@ -12,7 +12,7 @@ from fastrec.bench.checks import check_loss
 from fastrec.bench.context import Context
 from fastrec.bench.harness import Bench, Contender
 from fastrec.bench.roofline import bytes_per_sample
-from fastrec.fused.engine import FusedEngine
+from fastrec.engines.fused.engine import FusedEngine
 from fastrec.models.nets import build
 from fastrec.sampling.order import Cursor
 

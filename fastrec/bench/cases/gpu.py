@@ -14,8 +14,8 @@ from fastrec.bench import engines, rivals
 from fastrec.bench.checks import check_loss, known
 from fastrec.bench.context import Context
 from fastrec.bench.harness import Bench, Contender, Refused
-from fastrec.data import synthetic
 from fastrec.data.split import Split
+from fastrec.data.synthetic import generator as synthetic
 
 LARGER = "synthetic-20m"
 BATCH_THERE = 65_536

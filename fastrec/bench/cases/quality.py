@@ -68,7 +68,7 @@ def epochs_to(target: float, train: Any, score: Any, longest: int) -> tuple[floa
 
 def time_to_quality(context: Context) -> dict[str, Any]:
     """Every engine from initial weights to validation HR@10 of .60 (99 frozen candidates), scored after each epoch."""
-    from fastrec.ranking.candidates import candidates_for
+    from fastrec.evaluation.candidates import candidates_for
 
     split, threads = context.split, context.threads
     frozen = candidates_for(split, "validation", threads=threads)

@@ -33,9 +33,9 @@ print(json.dumps({{'peak_bytes': peak_bytes(), 'samples_per_s': result.samples_p
 
 def evaluation(context: Context) -> Bench:
     """Leave-one-out metrics of an untrained model: against 99 candidates, and against every item not met."""
+    from fastrec.evaluation.candidates import candidates_for
+    from fastrec.evaluation.full_ranking import evaluate_full
     from fastrec.models.nets import build
-    from fastrec.ranking.candidates import candidates_for
-    from fastrec.ranking.evaluate import evaluate_full
 
     data, split, threads = context.data, context.split, context.threads
     model = build("mf", n_users=data.n_users, n_items=data.n_items, dim=context.dim, seed=context.seed, init_std=0.1)
@@ -77,7 +77,7 @@ def checkpoint(context: Context) -> Bench:
     """Everything a run needs to go on, written whole and synced, and read back with its hashes checked."""
     import torch
 
-    from fastrec.training.checkpoint import Checkpoints
+    from fastrec.runs.checkpoint import Checkpoints
 
     engine = engines.build(
         context.split, threads=context.threads, device="cpu", seed=context.seed, **engines.options_of(context, "torch")

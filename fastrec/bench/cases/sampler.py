@@ -17,8 +17,9 @@ from fastrec.bench import machine, rivals
 from fastrec.bench.checks import check_negatives
 from fastrec.bench.context import Context
 from fastrec.bench.harness import Bench, Contender, Refused
-from fastrec.data import load_split, synthetic
+from fastrec.data import load_split
 from fastrec.data.interactions import Interactions
+from fastrec.data.synthetic import generator as synthetic
 from fastrec.sampling import NegativeSampler
 from fastrec.sampling.order import Order
 
@@ -156,7 +157,7 @@ def _one_legal_item(n_users: int, n_items: int) -> Interactions:
 
 def _other_shapes(context: Context, bench: Bench) -> None:
     """Gowalla, a catalogue that no bitmap fits, and users with one legal item."""
-    from fastrec.data import registry
+    from fastrec.data.datasets import registry
 
     there = registry.find("gowalla")
     if there is not None:

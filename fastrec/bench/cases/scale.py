@@ -16,10 +16,10 @@ from fastrec.bench import engines
 from fastrec.bench.checks import check_negatives
 from fastrec.bench.context import Context
 from fastrec.bench.harness import Contender, measure
-from fastrec.data import synthetic
 from fastrec.data.interactions import Interactions
 from fastrec.data.split import Split
-from fastrec.models.engine import Progress
+from fastrec.data.synthetic import generator as synthetic
+from fastrec.engines.base import Progress
 from fastrec.sampling import NegativeSampler
 from fastrec.sampling.order import Cursor
 

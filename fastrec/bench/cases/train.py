@@ -28,8 +28,8 @@ QUICK_NOTEBOOK_POSITIVES = 2_000
 
 def make_stream(context: Context) -> Any:
     """The stream over the train part, as a run has it."""
+    from fastrec.batches.stream import Stream
     from fastrec.sampling import NegativeSampler
-    from fastrec.training.stream import Stream
 
     train = context.train
     sampler = NegativeSampler(
@@ -81,14 +81,14 @@ def stream(context: Context) -> Bench:
 
 def feed(context: Context) -> Bench:
     """Batches as the step gets them: drawn ahead by the feed's thread, copied to the device, nothing trained."""
-    from fastrec.training.feed import Feed
+    from fastrec.batches.feed import Feed
 
     source = make_stream(context)
     size = context.batch_size
     n = min(source.n_positives, QUICK_POSITIVES) if context.quick else source.n_positives
     train, device = context.train, None
     if context.device.startswith("cuda"):
-        from fastrec.training.device import open_device
+        from fastrec.batches.device import open_device
 
         device = open_device(context.device)
     made = Feed(source, batch_size=size, device=device)

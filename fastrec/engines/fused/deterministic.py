@@ -1,0 +1,95 @@
+"""The deterministic engine: mini-batch steps, bit-identical for any number of threads, equal to the torch engine's."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrec.engines.fused.passes import ADAGRAD, ADAM, CHUNK, SGD, counters_per_step, kernel
+from fastrec.engines.fused.prepare import Block
+from fastrec.engines.fused.team import LINE, SPINS
+from fastrec.engines.fused.weights import Weights, aligned
+from fastrec.jit import available_threads, run_ranges
+
+KINDS = {"sgd": SGD, "row-adagrad": ADAGRAD, "lazy-adam": ADAM}
+_STATEFUL = ("user_factors", "item_factors", "user_bias", "item_bias", "bias", "h")
+
+
+def correction(step: int) -> float:
+    """Both bias corrections of Adam as one factor, at a step from 1."""
+    return math.sqrt(1 - 0.999**step) / (1 - 0.9**step)
+
+
+def _state(weights: Weights, name: str, which: int) -> NDArray[np.float32]:
+    """An optimiser's first or second state of a weight, a table for a table; empty where it has none."""
+    states = list(weights.states.get(name, {}).values())
+    table = name.endswith("factors")
+    if which >= len(states):
+        return np.empty((0, 0) if table else 0, np.float32)
+    return states[which].reshape(-1, 1) if table and states[which].ndim == 1 else states[which]
+
+
+class Deterministic:
+    """Steps of the deterministic engine.
+
+    Parameters
+    ----------
+    weights : Weights
+    block : Block
+        Batches that the steps are on.
+    loss : int
+        BCE or BPR, as a mean over the step's samples or pairs.
+    l2, l2_h : float
+        L2 of the rows and biases, and of h.
+    lr_h : float
+        Share of the rate by which h moves.
+    threads : int
+        Changes the speed and nothing else.
+    """
+
+    def __init__(
+        self, weights: Weights, block: Block, *, loss: int, l2: float, l2_h: float, lr_h: float, threads: int
+    ) -> None:
+        self.weights, self.block, self.threads = weights, block, threads
+        self._options = (loss, l2, l2_h, lr_h)
+        self._kind = KINDS[weights.optimizer]
+        self._train = kernel(weights.dim, weights.gmf, self._kind)
+        steps, rows = block.users.shape
+        chunks = -(-rows // CHUNK)
+        self._counters = np.zeros((steps, counters_per_step(threads) * LINE), np.int64)
+        self._loss_sums, self._slopes = np.empty(chunks), np.empty(chunks)
+        self._h_gradients = np.empty((chunks, weights.dim if weights.gmf else 0), np.float32)
+        self._old = aligned(min(rows, weights.user_factors.shape[0]), weights.dim)
+        self._g = np.empty(rows * (1 + block.negatives.shape[2]), np.float32)
+        self._losses = np.empty(steps)
+        self._states = tuple(tuple(_state(weights, name, which) for name in _STATEFUL) for which in range(2))
+        adam = self._kind == ADAM
+        self._user_slopes, self._item_slopes = (
+            np.zeros(bias.size if adam else 0, np.float32) for bias in (weights.user_bias, weights.item_bias)
+        )
+
+    def run(self, sizes: NDArray[np.int64], rates: list[float], first: int) -> NDArray[np.float64]:
+        """Train on the first ``len(sizes)`` batches of the block, in order; returns the mean loss of each.
+
+        ``first``: steps done before.
+        """
+        w, b = self.weights, self.block
+        loss, l2, l2_h, lr_h = self._options
+        spins = SPINS if self.threads <= available_threads() else 0
+        if self._kind == ADAM:
+            rates = [rate * correction(first + k + 1) for k, rate in enumerate(rates)]
+        moved = np.array(rates, np.float32)
+        self._counters[: sizes.size] = 0
+
+        def work(me: int, _: int) -> None:
+            self._train(
+                me, self.threads, spins, self._counters, sizes, b.users, b.positives, b.negatives, b.runs, b.keys,
+                w.user_factors, w.item_factors, w.h, w.user_bias, w.item_bias, w.bias,
+                *self._states, self._old, self._g, self._user_slopes, self._item_slopes, self._loss_sums, self._slopes,
+                self._h_gradients, self._losses, loss, moved, l2, l2_h, lr_h,
+            )  # fmt: skip
+
+        run_ranges(work, self.threads, self.threads)
+        return self._losses[: sizes.size]

@@ -1,0 +1,226 @@
+"""The lock-free engine: Hogwild over users, one compiled pass that scores and updates a positive at a time.
+
+A step's batch is sorted by user and cut between users into one range a thread, so user rows are each thread's own; item
+rows are shared and updated without locks. What every sample touches (item biases, h, the global bias) is copied per
+thread and merged after the batch: as shared cache lines they cost more than all factors together.
+
+A positive and its N negatives are scored with the rows as they are, then all 1+N samples are applied, each as a step of
+plain SGD (or Adagrad) on its own loss plus ``l2 / 2`` times the squares of what it uses. So the learning rate is that
+of single samples: a mini-batch over S samples, whose loss is a mean, takes S times as much for the same movement.
+
+B batch rows, N negatives, U users, I items, D dim.
+Source: Niu et al., "Hogwild!", NIPS 2011; the SGD recipe is that of Rendle et al., "Neural collaborative filtering vs.
+matrix factorization revisited", RecSys 2020, section 4.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrec.engines.fused.gradients import BCE, loss_gradient, scratch
+from fastrec.engines.fused.prepare import Batch
+from fastrec.engines.fused.simd import WIDTH, fma, load, mul, prefetch, splat, store, total
+from fastrec.engines.fused.weights import EPS, Weights, aligned
+from fastrec.jit import njit, run_ranges
+
+_ZERO = np.float32(0.0)
+_ONE = np.float32(1.0)
+
+
+@functools.cache
+def kernel(dim: int, gmf: bool, adagrad: bool) -> Any:
+    """The pass for one dim, model and optimiser: constants of the compiled code, so that rows unroll."""
+    tail = (dim - 1) % WIDTH + 1
+    main = dim - tail
+    row_bytes = 4 * dim
+
+    @njit
+    def train(  # type: ignore[no-untyped-def]
+        users, positives, negatives, p, q, h, user_bias, item_bias, bias, sums, loss, rate, l2, h_rate, h_l2, lo, hi
+    ):
+        """Train rows [lo, hi) of a batch, moved to where users change; returns the summed loss.
+
+        p float32[U, D], q float32[I, D], h float32[D], user_bias float32[U], item_bias float32[I] (or empty),
+        bias float32[1]; ``sums`` holds Adagrad's accumulators in the same order.
+        """
+        p_sum, q_sum, h_sum, user_sum, item_sum, bias_sum = sums
+        n = 1 + negatives.shape[1]
+        x, e = scratch(n), scratch(n)
+        rates, items = np.full(n, rate, np.float32), np.empty(n, np.int64)
+        w, r = scratch(dim), scratch(dim)
+        biased = item_bias.shape[0] > 0
+        ahead = max(1, 10 // n)
+        while 0 < lo < users.shape[0] and users[lo] == users[lo - 1]:
+            lo += 1
+        while 0 < hi < users.shape[0] and users[hi] == users[hi - 1]:
+            hi += 1
+        value, product = 0.0, 1.0
+        user_l2, h_l2 = l2 * np.float32(n), h_l2 * np.float32(n)
+        for row in range(lo, hi):
+            if row + ahead < hi:
+                prefetch(q, positives[row + ahead], row_bytes, 1)
+                for j in range(n - 1):
+                    prefetch(q, negatives[row + ahead, j], row_bytes, 1)
+            u = np.int64(users[row])
+            items[0] = positives[row]
+            for j in range(1, n):
+                items[j] = negatives[row, j - 1]
+            # r: the user's row, times h in GMF
+            for d in range(0, main, WIDTH):
+                store(r, 0, d, WIDTH, mul(load(p, u, d, WIDTH), load(h, 0, d, WIDTH)) if gmf else load(p, u, d, WIDTH))
+            store(
+                r, 0, main, tail, mul(load(p, u, main, tail), load(h, 0, main, tail)) if gmf else load(p, u, main, tail)
+            )
+            base = bias[0] + (user_bias[u] if biased else _ZERO)
+            for j in range(n):
+                i = items[j]
+                s = mul(load(r, 0, main, tail), load(q, i, main, tail))
+                for d in range(0, main, WIDTH):
+                    s = fma(load(r, 0, d, WIDTH), load(q, i, d, WIDTH), s)
+                x[j] = total(s) + base + (item_bias[i] if biased else _ZERO)
+            more, product = loss_gradient(x, e, n, loss, product)
+            value += more
+            slope = _ZERO
+            if loss == BCE:  # in BPR they cancel, and Adagrad would blow up what rounding leaves
+                for j in range(n):
+                    slope += x[j]
+            if adagrad:
+                for j in range(n):
+                    i = items[j]
+                    g = splat(x[j])
+                    c = splat(l2)
+                    v = fma(g, load(r, 0, main, tail), mul(c, load(q, i, main, tail)))
+                    s = mul(v, v)
+                    for d in range(0, main, WIDTH):
+                        v = fma(g, load(r, 0, d, WIDTH), mul(c, load(q, i, d, WIDTH)))
+                        s = fma(v, v, s)
+                    q_sum[i] += total(s) / np.float32(dim)
+                    rates[j] = rate / (np.float32(math.sqrt(q_sum[i])) + EPS)
+            # w: sum of g * item row, from the rows before each is updated
+            for d in range(0, main, WIDTH):
+                rv = load(r, 0, d, WIDTH)
+                wv = splat(_ZERO)
+                for j in range(n):
+                    v = load(q, items[j], d, WIDTH)
+                    wv = fma(splat(x[j]), v, wv)
+                    v = mul(v, splat(_ONE - rates[j] * l2))
+                    store(q, items[j], d, WIDTH, fma(splat(-rates[j] * x[j]), rv, v))
+                store(w, 0, d, WIDTH, wv)
+            rv = load(r, 0, main, tail)
+            wv = splat(_ZERO)
+            for j in range(n):
+                v = load(q, items[j], main, tail)
+                wv = fma(splat(x[j]), v, wv)
+                v = mul(v, splat(_ONE - rates[j] * l2))
+                store(q, items[j], main, tail, fma(splat(-rates[j] * x[j]), rv, v))
+            store(w, 0, main, tail, wv)
+            # the user's row, and h, whose gradient is (user row) * w
+            if adagrad:
+                square = _ZERO
+                for d in range(dim):
+                    g1 = w[d] * h[d] + user_l2 * p[u, d] if gmf else w[d] + user_l2 * p[u, d]
+                    square += g1 * g1
+                p_sum[u] += square / np.float32(dim)
+                user_rate = rate / (np.float32(math.sqrt(p_sum[u])) + EPS)
+                for d in range(dim):
+                    old = p[u, d]
+                    g1 = w[d] * h[d] + user_l2 * old if gmf else w[d] + user_l2 * old
+                    p[u, d] = old - user_rate * g1
+                    if gmf:
+                        g1 = w[d] * old + h_l2 * h[d]
+                        h_sum[d] += g1 * g1
+                        h[d] -= h_rate / (np.float32(math.sqrt(h_sum[d])) + EPS) * g1
+            elif gmf:
+                for d in range(dim):
+                    old = p[u, d]
+                    p[u, d] = old - rate * (w[d] * h[d] + user_l2 * old)
+                    h[d] -= h_rate * (w[d] * old + h_l2 * h[d])
+            else:
+                shrink, step = splat(_ONE - rate * user_l2), splat(-rate)
+                for d in range(0, main, WIDTH):
+                    store(p, u, d, WIDTH, fma(step, load(w, 0, d, WIDTH), mul(shrink, load(p, u, d, WIDTH))))
+                store(p, u, main, tail, fma(step, load(w, 0, main, tail), mul(shrink, load(p, u, main, tail))))
+            if biased:
+                for j in range(n):
+                    i = items[j]
+                    g1 = x[j] + l2 * item_bias[i]
+                    if adagrad:
+                        item_sum[i] += g1 * g1
+                        item_bias[i] -= rate / (np.float32(math.sqrt(item_sum[i])) + EPS) * g1
+                    else:
+                        item_bias[i] -= rate * g1
+                g1 = slope + user_l2 * user_bias[u]
+                if adagrad:
+                    user_sum[u] += g1 * g1
+                    user_bias[u] -= rate / (np.float32(math.sqrt(user_sum[u])) + EPS) * g1
+                else:
+                    user_bias[u] -= rate * g1
+            g1 = slope + user_l2 * bias[0]
+            if adagrad:
+                bias_sum[0] += g1 * g1
+                bias[0] -= rate / (np.float32(math.sqrt(bias_sum[0])) + EPS) * g1
+            else:
+                bias[0] -= rate * g1
+        return value + math.log(product)
+
+    return train
+
+
+def _private(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A copy whose cache lines no other thread writes to: a plain one of four bytes shares its line with the next."""
+    copy = aligned(1, array.size)[0]
+    copy[:] = array
+    return copy
+
+
+class LockFree:
+    """Steps of the lock-free engine over shared weights.
+
+    Parameters
+    ----------
+    weights : Weights
+    loss : int
+        BCE or BPR.
+    l2, l2_h : float
+        L2 of the rows and biases, and of h.
+    lr_h : float
+        Share of the rate by which h moves.
+    threads : int
+        Ranges a batch is cut into; with one the result is reproducible to the bit.
+    """
+
+    def __init__(self, weights: Weights, *, loss: int, l2: float, l2_h: float, lr_h: float, threads: int) -> None:
+        self.weights, self.loss, self.l2, self.threads = weights, loss, np.float32(l2), threads
+        self.l2_h, self.lr_h = np.float32(l2_h), lr_h
+        self._train = kernel(weights.dim, weights.gmf, weights.adagrad)
+
+    def step(self, batch: Batch, rate: float) -> float:
+        """Train on one prepared batch; returns its summed loss."""
+        w = self.weights
+        shared = (w.h, w.item_bias, w.bias, w.h_sum, w.item_bias_sum, w.bias_sum)
+
+        def work(lo: int, hi: int) -> tuple[float, Any]:
+            mine = shared if lo == 0 and hi == batch.users.size else tuple(map(_private, shared))
+            h, item_bias, bias, h_sum, item_sum, bias_sum = mine
+            sums = (w.user_sum, w.item_sum, h_sum, w.user_bias_sum, item_sum, bias_sum)
+            args = (w.user_factors, w.item_factors, h, w.user_bias, item_bias, bias, sums)
+            value = self._train(
+                batch.users, batch.positives, batch.negatives, *args, self.loss, np.float32(rate), self.l2,
+                np.float32(rate * self.lr_h), self.l2_h, lo, hi,
+            )  # fmt: skip
+            return value, mine
+
+        done = run_ranges(work, batch.users.size, self.threads, grain=256)
+        if len(done) > 1:
+            for array, *copies in zip(shared, *(mine for _, mine in done)):
+                changes = [copy - array for copy in copies]
+                # h and the bias settle many times over within a batch, in every range: their changes are averaged,
+                # for a sum would overshoot as many times as there are ranges. The others' parts add up.
+                settled = array is w.h or array is w.bias
+                array += sum(changes) / np.float32(len(changes) if settled else 1)
+        return float(sum(value for value, _ in done))

@@ -1,0 +1,244 @@
+"""One update of a model from its batches: by hand on the CPU in float32, by autograd for what no kernels serve.
+
+B batch rows, N negatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fastrec.batches.feed import DeviceBatch
+from fastrec.engines.minibatch.cpu_factors import FactorStep
+from fastrec.engines.minibatch.cpu_mlp import TowerStep
+from fastrec.engines.minibatch.precision import MixedPrecision
+from fastrec.models import losses
+from fastrec.models.dropout import AddressedDropout
+from fastrec.optim.rules import HostAdam, h_apart, make_optimizer, set_rate
+
+
+class Options(NamedTuple):
+    """What a step computes."""
+
+    loss: str = "bce"
+    optimizer: str = "adam"
+    l2: float = 0.0
+    precision: str = "fp32"
+    compile: bool = False
+    n_hard: int = 0
+    """Keep the n highest-scored of the drawn negatives; 0 keeps all."""
+    l2_h: float | None = None
+    """L2 on h and a tower's layers; None: ``l2``."""
+    lr_h: float = 1.0
+    """Share of the learning rate that h moves by."""
+
+    @property
+    def decays(self) -> tuple[float, float]:
+        """L2 of the loss: of rows and bias; of h and layers. AdamW decays by itself."""
+        if self.optimizer == "adamw":
+            return 0.0, 0.0
+        return self.l2, self.l2 if self.l2_h is None else self.l2_h
+
+
+def hardest(items: Tensor, logits: Tensor, n: int) -> Tensor:
+    """int32[B, 1+n]: the positive and the ``n`` highest-scored negatives of each row, best first.
+
+    Source: dynamic negative sampling, Zhang et al., SIGIR 2013.
+    """
+    best = logits[:, 1:].topk(n, dim=1).indices + 1
+    return torch.cat((items[:, :1], items.gather(1, best)), 1)
+
+
+class HandStep:
+    """Any model on the CPU in float32, by ``FactorStep`` or ``TowerStep``.
+
+    Parameters
+    ----------
+    model : Factors
+    options : Options
+    lr : float
+    dropout : AddressedDropout, optional
+        Of a tower's layers.
+    """
+
+    scaler = None
+    dtype = torch.float32
+    """Of the rows that are gathered."""
+
+    def __init__(
+        self, model: nn.Module, options: Options, lr: float, *, dropout: AddressedDropout | None = None
+    ) -> None:
+        self._options = options
+        self._kernels = FactorStep(model) if FactorStep.serves(model) else TowerStep(model, dropout)
+        self._decays = options.decays
+        params = h_apart(model, lr, options.lr_h)
+        self.optimizer = make_optimizer(options.optimizer, params, lr=lr, l2=options.l2, added_to=True)
+
+    def accumulate(self, batch: DeviceBatch, share: float, epoch: int, lr: float) -> Tensor:  # noqa: ARG002
+        """Add the gradient of ``share`` times the batch's mean loss; returns that mean."""
+        users, items, kernels = batch.users.numpy(), batch.items, self._kernels
+        if self._options.n_hard:
+            items = self._hardest(users, items)
+        l2, l2_h = (value * share / items.numel() for value in self._decays)
+        if isinstance(kernels, FactorStep):
+            loss, gradient = self._loss(kernels.logits(users, items.numpy()), share)
+            kernels.backward(users, items.numpy(), gradient, l2, l2_h)
+            return loss
+        kernels.begin(items.numpy())
+        positions, total = batch.positions.numpy(), torch.zeros(())
+        for lo, hi in kernels.blocks():
+            logits = kernels.logits(users[lo:hi], lo, hi, int(epoch), positions[lo:hi])
+            part = (hi - lo) / users.size
+            loss, gradient = self._loss(logits, share * part)
+            kernels.backward(users[lo:hi], lo, hi, gradient, l2, l2_h)
+            total.add_(loss, alpha=part)
+        kernels.finish(l2, l2_h)
+        return total
+
+    def _hardest(self, users: Any, items: Tensor) -> Tensor:
+        kernels = self._kernels
+        if isinstance(kernels, FactorStep):
+            return hardest(items, kernels.logits(users, items.numpy()), self._options.n_hard)
+        kernels.begin(items.numpy())
+        parts = [kernels.logits(users[lo:hi], lo, hi) for lo, hi in kernels.blocks()]
+        return hardest(items, torch.cat(parts), self._options.n_hard)
+
+    def _loss(self, logits: Tensor, share: float) -> tuple[Tensor, Tensor]:
+        """The mean loss, and the gradient of ``share`` times it by the logits."""
+        if self._options.loss == "bce":
+            loss, gradient = losses.bce_with_gradient(logits)
+        else:
+            logits.requires_grad_()
+            loss = losses.bpr(logits)
+            loss.backward()
+            assert logits.grad is not None
+            gradient = logits.grad
+        return loss.detach(), gradient * share if share != 1.0 else gradient
+
+    def update(self, lr: float) -> None:
+        """One step of the optimiser; gradients are zero after it."""
+        set_rate(self.optimizer, lr)
+        self.optimizer.step()
+        if not isinstance(self.optimizer, HostAdam):
+            self._kernels.zero()
+
+    def refresh(self) -> None:
+        """There are no copies of the weights."""
+
+
+class AutogradStep:
+    """Any model, on any device, in any precision.
+
+    Parameters
+    ----------
+    model : Factors
+    options : Options
+    lr : float or Tensor
+        A tensor on the device where a CUDA graph is to read it.
+    in_batch : InBatchSoftmax, optional
+        The loss, for ``loss="softmax"``.
+    dropout : AddressedDropout, optional
+        Stands on the batch before each forward pass.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        options: Options,
+        lr: float | Tensor,
+        *,
+        in_batch: losses.InBatchSoftmax | None = None,
+        dropout: AddressedDropout | None = None,
+    ) -> None:
+        self.model, self._options, self._dropout, self._in_batch = model, options, dropout, in_batch
+        self._l2, self._l2_h = options.decays
+        self._device = next(model.parameters()).device
+        self.lr = lr
+        params = h_apart(model, lr, options.lr_h)
+        self.optimizer = make_optimizer(options.optimizer, params, lr=lr, l2=options.l2)
+        self._mixed = MixedPrecision(model, options.precision) if options.precision != "fp32" else None
+        self.dtype = self._mixed.dtype if self._mixed is not None else torch.float32
+        self.scaler = torch.amp.GradScaler(self._device.type) if options.precision == "fp16" else None
+        self._forward: Callable[..., Tensor] = torch.compile(model, dynamic=False) if options.compile else model
+        self._uses: dict[str, Tensor] | None = None
+
+    def accumulate(self, batch: DeviceBatch, share: float, epoch: Any, lr: float) -> Tensor:  # noqa: ARG002
+        """Add the gradient of ``share`` times the batch's mean loss; returns that mean."""
+        users, items = batch.users, batch.items
+        if self._dropout is not None:
+            self._dropout.at(epoch, batch.positions)
+        if self._options.n_hard:
+            with torch.no_grad():
+                items = hardest(items, self._score(users, items, drop=False), self._options.n_hard)
+        loss = self._mean_loss(users, items)
+        scaled = loss * share if share != 1.0 else loss
+        (self.scaler.scale(scaled) if self.scaler else scaled).backward()
+        if self._l2 or self._l2_h:
+            self._count_uses(users, items, share)
+        return loss.detach()
+
+    def update(self, lr: float | None) -> None:
+        """One step of the optimiser, then no gradients; ``None`` leaves the rate that ``self.lr`` holds."""
+        set_rate(self.optimizer, self.lr if lr is None else lr)
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        if self._l2 or self._l2_h:
+            self._add_l2()
+        if self.scaler is not None:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Bring 16-bit copies up to the weights."""
+        if self._mixed is not None:
+            self._mixed.refresh()
+
+    def _score(self, users: Tensor, items: Tensor, *, drop: bool) -> Tensor:
+        """float32[B, K]; dropout only where gradients follow."""
+        if self._dropout is not None:
+            self.model.drop = self._dropout if drop else None
+        try:
+            if self._mixed is None:
+                return self._forward(users, items)
+            with self._mixed.autocast():
+                return self._forward(users, items)
+        finally:
+            if self._dropout is not None:
+                self.model.drop = None
+
+    def _mean_loss(self, users: Tensor, items: Tensor) -> Tensor:
+        logits = self._score(users, items, drop=True)
+        if self._in_batch is not None:
+            return self._in_batch(logits, self.model.cross(users, items[:, 0]), users, items)
+        return losses.bce(logits) if self._options.loss == "bce" else losses.bpr(logits)
+
+    @torch.no_grad()
+    def _count_uses(self, users: Tensor, items: Tensor, share: float) -> None:
+        """How much of the L2 term falls on each row: a row counts as often as samples use it."""
+        if self._uses is None:
+            sizes = {"user": self.model.n_users, "item": self.model.n_items}
+            self._uses = {name: torch.zeros(size, device=self._device) for name, size in sizes.items()}
+        for name, ids in (("user", users), ("item", items.reshape(-1))):
+            part = torch.full((ids.numel(),), self._l2 * share / ids.numel(), device=self._device)
+            self._uses[name].index_add_(0, ids, part)
+
+    @torch.no_grad()
+    def _add_l2(self) -> None:
+        """The gradient of the L2 term; weights that every sample shares count once."""
+        assert self._uses is not None
+        for name, p in self.model.named_parameters():
+            assert p.grad is not None, name
+            uses = self._uses.get(name.partition("_")[0])
+            if uses is None:
+                p.grad.add_(p, alpha=self._l2 if name == "bias" else self._l2_h)
+            else:
+                p.grad.addcmul_(p, uses.unsqueeze(1) if p.dim() == 2 else uses)
+        for uses in self._uses.values():
+            uses.zero_()

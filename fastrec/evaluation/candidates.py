@@ -1,0 +1,146 @@
+"""Frozen candidates: what each test or validation positive is ranked against, the same in every run.
+
+B rows (one positive each), C candidates.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrec.data.split import Split
+from fastrec.errors import ConfigError
+from fastrec.evaluation.full_ranking import evaluate_candidates
+from fastrec.evaluation.metrics import CUTOFFS, Metrics
+from fastrec.jit import resolve_threads
+from fastrec.runs import fingerprints
+from fastrec.sampling import NegativeSampler
+from fastrec.sampling.philox import TAG_CANDIDATES
+
+PARTS = ("test", "validation")
+"""The epoch word of a row's address is the index here: row r of both parts draws from streams of its own."""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Positives and what each is ranked against.
+
+    Parameters
+    ----------
+    users, positives : int32[B]
+        The pairs of the part, in CSR order.
+    items : int32[B, C]
+        Candidates of each; short rows are padded with -1.
+    source : dict
+        Where they come from: ``part``, ``n``, ``seed`` (None where the data bring them), ``split`` (fingerprint).
+    notes : tuple of str
+        Rows that are short or were mended, each kind with a count.
+    """
+
+    users: NDArray[np.int32]
+    positives: NDArray[np.int32]
+    items: NDArray[np.int32]
+    source: dict[str, Any]
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def sha256(self) -> str:
+        """Over the data's fingerprint, the split, the seed and every candidate: equal where results compare."""
+        digest = hashlib.sha256(b"fastrec candidates 1")
+        digest.update(json.dumps([self.source, list(self.items.shape)], sort_keys=True).encode())
+        digest.update(np.ascontiguousarray(self.items, dtype="<i4").view(np.uint8).data)
+        return digest.hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        """Source, hash and notes, for the run's record."""
+        return {**self.source, "sha256": self.sha256, "n_rows": len(self.users), "notes": list(self.notes)}
+
+    def evaluate(self, model: Any, ks: Sequence[int] = CUTOFFS, *, threads: int | None = None) -> Metrics:
+        """Metrics of a model on these rows (see ``evaluate_candidates``)."""
+        return evaluate_candidates(model, self.users, self.positives, self.items, ks, threads=threads)
+
+
+def candidates_for(
+    split: Split, part: str = "test", *, n: int = 99, seed: int = 0, threads: int | None = None
+) -> Candidates:
+    """The frozen candidates of a part: those that come with the data for test, else drawn.
+
+    Parameters
+    ----------
+    split : Split
+        Its ``candidates`` are used for test where there are any, and ``n`` and ``seed`` have no say then.
+    part : {"test", "validation"}
+        Whose positives are ranked.
+    n : int
+        Candidates C of each positive.
+    seed : int
+        Candidate seed, 0 to 2^32-1, apart from the training seed.
+    threads : int, optional
+        Threads of the draw; None means all.
+
+    Returns
+    -------
+    Candidates
+        For each positive ``n`` different items, uniform over those its user met in no part. A user with fewer such
+        items gets all of them; ``notes`` counts those rows.
+
+    Raises
+    ------
+    ConfigError
+        An unknown part, ``n`` below 1, or ``seed`` out of range.
+
+    Guarantee
+    ---------
+    A pure function of the split, ``n`` and ``seed``, for any threads: row r is addressed by (seed, TAG_CANDIDATES,
+    part, r). The first m of n candidates are those drawn for m, except in short rows.
+    """
+    if part not in PARTS:
+        raise ConfigError(f"part={part!r}: must be one of {', '.join(PARTS)}")
+    pairs = getattr(split, part)
+    source: dict[str, Any] = {"part": part, "split": fingerprints(split)["split"]}
+    if part == "test" and split.candidates is not None:
+        source |= {"n": int(split.candidates.shape[1]), "seed": None}
+        own = split.candidates == pairs.items[:, None]
+        items = np.where(own, np.int32(-1), split.candidates)
+        notes = [f"{int(own.any(axis=1).sum())} candidate rows held their own positive; dropped there"] * bool(
+            own.any()
+        )
+        return Candidates(pairs.users, pairs.items, items, source, tuple(notes))
+    if n < 1:
+        raise ConfigError(f"{n} candidates: each positive needs at least 1 to be ranked against")
+    source |= {"n": n, "seed": seed}
+    parts = (split.train, split.validation, split.test)
+    sampler = NegativeSampler(
+        split.train.indptr,
+        split.train.items,
+        n_items=split.n_items,
+        n_negatives=n,
+        seed=seed,
+        distinct=True,
+        exclude=[(p.indptr, p.items) for p in parts[1:]],
+        on_full="skip",
+        tag=TAG_CANDIDATES,
+    )
+    users = pairs.users
+    items = sampler.sample(users, epoch=PARTS.index(part), start=0, threads=resolve_threads(threads))
+    short = np.flatnonzero(items[:, 0] < 0) if users.size else np.empty(0, np.int64)
+    for row in short:
+        free = np.ones(split.n_items, np.bool_)
+        for p in parts:
+            free[p.row(int(users[row]))] = False
+        legal = np.flatnonzero(free)
+        items[row, : legal.size] = legal
+    notes = []
+    if short.size:
+        few = int((items[short] >= 0).sum(axis=1).min())
+        notes.append(
+            f"{short.size} {part} positives are ranked against all items their user never met, because those are fewer "
+            f"than {n} (the fewest: {few})"
+        )
+    return Candidates(users, pairs.items, items, source, tuple(notes))

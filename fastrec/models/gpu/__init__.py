@@ -1,1 +1,0 @@
-"""Kernels of the models in Triton, for CUDA devices: each module needs triton, and nothing imports one at start."""

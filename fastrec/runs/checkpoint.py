@@ -1,0 +1,139 @@
+"""Checkpoints: all that the next step depends on, whole or absent, each with the sha256 of its tensors.
+
+``checkpoints/step-000000870.safetensors`` holds tensors; ``step-000000870.json``, written after it, makes it count.
+``best-epoch-00007.safetensors`` holds the best weights so far; a checkpoint names the one it belongs with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from fastrec.errors import CheckpointError
+from fastrec.files import sha256_file, write_atomic, write_tensors
+
+VERSION = 1
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Parameters
+    ----------
+    folder : path
+        Made when the first is written.
+    keep : int
+        How many of the last are kept, at least 1; best weights that one of them names are kept besides.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        self.folder, self.keep = folder, max(1, keep)
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints that count, ascending."""
+        return sorted(int(p.stem.removeprefix("step-")) for p in self.folder.glob("step-*.json"))
+
+    def save(self, step: int, tensors: dict[str, Any], meta: dict[str, Any]) -> Path:
+        """Write the checkpoint of a step, then remove what ``keep`` leaves out.
+
+        Raises
+        ------
+        FastrecError
+            If it cannot be written (a full disk): the checkpoints before it are intact.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self._tensors(step)
+        body = {"version": VERSION, "step": step, "sha256": write_tensors(path, tensors), **meta}
+        text = json.dumps(body, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        write_atomic(path.with_suffix(".json"), json.dumps({"body": text, "sha256": digest}).encode())
+        self._prune()
+        return path
+
+    def save_best(self, epoch: int, weights: dict[str, Any]) -> dict[str, str]:
+        """Write the best weights; returns what a checkpoint keeps to find them again."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"best-epoch-{epoch:05d}.safetensors"
+        return {"file": path.name, "sha256": write_tensors(path, weights)}
+
+    def load_best(self, named: dict[str, str]) -> dict[str, Any]:
+        """The best weights that a checkpoint names.
+
+        Raises
+        ------
+        CheckpointError
+            If the file is missing or damaged.
+        """
+        return self._read(self.folder / named["file"], named["sha256"], "")
+
+    def load(self, step: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Tensors and meta of a step's checkpoint, checked; of the last one unless a step is given.
+
+        Raises
+        ------
+        CheckpointError
+            If there is none, or it is damaged: the one before that is whole is named, and what to do.
+        """
+        steps = self.steps()
+        if not steps:
+            raise CheckpointError(f"{self.folder}: no checkpoint to go on from; train anew")
+        step = steps[-1] if step is None else step
+        meta, path = self._meta(step), self._tensors(step)
+        return self._read(path, meta["sha256"], self._offer(step)), meta
+
+    def _meta(self, step: int) -> dict[str, Any]:
+        path = self._tensors(step).with_suffix(".json")
+        try:
+            outer = json.loads(path.read_bytes())
+            if hashlib.sha256(outer["body"].encode()).hexdigest() != outer["sha256"]:
+                raise ValueError("its sha256 does not fit its content")
+            meta: dict[str, Any] = json.loads(outer["body"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{path}: damaged ({error}); {self._offer(step)}") from None
+        if meta["version"] != VERSION:
+            raise CheckpointError(
+                f"{path}: checkpoint version {meta['version']}, this fastrec reads {VERSION}; go on with the fastrec "
+                "that wrote it, or train anew"
+            )
+        return meta
+
+    def _read(self, path: Path, digest: str, offer: str) -> dict[str, Any]:
+        from safetensors.torch import load_file
+
+        try:
+            found = sha256_file(path)
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be read ({error.strerror}); {offer}") from None
+        if found != digest:
+            raise CheckpointError(f"{path}: damaged (sha256 {found[:12]}, recorded {digest[:12]}); {offer}")
+        tensors: dict[str, Any] = load_file(path)
+        return tensors
+
+    def _offer(self, step: int) -> str:
+        """What to do about a damaged checkpoint."""
+        for before in reversed([s for s in self.steps() if s < step]):
+            with contextlib.suppress(CheckpointError, KeyError, OSError):
+                if sha256_file(self._tensors(before)) == self._meta(before)["sha256"]:
+                    json_file = self._tensors(step).with_suffix(".json")
+                    return f"the one of step {before} is whole: delete {json_file} and resume to go on from there"
+        return "no earlier one is whole: train anew"
+
+    def _tensors(self, step: int) -> Path:
+        return self.folder / f"step-{step:09d}.safetensors"
+
+    def _prune(self) -> None:
+        kept = self.steps()[-self.keep :]
+        names = {self._tensors(s).name for s in kept}
+        for step in kept:
+            with contextlib.suppress(CheckpointError):
+                best = self._meta(step).get("best")
+                names |= {best["file"]} if best else set()
+        for path in self.folder.iterdir():
+            if path.name.startswith("step-") and path.suffix == ".json" and int(path.stem[5:]) not in kept:
+                path.unlink()
+        for path in self.folder.glob("*.safetensors"):
+            if path.name not in names:
+                path.unlink()

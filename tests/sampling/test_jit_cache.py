@@ -1,0 +1,37 @@
+"""A kernel is compiled anew when a module that it inlines has changed, although its own file has not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[2] / "fastrec"
+
+
+def compiled_and_loaded(root: Path, cache: Path) -> tuple[int, int]:
+    """Kernels of the order that a fresh process compiled, and that it took from the disk."""
+    code = (
+        "from fastrec.sampling.order import Order; import fastrec.sampling.order as o\n"
+        "Order(10, 1).positions(0, 0, 10)\n"
+        "kernels = [k for k in vars(o).values() if hasattr(k, 'stats')]\n"
+        "print(sum(sum(k.stats.cache_misses.values()) for k in kernels),"
+        " sum(sum(k.stats.cache_hits.values()) for k in kernels))"
+    )
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": str(root)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, cwd=root, capture_output=True, text=True, check=True)
+    misses, hits = done.stdout.split()
+    return int(misses), int(hits)
+
+
+def test_a_change_elsewhere_in_the_package_makes_the_cache_stale(tmp_path: Path) -> None:
+    shutil.copytree(PACKAGE, tmp_path / "fastrec", ignore=shutil.ignore_patterns("__pycache__"))
+    assert compiled_and_loaded(tmp_path, tmp_path / "cache")[0] > 0
+    again = compiled_and_loaded(tmp_path, tmp_path / "cache")
+    assert again[0] == 0
+    assert again[1] > 0
+    philox = tmp_path / "fastrec" / "sampling" / "philox.py"
+    philox.write_text(philox.read_text() + "\n# changed\n")
+    assert compiled_and_loaded(tmp_path, tmp_path / "cache")[0] > 0
