@@ -8,6 +8,7 @@ once can abort the process and a forked child dies in it.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import threading
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+import numpy as np
 from llvmlite.binding import ffi
 from numba.core.compiler_lock import global_compiler_lock
 
@@ -43,7 +45,40 @@ def _stamped(dispatcher: Any) -> Any:
         return dispatcher
     index = dispatcher._cache._cache_file
     index._source_stamp = (index._source_stamp, _sources())
+    if dispatcher.py_func.__closure__ is not None:
+        dispatcher._cache._index_key = _closure_key(dispatcher.py_func)
     return dispatcher
+
+
+def _closure_key(function: Any) -> Callable[[Any, Any], tuple[Any, ...]]:
+    """Key of a kernel made by a factory, in place of Numba's, which pickles what the kernel closes over.
+
+    A compiled helper pickles to other bytes in each process, so that Numba would never find such a kernel on disk
+    again. What tells two kernels of one factory apart is their constants and helpers by name; the sources are stamped.
+    """
+    constants = repr(_constants_of(function)).encode()
+
+    def key(signature: Any, codegen: Any) -> tuple[Any, ...]:
+        code = hashlib.sha256(function.__code__.co_code).hexdigest()
+        return signature, codegen.magic_tuple(), (code, hashlib.sha256(constants).hexdigest())
+
+    return key
+
+
+def _constants_of(function: Any) -> list[Any]:
+    """What a function closes over, by value, and functions by name with what they close over in turn."""
+    found: list[Any] = []
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
+        value = getattr(cell.cell_contents, "py_func", cell.cell_contents)
+        if callable(value) and hasattr(value, "__code__"):
+            value = (value.__module__, value.__qualname__, _constants_of(value))
+        elif not isinstance(value, (bool, int, float, str, np.generic)):
+            raise TypeError(
+                f"{function.__qualname__} closes over {name} = {value!r}: a kernel may close over numbers, "
+                "words and functions only, since these make its key on disk"
+            )
+        found.append((name, value))
+    return found
 
 
 def njit(function: F) -> F:

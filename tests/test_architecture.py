@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "fastrec"
 ROOMS = (
-    "errors config files jit sampling data batches models optim engines runs evaluation training inference bench cli "
+    "errors config files jit lanes sampling data batches models optim engines runs evaluation training inference bench cli "
     "__main__"
 )
 ORDER = ROOMS.split()

@@ -68,7 +68,7 @@ def score_split(
     Parameters
     ----------
     model : torch.nn.Module
-        See ``models.nets.build``.
+        See ``models.build``.
     split : Split
         Its test part is ranked; train and validation are what its users have seen.
     cutoffs : sequence of int

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastrec.optim.rules import as_groups
+from fastrec.optim.groups import as_groups
 
 SIZE = 1024
 

@@ -67,7 +67,7 @@ class Run:
         self.manifest = json.loads(text)
 
     def save_model(self, model: Any) -> None:
-        """Write the weights of a model that ``models.nets.build`` made, and how to build it into the manifest.
+        """Write the weights of a model that ``models.build`` made, and how to build it into the manifest.
 
         Guarantee: equal weights give equal bytes; the file has no time, path or other trace of its making.
         """
@@ -84,7 +84,7 @@ class Run:
         """
         from safetensors.torch import load_file
 
-        from fastrec.models.nets import build
+        from fastrec.models import build
 
         if MODEL not in self.manifest["files"]:
             raise CheckpointError(

@@ -14,8 +14,9 @@ from fastrec.batches.stream import Stream
 from fastrec.config import Config
 from fastrec.data.split import Split
 from fastrec.engines.base import Engine
+from fastrec.engines.capabilities import Wish, choose
 from fastrec.errors import CheckpointError, ConfigError
-from fastrec.optim.rules import learning_rate
+from fastrec.optim.schedules import learning_rate
 from fastrec.runs import Run, create, fingerprints, open_run
 from fastrec.runs.checkpoint import Checkpoints
 from fastrec.sampling import NegativeSampler
@@ -134,13 +135,12 @@ def resolve(config: Config) -> Config:
         raise ConfigError(f"device = {device!r}: torch {torch.__version__} finds no CUDA device; use device = cpu")
     engine = config.engine
     if engine == "auto":
-        kind = device.split(":")[0]
-        fits = (config.model, config.loss) in FUSED_FITS and config.optimizer in FUSED_OPTIMIZERS.get(kind, ())
-        engine = "fused" if fits else "torch"
+        engine = choose(wish(config, device)).engine
     precision = config.precision
     if precision == "auto":  # bf16 keeps a float32 master in the torch engine, and none in the fused one
         precision = "bf16" if device.startswith("cuda") and engine == "torch" else "fp32"
     config = config.override(device=device, precision=precision, engine=engine)
+    choose(wish(config, device))
     by_rows = config.model == "gmf" and engine == "torch" and config.init_h != "lecun"
     given: dict[str, Any] = {k: v for k in ("l2", "l2_h", "lr_h") if (v := getattr(config, k)) is not None}
     given |= {} if config.init_h == "auto" else {"init_h": config.init_h}
@@ -155,14 +155,21 @@ before rows that few samples touch have grown, and every score is tied (Gowalla 
 OTHER_WEIGHTS = {"init_h": "lecun", "lr_h": 1.0, "l2": 3e-4}
 
 
-FUSED_FITS = (("mf", "bce"), ("mf", "bpr"), ("gmf", "bce"))
-"""(model, loss) pairs of the fused engine."""
-FUSED_OPTIMIZERS = {"cpu": ("sgd", "row-adagrad", "lazy-adam"), "cuda": ("sgd", "row-adagrad")}
-_FUSED_NEEDS: dict[str, tuple[Any, ...]] = {"accumulate": (1,), "hard_negatives": (0,), "compile": (False,)}
-_FUSED_NEEDS_ON: dict[str, dict[str, tuple[Any, ...]]] = {
-    "cpu": {"precision": ("fp32",)},
-    "cuda": {"precision": ("fp32", "bf16"), "fused_mode": ("deterministic",)},
-}
+def wish(config: Config, device: str) -> Wish:
+    """What a config asks of an engine on a device."""
+    return Wish(
+        model=config.model,
+        loss=config.loss,
+        optimizer=config.optimizer,
+        distribution=config.distribution,
+        device=device.split(":")[0],
+        precision=config.precision if config.precision != "auto" else "fp32",
+        engine=config.engine,
+        fused_mode=config.fused_mode,
+        accumulate=config.accumulate,
+        hard_negatives=config.hard_negatives,
+        compile=config.compile,
+    )
 
 
 def build_engine(split: Split, config: Config) -> Engine:
@@ -171,13 +178,7 @@ def build_engine(split: Split, config: Config) -> Engine:
     from fastrec.engines.fused.engine import FusedEngine
     from fastrec.engines.minibatch.engine import TorchEngine
 
-    if config.engine == "fused":
-        kind = config.device.split(":")[0]
-        for name, needed in {**_FUSED_NEEDS, **_FUSED_NEEDS_ON.get(kind, {"device": ("cpu", "cuda")})}.items():
-            value = getattr(config, name)
-            if value not in needed:
-                has = " or ".join(map(repr, needed))
-                raise ConfigError(f"{name} = {value!r}: engine = fused on {kind} has {has} alone; use engine = torch")
+    kind = config.device.split(":")[0]
     stream = Stream(split.train.indptr, split.train.items, make_sampler(split, config), seed=config.seed)
     model = make_model(split, config)
     options: dict[str, Any] = {
@@ -216,18 +217,15 @@ def build_engine(split: Split, config: Config) -> Engine:
 
 def make_model(split: Split, config: Config) -> Any:
     """The model of a config with its initial weights, or those of the pretrained runs."""
-    from fastrec.models.nets import GMF, MLP, NeuMF, build
+    from fastrec import models
+    from fastrec.models.gmf import GMF
+    from fastrec.models.mlp import MLP
+    from fastrec.models.neumf import NeuMF
 
-    model = build(
-        config.model,
-        n_users=split.n_users,
-        n_items=split.n_items,
-        dim=config.dim,
-        seed=config.seed,
-        init_std=config.init_std,
-        init_h=config.init_h,
-        layers=config.layers,
-    )
+    has = models.model_class(config.model).options
+    sizes: dict[str, Any] = {"n_users": split.n_users, "n_items": split.n_items, "dim": config.dim, "seed": config.seed}
+    options = {name: getattr(config, name) for name in has if name != "dropout"}
+    model = models.build(config.model, **sizes, **options)
     given = (config.pretrained_gmf, config.pretrained_mlp)
     if not any(given):
         return model

@@ -199,11 +199,11 @@ def one_torch_thread():
 @pytest.mark.usefixtures("one_torch_thread")
 def test_default_gmf_beats_popularity_by_a_tenth() -> None:
     """On 99 candidates, leave-one-out, at the default width, rate, batch and epochs; a smaller log of the same kind."""
+    from fastrec import models
     from fastrec.batches.stream import Stream
     from fastrec.config import Config
     from fastrec.data.split import leave_one_out
     from fastrec.engines.minibatch.engine import TorchEngine
-    from fastrec.models import nets
     from fastrec.sampling import NegativeSampler
     from fastrec.sampling.order import Cursor
 
@@ -213,7 +213,7 @@ def test_default_gmf_beats_popularity_by_a_tenth() -> None:
     sampler = NegativeSampler(
         train.indptr, train.items, n_items=n_items, n_negatives=default.negatives, seed=default.seed
     )
-    model = nets.build("gmf", n_users=split.n_users, n_items=n_items, dim=default.dim, seed=default.seed)
+    model = models.build("gmf", n_users=split.n_users, n_items=n_items, dim=default.dim, seed=default.seed)
     engine = TorchEngine(
         model,
         Stream(train.indptr, train.items, sampler, seed=default.seed),

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from fastrec import models
 from fastrec.batches.device import HostDevice
 from fastrec.batches.stream import Stream
 from fastrec.engines.minibatch.engine import TorchEngine
-from fastrec.engines.minibatch.steps import Options, hardest
+from fastrec.engines.minibatch.steps import hardest
 from fastrec.errors import ConfigError
-from fastrec.models import nets
-from fastrec.models.dropout import AddressedDropout
-from fastrec.models.losses import InBatchSoftmax
+from fastrec.models.losses.softmax import InBatchSoftmax
+from fastrec.models.parts.dropout import AddressedDropout
 from fastrec.sampling import NegativeSampler
 from fastrec.sampling.order import Cursor
 from tests.helpers.training import (
@@ -38,7 +37,7 @@ def trained(steps: int = 10**9, **options: Any) -> dict[str, torch.Tensor]:
     return {k: v.detach().clone() for k, v in engine.model.state_dict().items()}
 
 
-@pytest.mark.parametrize("model", nets.MODELS)
+@pytest.mark.parametrize("model", models.names())
 @pytest.mark.parametrize("loss", ["bce", "bpr"])
 def test_accumulated_batches_equal_one_large_batch_tail_included(model: str, loss: str) -> None:
     options: dict[str, Any] = {"model": model, "loss": loss, "l2": 0.01, "optimizer": "sgd", "rate": lambda _: 0.5}
@@ -53,12 +52,12 @@ def test_accumulated_batches_equal_one_large_batch_tail_included(model: str, los
 
 @pytest.mark.parametrize(
     ("model", "step"),
-    [(model, step) for model in ("gmf", "neumf") for step in ("by hand", "autograd", "graph")],
+    [(model, step) for model in ("gmf", "neumf") for step in ("kernels", "autograd", "graph")],
 )
 def test_h_moves_by_its_own_rate_and_shrinks_by_its_own_l2(model: str, step: str) -> None:
     """One step of SGD: h moves by ``lr_h`` times (gradient + l2_h * h), layers shrink by l2_h, all else as it did."""
     options: dict[str, Any] = {"model": model, "optimizer": "sgd", "l2": 0.5, "rate": lambda _: 0.2}
-    options |= {} if step == "by hand" else {"device": Capturing(), "graph": step == "graph"}
+    options |= {} if step == "kernels" else {"device": Capturing(), "graph": step == "graph"}
     steps = 1 if step != "graph" else 5  # the fourth full batch is captured
     plain, apart = trained(steps, **options), trained(steps, **options, l2_h=0.5, lr_h=1.0)
     assert all(torch.equal(plain[k], apart[k]) for k in plain), "l2_h = l2 and lr_h = 1 are what leaving out means"
@@ -125,14 +124,14 @@ def test_in_batch_softmax_against_numpy() -> None:
     assert found == pytest.approx(total / 9, rel=1e-5)
 
 
-@pytest.mark.parametrize("model", nets.MODELS)
+@pytest.mark.parametrize("model", models.names())
 def test_cross_scores_agree_with_forward(model: str) -> None:
     net = make_model(model, init_std=0.7)
     users, items = torch.tensor([0, 5], dtype=torch.int32), torch.tensor([3, 9, 30], dtype=torch.int32)
     torch.testing.assert_close(net.cross(users, items), net(users, items.expand(2, -1)), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("model", nets.MODELS)
+@pytest.mark.parametrize("model", models.names())
 def test_softmax_learns(model: str) -> None:
     engine = make_engine(model, loss="softmax", rate=lambda _: 0.02)
     first = engine.advance(Cursor(0, 0), 10**9)
@@ -176,7 +175,7 @@ def test_dropout_trains_towers_alone_and_spares_evaluation() -> None:
         make_engine("gmf", dropout=0.1)
 
 
-@pytest.mark.parametrize("model", nets.MODELS)
+@pytest.mark.parametrize("model", models.names())
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
 def test_rows_are_gathered_in_16_bits_and_all_else_is_float32(model: str, precision: str, dtype: torch.dtype) -> None:
     engine = make_engine(model, precision=precision)
@@ -311,7 +310,7 @@ def test_batches_of_64_to_over_200_000_positives(model: str) -> None:
     items = np.concatenate([np.sort(np.random.default_rng(u).choice(400, 100, replace=False)) for u in range(2_100)])
     for batch_size, most, expected in ((64, 5, 320), (200_000, 9, 210_000), (300_000, 9, 210_000)):
         sampler = NegativeSampler(indptr, items, n_items=400, n_negatives=4, seed=1)
-        net = nets.build(model, n_users=2_100, n_items=400, dim=4, seed=2)
+        net = models.build(model, n_users=2_100, n_items=400, dim=4, seed=2)
         stream = Stream(indptr, items.astype(np.int32), sampler, seed=1)
         engine = TorchEngine(net, stream, batch_size=batch_size, rate=lambda _: 0.01)
         done = engine.advance(Cursor(0, 0), most)
@@ -375,26 +374,6 @@ def test_captured_steps_equal_eager_steps(options: dict[str, Any]) -> None:
     eager.close()
 
 
-def test_which_steps_kernels_serve(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a device where Triton runs: BCE and BPR in fp32 and bf16; softmax, fp16 and compile stay autograd's."""
-    pytest.importorskip("triton", reason="Triton is not installed")
-    from fastrec.engines.minibatch import cuda_factors as factors
-    from fastrec.engines.minibatch import cuda_mlp as tower
-    from fastrec.engines.minibatch import cuda_step as device_step
-
-    with monkeypatch.context() as there_is_no_triton:
-        there_is_no_triton.setitem(sys.modules, factors.__name__, None)
-        assert device_step.kernels_of(make_model("gmf"), Options()) is None, "on a CPU, whether Triton is there or not"
-    for module in (device_step, factors, tower):
-        monkeypatch.setattr(module, "triton_runs", lambda _kind: True)
-    for model, expected in (("mf", "GpuFactors"), ("gmf", "GpuFactors"), ("mlp", "GpuTower"), ("neumf", "GpuTower")):
-        net = make_model(model)
-        for options in (Options(), Options(loss="bpr", precision="bf16"), Options(optimizer="sgd", n_hard=2)):
-            assert device_step.kernels_of(net, options).__name__ == expected
-        for options in (Options(loss="softmax"), Options(precision="fp16"), Options(compile=True)):
-            assert device_step.kernels_of(net, options) is None
-
-
 @pytest.mark.parametrize(("layer", "columns", "width"), [(1, 32769, 4), (3, 16385, 4), (1, 2, 4 * 65536 + 1)])
 def test_a_dropout_without_addresses_is_refused(layer: int, columns: int, width: int) -> None:
     AddressedDropout.check(layer, columns - (width == 4), width - (width > 4))
@@ -423,14 +402,14 @@ def test_what_no_graph_can_hold_runs_eagerly_and_says_so(options: dict[str, Any]
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("model", nets.MODELS)
+@pytest.mark.parametrize("model", models.names())
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_graph_loss_equals_eager_loss(model: str, precision: str) -> None:
     losses = []
     for graph in (True, False):
         engine = make_engine(model, device="cuda", precision=precision, graph=graph)
         losses.append([engine.advance(Cursor(e, 0), 10**9).loss_sum for e in range(4)])
-        assert engine.describe()["step"] == "by hand" + ", graph" * graph
+        assert engine.describe()["step"] == "kernels" + ", graph" * graph
         engine.close()
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
 
@@ -459,7 +438,7 @@ def test_autograd_on_cuda_trains_as_on_the_cpu(options: dict[str, Any], step: st
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("model", nets.MODELS)
+@pytest.mark.parametrize("model", models.names())
 def test_cuda_agrees_with_the_cpu(model: str) -> None:
     losses = []
     for device in ("cuda", "cpu"):

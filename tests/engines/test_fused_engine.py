@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fastrec import models
 from fastrec.batches.stream import Stream
 from fastrec.engines.fused import deterministic
 from fastrec.engines.fused.engine import MODES, FusedEngine
@@ -14,7 +15,6 @@ from fastrec.engines.fused.passes import CHUNK
 from fastrec.engines.fused.prepare import Block
 from fastrec.engines.fused.weights import OPTIMIZERS
 from fastrec.errors import CheckpointError, ConfigError
-from fastrec.models import nets
 from fastrec.sampling import NegativeSampler
 from fastrec.sampling.order import Cursor
 from tests.helpers.training import N_ITEMS, N_USERS, make_model, make_stream
@@ -40,7 +40,7 @@ def crowd(seed: int = 3) -> tuple[Stream, np.ndarray]:
 
 
 def engine_of(stream: Stream, model: str = "mf", n_users: int = 85, n_items: int = 1000, **options: Any) -> FusedEngine:
-    net = nets.build(model, n_users=n_users, n_items=n_items, dim=20, seed=4, init_std=0.1)
+    net = models.build(model, n_users=n_users, n_items=n_items, dim=20, seed=4, init_std=0.1)
     options = {"batch_size": 1100, "rate": lambda _: 0.05, "optimizer": "row-adagrad", "l2": 1e-3, **options}
     return FusedEngine(net, stream, **options)
 

@@ -34,7 +34,7 @@ def reference(model: Any, users: Any, items: Any, loss: str, share: float, l2: f
     """Mean loss and the gradients of ``share`` times (it and its L2), by autograd over the definition, in float64."""
     model = model.double()
     logits = model(users, items)
-    mean = losses.bce(logits) if loss == "bce" else losses.bpr(logits)
+    mean = losses.get(loss).mean(logits)
     penalty = l2 / 2 * model.bias.square().sum()
     for name, p in model.named_parameters():
         ids = users.unsqueeze(1).expand(items.shape) if name.startswith("user_") else items
@@ -48,7 +48,7 @@ def reference(model: Any, users: Any, items: Any, loss: str, share: float, l2: f
 
 def gradients(device: str) -> None:
     """Loss and gradients are those of the definition, are added, and weigh as their share; bf16 rounds rows alone."""
-    from fastrec.engines.minibatch.cuda_factors import GpuFactors
+    from fastrec.engines.minibatch.cuda_factors import CudaFactors
 
     rng = np.random.default_rng(3)
     epoch = torch.zeros(1, dtype=torch.int64, device=device)
@@ -64,12 +64,12 @@ def gradients(device: str) -> None:
             for p, q in zip(made.parameters(), twin.parameters()):
                 p.add_(0.1 * torch.randn_like(p))
                 q.copy_(p.bfloat16().float() if bf16 and p.dim() == 2 else p)
-        kernels = GpuFactors(made, precision="bf16" if bf16 else "fp32")
+        kernels = CudaFactors(made, precision="bf16" if bf16 else "fp32")
         assert kernels.dtype == (torch.bfloat16 if bf16 else torch.float32)
         options = {"share": 0.6, "l2": 0.3, "l2_h": 0.7}
         expected, grads = reference(twin, users, items, loss, **options)
         for times in (1, 2):
-            found = kernels.gradients(users, items, users.long(), epoch, loss=loss, **options)
+            found = kernels.gradients(users, items, users.long(), epoch, loss=losses.get(loss), **options)
             assert found.item() == pytest.approx(expected, rel=1e-5)
             for name, p in made.named_parameters():
                 torch.testing.assert_close(p.grad.double(), times * grads[name], rtol=1e-4, atol=1e-6, msg=name)
@@ -125,8 +125,8 @@ def training(device: str) -> None:
     for options in TRAINED:
         engine, host = make_engine(device=seam(device), **options), make_engine(**options)
         graph = "" if "accumulate" in options else ", graph"
-        assert engine.describe()["step"] == f"by hand{graph}"
-        assert host.describe()["step"] == "by hand"
+        assert engine.describe()["step"] == f"kernels{graph}"
+        assert host.describe()["step"] == "kernels"
         cursor = engine.advance(Cursor(0, 0), 5).cursor
         tensors, meta = engine.state()
         engine.close()

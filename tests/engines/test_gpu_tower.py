@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from fastrec import models
 from fastrec.errors import ConfigError
 from fastrec.jit import available_threads
-from fastrec.models import losses, nets
-from fastrec.models.dropout import AddressedDropout
+from fastrec.models import losses
+from fastrec.models.parts.dropout import AddressedDropout
 from tests.helpers.training import N_ITEMS, N_USERS, make_model
 from tests.helpers.triton import assert_ran, compiled, interpret
 
@@ -29,7 +30,7 @@ BF16 = 0.02
 def make_net(model: str, layers: tuple[int, ...] = (12, 20, 12), dim: int = 12, **sizes: int) -> Any:
     net = make_model(model, dim, init_std=0.7, layers=layers)
     if sizes:
-        net = nets.build(model, dim=dim, seed=2, init_std=0.3, layers=layers, **sizes)
+        net = models.build(model, dim=dim, seed=2, init_std=0.3, layers=layers, **sizes)
     with torch.no_grad():
         for bias in [*net.biases, net.bias]:
             bias.uniform_(-0.5, 0.5, generator=torch.Generator().manual_seed(1))
@@ -74,13 +75,13 @@ def in_bf16(net: Any, users: Any, items: Any, drop: Any) -> Any:
 def by_autograd(net: Any, batch: Any, tower: Any, drop: Any, loss: str, share: float, l2: float, l2_h: float) -> Any:
     """Mean loss, and gradients of ``share`` times it and the L2 term, in float64."""
     users, items, positions, epoch = batch
-    wide = nets.build(**net.build_args).to(net.bias.device).double()
+    wide = models.build(**net.build_args).to(net.bias.device).double()
     wide.load_state_dict(net.state_dict())
     if drop is not None:
         drop.at(epoch if epoch.is_cuda else int(epoch), positions)
         wide.drop = drop
     logits = in_bf16(wide, users, items, drop) if tower.dtype == torch.bfloat16 else wide(users, items)
-    mean = getattr(losses, loss)(logits)
+    mean = losses.get(loss).mean(logits)
     total = mean
     for name, p in wide.named_parameters():
         ids = {"user": users.repeat_interleave(items.shape[1]), "item": items.reshape(-1)}.get(name[:4])
@@ -91,10 +92,14 @@ def by_autograd(net: Any, batch: Any, tower: Any, drop: Any, loss: str, share: f
 
 
 def make_tower(net: Any, **options: Any) -> Any:
-    from fastrec.engines.minibatch.cuda_mlp import GpuTower
+    from fastrec.engines.minibatch.cuda_mlp import CudaMlp
 
-    assert GpuTower.serves(net)
-    return GpuTower(net, **{"precision": "fp32", **options})
+    return CudaMlp(net, **{"precision": "fp32", **options})
+
+
+def gradients(tower: Any, *batch: Any, loss: str, **options: Any) -> Any:
+    """The mean loss of a batch, by the loss's name."""
+    return tower.gradients(*batch, loss=losses.get(loss), **options)
 
 
 def beside_autograd(net: Any, batch: Any, tower: Any, drop: Any, *, norms: float = 0.0, **options: Any) -> None:
@@ -103,7 +108,7 @@ def beside_autograd(net: Any, batch: Any, tower: Any, drop: Any, *, norms: float
     before = {name: p.grad for name, p in net.named_parameters()}
     for p in net.parameters():
         p.grad.fill_(0.25)
-    found = tower.gradients(*batch, **options)
+    found = gradients(tower, *batch, **options)
     assert (found.shape, found.dtype) == ((), torch.float32)
     torch.testing.assert_close(found.double(), mean, rtol=1e-4 if norms else 1e-5, atol=1e-6)
     for name, p in net.named_parameters():
@@ -170,12 +175,12 @@ def bf16(device: str) -> None:
     tower = make_tower(net, precision="bf16")
     assert tower.dtype == torch.bfloat16
     batch, options = make_batch(61, 5, device), {"loss": "bce", "share": 1.0, "l2": 0.0, "l2_h": 0.0}
-    before = tower.gradients(*batch, **options)
+    before = gradients(tower, *batch, **options)
     with torch.no_grad():
         for name, p in net.named_parameters():
             if p.dim() == 2:
                 p.mul_(1.5)
-                assert torch.equal(tower.gradients(*batch, **options), before), name
+                assert torch.equal(gradients(tower, *batch, **options), before), name
     tower.refresh()
     beside_autograd(net, batch, tower, None, norms=BF16, **options)
 
@@ -189,15 +194,15 @@ def parts_of_a_batch(device: str) -> None:
         batch = make_batch(n, columns, device)
         beside_autograd(net, batch, tower, drop, share=0.5, **options)
         once = [p.grad - 0.25 for p in net.parameters()]
-        tower.gradients(*batch, share=0.5, **options)
+        gradients(tower, *batch, share=0.5, **options)
         for p, half in zip(net.parameters(), once):
             torch.testing.assert_close(p.grad - 0.25, 2 * half, rtol=1e-4, atol=1e-6)
     batch = make_batch(50, 2, device)
     another = *batch[:3], batch[3] + 1
-    found = [tower.gradients(*b, share=1.0, **options) for b in (batch, another, batch)]
+    found = [gradients(tower, *b, share=1.0, **options) for b in (batch, another, batch)]
     assert found[0] == found[2] != found[1], "each epoch drops its own"
     with pytest.raises(ConfigError, match="has no address"):
-        tower.gradients(*make_batch(1, 22000, device), share=1.0, **options)
+        gradients(tower, *make_batch(1, 22000, device), share=1.0, **options)
 
 
 def not_a_number(device: str) -> None:
@@ -207,7 +212,7 @@ def not_a_number(device: str) -> None:
         net = make_net("mlp").to(device)
         dict(net.named_parameters())[name].detach().fill_(float("nan"))
         tower = make_tower(net, dropout=AddressedDropout(0.5, 1))
-        assert tower.gradients(*batch, loss="bce", share=1.0, l2=0.0, l2_h=0.0).isnan(), name
+        assert gradients(tower, *batch, loss="bce", share=1.0, l2=0.0, l2_h=0.0).isnan(), name
 
 
 CHECKS = ("fp32", "bf16", "parts_of_a_batch", "not_a_number")
@@ -240,7 +245,7 @@ def replayed(device: str) -> None:
     other = *make_batch(61, 5, device, seed=1)[:3], torch.tensor([7], device=device)
 
     def work() -> None:
-        mean.copy_(tower.gradients(*batch, **options))
+        mean.copy_(gradients(tower, *batch, **options))
 
     seam.warm_up(work)
     replay = seam.capture(work)
@@ -276,12 +281,10 @@ def test_on_hardware(check: str) -> None:
 
 
 def test_what_it_does_not_serve() -> None:
-    from fastrec.engines.minibatch.cuda_mlp import GpuTower
+    from fastrec.engines.minibatch.cuda_mlp import CudaMlp
 
-    assert not GpuTower.serves(make_model("mlp")), "on the CPU without the interpreter"
-    assert not GpuTower.serves(make_model("gmf"))
     with pytest.raises(ConfigError, match="precision = 'fp16'"):
-        GpuTower(make_model("mlp"), precision="fp16")
+        CudaMlp(make_model("mlp"), precision="fp16")
 
 
 ACTIVATIONS = ("u", "v", "x", "dx", "p", "q")

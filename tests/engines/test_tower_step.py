@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from fastrec.engines.minibatch import cpu_mlp as tower_step
-from fastrec.engines.minibatch.cpu_mlp import TowerStep
-from fastrec.models import losses
-from fastrec.models.dropout import AddressedDropout
+from fastrec.engines.minibatch.cpu_mlp import CpuMlp
+from fastrec.models.losses.bce import bce, bce_with_gradient
+from fastrec.models.parts.dropout import AddressedDropout
 from tests.helpers.training import make_model, make_stream
 
 
@@ -21,7 +21,7 @@ def by_autograd(net: Any, batch: Any, l2: float, drop: AddressedDropout | None) 
         net.drop = drop
     logits = net(users, items)
     net.drop = None
-    loss = losses.bce(logits)
+    loss = bce(logits)
     for name, p in net.named_parameters():
         ids = {"user": users.repeat_interleave(items.shape[1]), "item": items.reshape(-1)}.get(name[:4])
         squares = (p**2).sum() if ids is None else (p[ids.long()] ** 2).sum() / ids.numel()
@@ -32,15 +32,15 @@ def by_autograd(net: Any, batch: Any, l2: float, drop: AddressedDropout | None) 
     return logits.detach(), found
 
 
-def by_hand(net: Any, batch: Any, l2: float, drop: AddressedDropout | None) -> tuple[torch.Tensor, dict[str, Any]]:
-    step = TowerStep(net, drop)
+def by_kernels(net: Any, batch: Any, l2: float, drop: AddressedDropout | None) -> tuple[torch.Tensor, dict[str, Any]]:
+    step = CpuMlp(net, drop)
     n = batch.items.size
     step.begin(batch.items)
     found = []
     for lo, hi in step.blocks():
         logits = step.logits(batch.users[lo:hi], lo, hi, 3, batch.positions[lo:hi])
         found.append(logits.clone())
-        _, gradient = losses.bce_with_gradient(logits)
+        _, gradient = bce_with_gradient(logits)
         step.backward(batch.users[lo:hi], lo, hi, gradient * ((hi - lo) / len(batch.users)), l2 / n, 2 * l2 / n)
     step.finish(l2 / n, 2 * l2 / n)
     return torch.cat(found), {name: p.grad for name, p in net.named_parameters()}
@@ -62,7 +62,7 @@ def test_gradients_agree_with_autograd_in_float64(
     batch = make_stream().read(0, 0, rows)
     drop = AddressedDropout(options["drop"], 9) if "drop" in options else None
     logits, expected = by_autograd(net, batch, options["l2"], drop)
-    found, gradients = by_hand(net, batch, options["l2"], drop)
+    found, gradients = by_kernels(net, batch, options["l2"], drop)
     torch.testing.assert_close(found, logits, rtol=1e-12, atol=1e-12)
     for name, gradient in gradients.items():
         assert expected[name].any(), name
@@ -72,7 +72,7 @@ def test_gradients_agree_with_autograd_in_float64(
 @pytest.mark.parametrize("model", ["mlp", "neumf"])
 def test_float32_gradients_are_close_to_float64(model: str) -> None:
     batch = make_stream().read(0, 0, 100)
-    found = [by_hand(net, batch, 0.01, None)[1] for net in (make_model(model), make_model(model).double())]
+    found = [by_kernels(net, batch, 0.01, None)[1] for net in (make_model(model), make_model(model).double())]
     for name, wide in found[1].items():
         torch.testing.assert_close(found[0][name].double(), wide, rtol=1e-4, atol=1e-6, msg=name)
 
@@ -85,15 +85,8 @@ def test_a_nan_passes_through_every_layer() -> None:
         before = table.detach().clone()
         with torch.no_grad():
             table.fill_(np.nan)
-        step = TowerStep(net)
+        step = CpuMlp(net)
         step.begin(batch.items)
         assert step.logits(batch.users, 0, 10).isnan().all()
         with torch.no_grad():
             table.copy_(before)
-
-
-def test_only_towers_on_the_cpu_are_served() -> None:
-    assert TowerStep.serves(make_model("mlp"))
-    assert not TowerStep.serves(make_model("gmf"))
-    assert not TowerStep.serves(make_model("mlp").to("meta"))
-    assert not TowerStep.serves(make_model("neumf").bfloat16())

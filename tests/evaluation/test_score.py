@@ -18,7 +18,7 @@ from fastrec.data.split import Split, leave_one_out, load_split
 from fastrec.errors import CheckpointError, DataError
 from fastrec.evaluation.candidates import candidates_for
 from fastrec.evaluation.score import evaluate, score_split
-from fastrec.models.nets import build
+from fastrec.models import build
 from tests.helpers.fakes import VectorModel, interactions, popularity, random_parts
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from fastrec import models
 from fastrec.batches.stream import Stream
 from fastrec.engines.minibatch.engine import TorchEngine
-from fastrec.models import nets
 from fastrec.sampling import NegativeSampler
 from fastrec.sampling.order import Cursor
 
@@ -34,7 +34,7 @@ def make_stream(n_negatives: int = 4, seed: int = 1) -> Stream:
 
 
 def make_model(model: str = "gmf", dim: int = 4, seed: int = 2, init_std: float = 0.1, **options: Any) -> Any:
-    return nets.build(model, n_users=N_USERS, n_items=N_ITEMS, dim=dim, seed=seed, init_std=init_std, **options)
+    return models.build(model, n_users=N_USERS, n_items=N_ITEMS, dim=dim, seed=seed, init_std=init_std, **options)
 
 
 def make_engine(model: str = "gmf", batch_size: int = 16, **options: Any) -> TorchEngine:

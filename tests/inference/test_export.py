@@ -16,7 +16,7 @@ from fastrec.data.interactions import map_safetensors, unpack
 from fastrec.data.split import Split
 from fastrec.errors import ConfigError, FastrecError
 from fastrec.inference.export import export
-from fastrec.models.nets import build
+from fastrec.models import build
 from tests.helpers.fakes import random_parts
 
 IDS = {

@@ -12,7 +12,7 @@ from fastrec import runs
 from fastrec.data.split import Split
 from fastrec.errors import ConfigError, DataError
 from fastrec.inference.recommend import recommend
-from fastrec.models.nets import build
+from fastrec.models import build
 from tests.helpers.fakes import Tower, VectorModel, interactions, random_parts
 
 

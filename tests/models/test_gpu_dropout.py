@@ -11,8 +11,8 @@ triton = pytest.importorskip("triton", reason="Triton is not installed")
 
 CODE = """
 import torch
-from fastrec.models import dropout_cuda as gpu_dropout
-from fastrec.models.dropout import AddressedDropout
+from fastrec.models.parts import dropout_cuda as gpu_dropout
+from fastrec.models.parts.dropout import AddressedDropout
 positions = torch.tensor([0, 5, 2**33 + 7, 12345678901])
 for seed in (0, 7, 2**32 - 1):
     for width in (1, 4, 7, 16):
@@ -39,7 +39,7 @@ def test_triton_mask_compiles_for_hopper_without_a_gpu() -> None:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from fastrec.models.dropout_cuda import kept_kernel
+    from fastrec.models.parts.dropout_cuda import kept_kernel
 
     kinds = {"out": "*i8", "positions": "*i64", "epoch": "*i64", "seed": "i64", "tag": "i32", "limit": "i64"}
     kinds |= {"layer": "i32", "columns": "i32", "width": "i32", "n_blocks": "i64", "SIZE": "constexpr"}

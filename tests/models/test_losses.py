@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from fastrec.models import losses, nets
+from fastrec import models
+from fastrec.models.losses.bce import bce
+from fastrec.models.losses.bpr import bpr
+from fastrec.models.losses.softmax import sampled_softmax
 from tests.helpers.training import N_ITEMS, N_USERS, make_model
 
 
@@ -20,17 +23,17 @@ def test_bce_against_numpy() -> None:
     labels[:, 0] = 1
     p = sigmoid(LOGITS)
     expected = -(labels * np.log(p) + (1 - labels) * np.log(1 - p)).mean()
-    assert losses.bce(torch.from_numpy(LOGITS)).item() == pytest.approx(expected, rel=1e-12)
+    assert bce(torch.from_numpy(LOGITS)).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_bce_stays_finite_on_large_logits() -> None:
-    assert losses.bce(torch.tensor([[1e4, -1e4]])).item() == 0.0
-    assert losses.bce(torch.tensor([[-1e4, 1e4]])).item() == pytest.approx(1e4)
+    assert bce(torch.tensor([[1e4, -1e4]])).item() == 0.0
+    assert bce(torch.tensor([[-1e4, 1e4]])).item() == pytest.approx(1e4)
 
 
 def test_bpr_against_numpy() -> None:
     expected = -np.log(sigmoid(LOGITS[:, :1] - LOGITS[:, 1:])).mean()
-    assert losses.bpr(torch.from_numpy(LOGITS)).item() == pytest.approx(expected, rel=1e-12)
+    assert bpr(torch.from_numpy(LOGITS)).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_softmax_against_numpy_with_correction_and_mask() -> None:
@@ -39,12 +42,12 @@ def test_softmax_against_numpy_with_correction_and_mask() -> None:
     masked[0] = True
     others = np.where(masked, 0.0, np.exp(LOGITS[:, 1:] - logq)).sum(1)
     expected = -np.log(np.exp(LOGITS[:, 0]) / (np.exp(LOGITS[:, 0]) + others)).mean()
-    found = losses.sampled_softmax(torch.from_numpy(LOGITS), torch.from_numpy(logq), torch.from_numpy(masked))
+    found = sampled_softmax(torch.from_numpy(LOGITS), torch.from_numpy(logq), torch.from_numpy(masked))
     assert found.item() == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("model", nets.MODELS)
-@pytest.mark.parametrize("loss", [losses.bce, losses.bpr, losses.sampled_softmax])
+@pytest.mark.parametrize("model", models.names())
+@pytest.mark.parametrize("loss", [bce, bpr, sampled_softmax])
 def test_gradients_agree_with_finite_differences_in_float64(model: str, loss: object) -> None:
     net = make_model(model, init_std=0.7).double()
     users = torch.tensor([0, 5, 5, 22], dtype=torch.int32)
@@ -64,13 +67,13 @@ def test_gradients_agree_with_finite_differences_in_float64(model: str, loss: ob
         assert (above - below) / 2e-5 == pytest.approx((p.grad * direction).sum().item(), rel=1e-5, abs=1e-8), name
 
 
-@pytest.mark.parametrize("model", nets.MODELS)
+@pytest.mark.parametrize("model", models.names())
 def test_every_parameter_row_receives_gradient(model: str) -> None:
     """HugeCTR's sample trained 15 of 16 dimensions; here every element of every table moves."""
     net = make_model(model)
     users = torch.arange(N_USERS, dtype=torch.int32).repeat_interleave(2)
     items = torch.from_numpy(np.random.default_rng(0).permutation(np.arange(46 * 5) % N_ITEMS).astype(np.int32))
-    losses.bce(net(users, items.reshape(46, 5))).backward()
+    bce(net(users, items.reshape(46, 5))).backward()
     for name, p in net.named_parameters():
         if name.startswith(("weights", "biases")):
             continue  # ReLU may hold single units at zero

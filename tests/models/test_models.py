@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from fastrec import models
 from fastrec.errors import ConfigError
-from fastrec.models import init, nets
+from fastrec.models.parts import init
 from tests.helpers.training import N_ITEMS, N_USERS, make_model
 
 USERS = torch.tensor([0, 5, 22, 5], dtype=torch.int32)
@@ -20,7 +21,7 @@ def with_random_weights(model: str) -> torch.nn.Module:
     return net
 
 
-@pytest.mark.parametrize("model", nets.MODELS)
+@pytest.mark.parametrize("model", models.names())
 def test_scores_of_a_batch_agree_with_scores_of_all_items(model: str) -> None:
     net = with_random_weights(model)
     logits = net(USERS, ITEMS)
@@ -78,11 +79,11 @@ def test_h_of_ones_makes_gmf_an_mf_without_biases() -> None:
     gmf, mf = make_model("gmf", init_h="one"), make_model("mf")
     assert torch.equal(gmf.h, torch.ones(4))
     torch.testing.assert_close(gmf(USERS, ITEMS), mf(USERS, ITEMS))
-    assert nets.build(**gmf.build_args).h.equal(gmf.h)
+    assert models.build(**gmf.build_args).h.equal(gmf.h)
     neumf, drawn = make_model("neumf", init_h="one"), make_model("neumf")
     assert torch.equal(neumf.h[:4], torch.ones(4))
     assert torch.equal(neumf.h[4:], drawn.h[4:]), "the tower's part is drawn as ever"
-    with pytest.raises(ConfigError, match="init_h = 'one': GMF and NeuMF have"):
+    with pytest.raises(ConfigError, match="init_h = 'one': mf has no such option"):
         make_model("mf", init_h="one")
     with pytest.raises(ConfigError, match="init_h = 'two'"):
         make_model("gmf", init_h="two")

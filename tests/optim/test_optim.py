@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from fastrec import optim
 from fastrec.errors import ConfigError
-from fastrec.optim.rules import learning_rate, make_optimizer
+from fastrec.optim.rule import Setting
+from fastrec.optim.schedules import learning_rate
 
 
 def test_schedules() -> None:
@@ -27,7 +29,7 @@ def run(
     name: str, gradients: list[np.ndarray], start: np.ndarray, lr: float = 0.1, l2: float = 0.0, **options: bool
 ) -> np.ndarray:
     p = torch.nn.Parameter(torch.from_numpy(start.astype(np.float32)))
-    optimizer = make_optimizer(name, [p], lr=lr, l2=l2, **options)
+    optimizer = optim.get(name).make([p], Setting(lr=lr, weight_decay=l2, **options))
     for g in gradients:
         p.grad = torch.from_numpy(g.astype(np.float32))
         optimizer.step()
@@ -73,7 +75,7 @@ def test_host_adam_against_numpy_and_it_zeroes_gradients(problem: tuple[np.ndarr
     np.testing.assert_allclose(run("adamw", gradients, w, l2=0.01, added_to=True), expected, rtol=1e-5, atol=1e-6)
     p = torch.nn.Parameter(torch.ones(3))
     p.grad = torch.ones(3)
-    make_optimizer("adam", [p], lr=0.1, added_to=True).step()
+    optim.get("adam").make([p], Setting(lr=0.1, added_to=True)).step()
     assert not p.grad.any()
 
 
@@ -114,5 +116,5 @@ def test_vectors_are_one_accumulator_an_element() -> None:
 
 def test_unknown_optimizer_is_refused() -> None:
     with pytest.raises(ConfigError, match="must be one of"):
-        make_optimizer("lion", [torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+        optim.get("lion")
     assert math.isfinite(learning_rate(0, lr=0.1, warmup=0))

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from fastrec import models
 from fastrec.errors import CheckpointError, FastrecError
-from fastrec.models import nets
 from fastrec.runs.checkpoint import Checkpoints
 from fastrec.training.trainer import Trainer
 from tests.helpers.training import make_engine
@@ -36,7 +36,7 @@ def trainer(folder: Path, model: str = "gmf", validate: object = None, **options
 
 @pytest.mark.parametrize(
     ("model", "options"),
-    [*((model, {}) for model in nets.MODELS), ("mlp", {"dropout": 0.3}), ("neumf", {"dropout": 0.3, "l2": 0.01})],
+    [*((model, {}) for model in models.names()), ("mlp", {"dropout": 0.3}), ("neumf", {"dropout": 0.3, "l2": 0.01})],
 )
 def test_cut_at_every_step_and_resumed_ends_in_the_same_bytes(
     tmp_path: Path, model: str, options: dict[str, object]

@@ -16,7 +16,7 @@ import pytest
 from fastrec import runs
 from fastrec.data.split import Split
 from fastrec.errors import CheckpointError, ConfigError, FastrecError
-from fastrec.models.nets import build
+from fastrec.models import build
 from fastrec.runs import folder
 from tests.helpers.fakes import random_parts
 

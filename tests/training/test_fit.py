@@ -43,7 +43,7 @@ def test_a_run_holds_what_was_trained_and_how_well(split: Split, tmp_path: Path)
     run = open_run(tmp_path / "run")
     assert run.manifest["status"] == "done"
     assert run.config["device"] == "cpu", "auto is resolved before it is recorded"
-    assert run.manifest["engine"]["step"] == "by hand"
+    assert run.manifest["engine"]["step"] == "kernels"
     assert set(result.metrics) == {"9 candidates", "full ranking"}
     assert result.metrics["9 candidates"]["HR@10"] > 0.5
     kinds = [json.loads(line)["kind"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

@@ -13,7 +13,7 @@ from fastrec.bench.context import Context
 from fastrec.bench.harness import Bench, Contender
 from fastrec.bench.roofline import bytes_per_sample
 from fastrec.engines.fused.engine import FusedEngine
-from fastrec.models.nets import build
+from fastrec.models import build
 from fastrec.sampling.order import Cursor
 
 LOCK_FREE_BATCH = 65_536

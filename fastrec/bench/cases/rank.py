@@ -35,7 +35,7 @@ def evaluation(context: Context) -> Bench:
     """Leave-one-out metrics of an untrained model: against 99 candidates, and against every item not met."""
     from fastrec.evaluation.candidates import candidates_for
     from fastrec.evaluation.full_ranking import evaluate_full
-    from fastrec.models.nets import build
+    from fastrec.models import build
 
     data, split, threads = context.data, context.split, context.threads
     model = build("mf", n_users=data.n_users, n_items=data.n_items, dim=context.dim, seed=context.seed, init_std=0.1)

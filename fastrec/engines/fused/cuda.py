@@ -18,11 +18,12 @@ import triton
 from torch import Tensor
 
 from fastrec.engines.base import Progress
+from fastrec.engines.capabilities import Wish, choose, name_of
 from fastrec.engines.fused.gpu_steps import items_kernel, score_kernel, shared_kernel, users_kernel
-from fastrec.engines.fused.gradients import loss_of
 from fastrec.engines.fused.weights import Weights, restored
 from fastrec.errors import ConfigError
 from fastrec.jit import triton_runs
+from fastrec.models import losses
 from fastrec.sampling.order import Cursor
 from fastrec.sampling.philox import TAG_ROUNDING
 from fastrec.sampling.triton_twin import GpuStream
@@ -39,7 +40,6 @@ SHORT = 2**15 - 1
 COLUMN = 16
 """Elements of h that one program of ``shared_kernel`` sums."""
 
-PRECISIONS = ("fp32", "bf16")
 GPU_TWIN = {"distribution": "uniform", "distinct": False}  # what fastrec.sampling.triton_twin draws
 
 
@@ -62,7 +62,7 @@ class CudaEngine:
     Parameters
     ----------
     model : torch.nn.Module
-        MF or GMF of ``fastrec.models.nets``, on the CPU; moved to the device.
+        MF or GMF of ``fastrec.models``, on the CPU; moved to the device.
     stream : Stream
     batch_size : int
         Positives a step.
@@ -118,11 +118,8 @@ class CudaEngine:
         threads: int | None = None,
     ) -> None:
         checked = Weights(model, optimizer)
-        if optimizer == "lazy-adam":
-            raise ConfigError(f"optimizer = {optimizer!r}: the fused engine on CUDA has sgd and row-adagrad alone")
-        loss_of(loss, gmf=checked.gmf)
-        if precision not in PRECISIONS:
-            raise ConfigError(f"precision = {precision!r}: the fused engine has fp32 and bf16 on CUDA")
+        choose(Wish(name_of(model), loss, optimizer, device="cuda", precision=precision, engine="fused"))
+        self._form = losses.get(loss)
         if not triton_runs(device.kind):
             raise ConfigError(f"device {device.device}: Triton's kernels run on CUDA, or under TRITON_INTERPRET=1")
         self.model, self.stream, self.batch_size, self.rate = model, stream, int(batch_size), rate
@@ -257,7 +254,7 @@ class CudaEngine:
             p, q = p.view(torch.int16), q.view(torch.int16)
         user_bias, item_bias, bias = w.get("user_bias", none), w.get("item_bias", none), w["bias"]
         n_samples = rows * columns
-        n_losses = rows * (columns - 1) if self.loss == "bpr" else n_samples
+        n_losses = self._form.terms(rows, columns)
         per_program = -(-rows // (PARTS * size)) * size
         n_parts = triton.cdiv(rows, per_program)
         l2 = self.l2 / n_samples
@@ -267,7 +264,7 @@ class CudaEngine:
         score_kernel[(n_parts,)](
             self._users, self._items, p, q, h, user_bias, item_bias, bias, self._g, self._w, self._slopes,
             self._losses, self._slope_parts, self._h_parts, first, rows, per_program, 1.0 / n_losses,
-            BPR=self.loss == "bpr", GMF=self._gmf, DIM=dim, **shape,
+            BPR=self._form.triton == "bpr", GMF=self._gmf, DIM=dim, **shape,
         )  # fmt: skip
         items_kernel[(self._n_items,)](
             self._users, self._by_item, self._item_starts, self._g, p, q, h, item_bias, s.get("item_factors", none),

@@ -39,8 +39,8 @@ class Deterministic:
     weights : Weights
     block : Block
         Batches that the steps are on.
-    loss : int
-        BCE or BPR, as a mean over the step's samples or pairs.
+    loss : str
+        A loss that has a ``row`` form, as a mean over the step's samples or pairs.
     l2, l2_h : float
         L2 of the rows and biases, and of h.
     lr_h : float
@@ -50,12 +50,12 @@ class Deterministic:
     """
 
     def __init__(
-        self, weights: Weights, block: Block, *, loss: int, l2: float, l2_h: float, lr_h: float, threads: int
+        self, weights: Weights, block: Block, *, loss: str, l2: float, l2_h: float, lr_h: float, threads: int
     ) -> None:
         self.weights, self.block, self.threads = weights, block, threads
-        self._options = (loss, l2, l2_h, lr_h)
+        self._options = (l2, l2_h, lr_h)
         self._kind = KINDS[weights.optimizer]
-        self._train = kernel(weights.dim, weights.gmf, self._kind)
+        self._train = kernel(weights.dim, weights.gmf, self._kind, loss)
         steps, rows = block.users.shape
         chunks = -(-rows // CHUNK)
         self._counters = np.zeros((steps, counters_per_step(threads) * LINE), np.int64)
@@ -76,7 +76,7 @@ class Deterministic:
         ``first``: steps done before.
         """
         w, b = self.weights, self.block
-        loss, l2, l2_h, lr_h = self._options
+        l2, l2_h, lr_h = self._options
         spins = SPINS if self.threads <= available_threads() else 0
         if self._kind == ADAM:
             rates = [rate * correction(first + k + 1) for k, rate in enumerate(rates)]
@@ -88,7 +88,7 @@ class Deterministic:
                 me, self.threads, spins, self._counters, sizes, b.users, b.positives, b.negatives, b.runs, b.keys,
                 w.user_factors, w.item_factors, w.h, w.user_bias, w.item_bias, w.bias,
                 *self._states, self._old, self._g, self._user_slopes, self._item_slopes, self._loss_sums, self._slopes,
-                self._h_gradients, self._losses, loss, moved, l2, l2_h, lr_h,
+                self._h_gradients, self._losses, moved, l2, l2_h, lr_h,
             )  # fmt: skip
 
         run_ranges(work, self.threads, self.threads)

@@ -9,8 +9,8 @@ import numba
 import numpy as np
 
 from fastrec.engines.base import Progress
+from fastrec.engines.capabilities import Wish, choose, name_of
 from fastrec.engines.fused.deterministic import Deterministic
-from fastrec.engines.fused.gradients import loss_of
 from fastrec.engines.fused.lock_free import LockFree
 from fastrec.engines.fused.prepare import Block
 from fastrec.engines.fused.weights import Weights, restored
@@ -30,7 +30,7 @@ class FusedEngine:
     Parameters
     ----------
     model : torch.nn.Module
-        MF or GMF of ``fastrec.models.nets``; its parameters are trained in place.
+        MF or GMF of ``fastrec.models``; its parameters are trained in place.
     stream : Stream
     batch_size : int
         Positives a step.
@@ -78,10 +78,7 @@ class FusedEngine:
         if mode not in MODES:
             raise ConfigError(f"fused_mode = {mode!r}: must be one of {', '.join(MODES)}")
         self.weights = Weights(model, optimizer)
-        if mode == "lock_free" and optimizer == "lazy-adam":
-            raise ConfigError(
-                "optimizer = 'lazy-adam': lock_free has sgd and row-adagrad; use fused_mode = deterministic"
-            )
+        choose(Wish(name_of(model), loss, optimizer, engine="fused", fused_mode=mode))
         self.model, self.stream, self.batch_size, self.rate = model, stream, int(batch_size), rate
         self.n_negatives = stream.n_negatives
         self.n_positives = stream.n_positives
@@ -93,7 +90,7 @@ class FusedEngine:
         n_items = self.weights.item_factors.shape[0] if mode == "deterministic" else 0
         self._block = Block(self._n_batches(rows), rows, stream.n_negatives, n_items=n_items)
         options: dict[str, Any] = {
-            "loss": loss_of(loss, gmf=self.weights.gmf),
+            "loss": loss,
             "l2": self.l2,
             "l2_h": self.l2_h,
             "lr_h": self.lr_h,

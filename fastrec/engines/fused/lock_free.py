@@ -22,26 +22,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrec.engines.fused.gradients import BCE, loss_gradient, scratch
 from fastrec.engines.fused.prepare import Batch
-from fastrec.engines.fused.simd import WIDTH, fma, load, mul, prefetch, splat, store, total
 from fastrec.engines.fused.weights import EPS, Weights, aligned
 from fastrec.jit import njit, run_ranges
+from fastrec.lanes import WIDTH, fma, load, mul, prefetch, scratch, splat, store, total
+from fastrec.models import losses
 
 _ZERO = np.float32(0.0)
 _ONE = np.float32(1.0)
 
 
 @functools.cache
-def kernel(dim: int, gmf: bool, adagrad: bool) -> Any:
-    """The pass for one dim, model and optimiser: constants of the compiled code, so that rows unroll."""
+def kernel(dim: int, gmf: bool, adagrad: bool, loss: str) -> Any:
+    """The pass for one dim, model, optimiser and loss: constants of the compiled code, so that rows unroll."""
+    form = losses.get(loss)
+    row_loss, pairs = form.row, form.pairs
     tail = (dim - 1) % WIDTH + 1
     main = dim - tail
     row_bytes = 4 * dim
 
     @njit
     def train(  # type: ignore[no-untyped-def]
-        users, positives, negatives, p, q, h, user_bias, item_bias, bias, sums, loss, rate, l2, h_rate, h_l2, lo, hi
+        users, positives, negatives, p, q, h, user_bias, item_bias, bias, sums, rate, l2, h_rate, h_l2, lo, hi
     ):
         """Train rows [lo, hi) of a batch, moved to where users change; returns the summed loss.
 
@@ -83,10 +85,10 @@ def kernel(dim: int, gmf: bool, adagrad: bool) -> Any:
                 for d in range(0, main, WIDTH):
                     s = fma(load(r, 0, d, WIDTH), load(q, i, d, WIDTH), s)
                 x[j] = total(s) + base + (item_bias[i] if biased else _ZERO)
-            more, product = loss_gradient(x, e, n, loss, product)
+            more, product = row_loss(x, e, n, product)
             value += more
             slope = _ZERO
-            if loss == BCE:  # in BPR they cancel, and Adagrad would blow up what rounding leaves
+            if not pairs:  # in BPR they cancel, and Adagrad would blow up what rounding leaves
                 for j in range(n):
                     slope += x[j]
             if adagrad:
@@ -184,8 +186,8 @@ class LockFree:
     Parameters
     ----------
     weights : Weights
-    loss : int
-        BCE or BPR.
+    loss : str
+        A loss that has a ``row`` form.
     l2, l2_h : float
         L2 of the rows and biases, and of h.
     lr_h : float
@@ -194,10 +196,10 @@ class LockFree:
         Ranges a batch is cut into; with one the result is reproducible to the bit.
     """
 
-    def __init__(self, weights: Weights, *, loss: int, l2: float, l2_h: float, lr_h: float, threads: int) -> None:
-        self.weights, self.loss, self.l2, self.threads = weights, loss, np.float32(l2), threads
+    def __init__(self, weights: Weights, *, loss: str, l2: float, l2_h: float, lr_h: float, threads: int) -> None:
+        self.weights, self.l2, self.threads = weights, np.float32(l2), threads
         self.l2_h, self.lr_h = np.float32(l2_h), lr_h
-        self._train = kernel(weights.dim, weights.gmf, weights.adagrad)
+        self._train = kernel(weights.dim, weights.gmf, weights.adagrad, loss)
 
     def step(self, batch: Batch, rate: float) -> float:
         """Train on one prepared batch; returns its summed loss."""
@@ -210,7 +212,7 @@ class LockFree:
             sums = (w.user_sum, w.item_sum, h_sum, w.user_bias_sum, item_sum, bias_sum)
             args = (w.user_factors, w.item_factors, h, w.user_bias, item_bias, bias, sums)
             value = self._train(
-                batch.users, batch.positives, batch.negatives, *args, self.loss, np.float32(rate), self.l2,
+                batch.users, batch.positives, batch.negatives, *args, np.float32(rate), self.l2,
                 np.float32(rate * self.lr_h), self.l2_h, lo, hi,
             )  # fmt: skip
             return value, mine

@@ -18,12 +18,12 @@ from typing import Any
 import numba
 import numpy as np
 
-from fastrec.engines.fused.gradients import BCE, BPR, loss_gradient, scratch
 from fastrec.engines.fused.prepare import SAMPLE_BITS
-from fastrec.engines.fused.simd import WIDTH, fma, load, mul, prefetch, splat, store, total
 from fastrec.engines.fused.team import claim, count, wait
 from fastrec.engines.fused.weights import EPS
 from fastrec.jit import inline, njit
+from fastrec.lanes import WIDTH, fma, load, mul, prefetch, scratch, splat, store, total
+from fastrec.models import losses as loss_forms
 
 CHUNK = 128
 """Rows a partial sum covers, and a piece of the first pass: a constant, never B / threads."""
@@ -71,8 +71,10 @@ helper = numba.njit(nogil=True, error_model="numpy")
 
 
 @functools.cache
-def kernel(dim: int, gmf: bool, kind: int) -> Any:
-    """Many steps by a team of threads, for one dim, model and optimiser: constants of the code, so that rows unroll."""
+def kernel(dim: int, gmf: bool, kind: int, loss: str) -> Any:
+    """Many steps by a team of threads, for one dim, model, optimiser and loss: constants, so that rows unroll."""
+    form = loss_forms.get(loss)
+    row_loss, pairs = form.row, form.pairs
     tail = (dim - 1) % WIDTH + 1
     main = dim - tail
     row_bytes = 4 * dim
@@ -80,7 +82,7 @@ def kernel(dim: int, gmf: bool, kind: int) -> Any:
     @helper
     def users_pass(  # type: ignore[no-untyped-def]
         users, positives, negatives, runs, p, q, h, user_bias, item_bias, bias, a, b, user_bias_a, user_bias_b,
-        user_slopes, old, g, loss_sums, slopes, h_gradients, loss, scale, rate, l2, lo, hi, x, e, w, ids,
+        user_slopes, old, g, loss_sums, slopes, h_gradients, scale, rate, l2, lo, hi, x, e, w, ids,
     ):  # fmt: skip
         """Chunks [lo, hi): score, sum and update users.
 
@@ -124,12 +126,12 @@ def kernel(dim: int, gmf: bool, kind: int) -> Any:
                         for d in range(0, main, WIDTH):
                             s = fma(load(old, run, d, WIDTH), load(q, i, d, WIDTH), s)
                         x[j] = total(s) + base + (item_bias[i] if biased else _ZERO)
-                    more, product = loss_gradient(x, e, n, loss, product)
+                    more, product = row_loss(x, e, n, product)
                     value += more
                     for j in range(n):
                         x[j] *= scale
                         g[row * n + j] = x[j]
-                        if loss == BCE:  # in BPR they cancel, and Adagrad would blow up what rounding leaves
+                        if not pairs:  # in BPR they cancel, and Adagrad would blow up what rounding leaves
                             user_slope += x[j]
                     for d in range(0, main, WIDTH):
                         v = load(w, 0, d, WIDTH)
@@ -261,7 +263,7 @@ def kernel(dim: int, gmf: bool, kind: int) -> Any:
     @njit
     def train(  # type: ignore[no-untyped-def]
         me, n_threads, spins, counters, sizes, users, positives, negatives, runs, keys, p, q, h, user_bias, item_bias,
-        bias, firsts, seconds, old, g, user_slopes, item_slopes, loss_sums, slopes, h_gradients, losses, loss, rates,
+        bias, firsts, seconds, old, g, user_slopes, item_slopes, loss_sums, slopes, h_gradients, losses, rates,
         l2, h_l2, lr_h,
     ):  # fmt: skip
         """Thread ``me``'s share of the steps over the batches [:len(sizes)]; whatever others leave is done here too.
@@ -284,7 +286,7 @@ def kernel(dim: int, gmf: bool, kind: int) -> Any:
         for step in range(sizes.shape[0]):
             at, b = counters[step], sizes[step]
             n_samples = b * n
-            n_losses = b * (n - 1) if loss == BPR else n_samples
+            n_losses = b * (n - 1) if pairs else n_samples
             chunks, pieces = -(-b // CHUNK), -(-n_samples // GRAIN)
             scale, decay = np.float32(1.0 / n_losses), np.float32(l2 / n_samples)
             rate = rates[step]
@@ -296,7 +298,7 @@ def kernel(dim: int, gmf: bool, kind: int) -> Any:
                 users_pass(
                     users[step, :b], positives[step, :b], negatives[step, :b], runs[step, :b], p, q, h, user_bias,
                     item_bias, bias, p_a, p_b, user_a, user_b, user_slopes, old, g, loss_sums, slopes, h_gradients,
-                    loss, scale, rate, decay, piece, piece + 1, x, e, w, ids,
+                    scale, rate, decay, piece, piece + 1, x, e, w, ids,
                 )  # fmt: skip
                 count(at, claims)
             wait(at, claims, chunks, spins)

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrec.errors import CheckpointError, ConfigError
+from fastrec.models.gmf import GMF
+from fastrec.models.mf import MF
 
 EPS = np.float32(1e-10)
 """What Adagrad adds to the root, as the torch engine's."""
@@ -46,7 +48,7 @@ class Weights:
     Parameters
     ----------
     model : torch.nn.Module
-        MF or GMF of ``fastrec.models.nets``, on the CPU in float32.
+        MF or GMF of ``fastrec.models``, on the CPU in float32.
     optimizer : {"sgd", "row-adagrad", "lazy-adam"}
 
     Raises
@@ -60,11 +62,11 @@ class Weights:
             raise ConfigError(
                 f"optimizer = {optimizer!r}: the fused engine has {', '.join(OPTIMIZERS)}; use engine = torch"
             )
-        named = dict(model.named_parameters())
-        if set(named) not in ({"user_factors", "item_factors", "h", "bias"}, set(_MF)):
+        if type(model) not in (MF, GMF):
             raise ConfigError(
-                f"model {type(model).__name__}: the fused engine trains MF and GMF; use engine = torch for the others"
+                f"model {type(model).__name__}: the fused engine trains exactly MF and GMF; use engine = torch"
             )
+        named = dict(model.named_parameters())
         for name, parameter in named.items():
             if parameter.device.type != "cpu" or str(parameter.dtype) != "torch.float32":
                 raise ConfigError(
@@ -73,7 +75,7 @@ class Weights:
             if parameter.data_ptr() % LINE:
                 parameter.data = parameter.data.clone()  # into torch's own memory, which begins on a cache line
         self.named = {name: parameter.detach().numpy() for name, parameter in named.items()}
-        self.gmf = "h" in named
+        self.gmf = type(model) is GMF
         self.adagrad = optimizer == "row-adagrad"
         self.user_factors: NDArray[np.float32] = self.named["user_factors"]
         self.item_factors: NDArray[np.float32] = self.named["item_factors"]
@@ -95,9 +97,6 @@ class Weights:
 
     def _sum(self, name: str) -> NDArray[np.float32]:
         return self.sums.get(name, np.empty(0, np.float32))
-
-
-_MF = ("user_factors", "item_factors", "user_bias", "item_bias", "bias")
 
 
 def restored(places: Mapping[str, Any], tensors: Mapping[str, Any]) -> Iterator[tuple[Any, NDArray[Any]]]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fastrec.jit import njit_float
-from fastrec.models.nets import GMF, MF
+from fastrec.models.gmf import GMF
 
 
 @njit_float
@@ -79,7 +79,7 @@ def _gradients(p, q, h, user_bias, item_bias, bias, users, items, g, l2, l2_h, d
     db[0] += uses * l2 * bias[0]
 
 
-class FactorStep:
+class CpuFactors:
     """Logits and gradients of an MF or GMF whose parameters lie on the CPU; gradients go to ``parameter.grad``.
 
     Parameters
@@ -102,11 +102,6 @@ class FactorStep:
             biases = [model.user_bias, model.item_bias, model.bias]
             self._weights = [*map(_array, tables), ones, *map(_array, biases)]
             self._grads = [*map(_grad, tables), np.zeros_like(ones), *map(_grad, biases)]
-
-    @staticmethod
-    def serves(model: Any) -> bool:
-        """Whether the model is one of these, in float32 or float64 on the CPU."""
-        return isinstance(model, (MF, GMF)) and model.bias.device.type == "cpu" and model.bias.dtype.itemsize >= 4
 
     def logits(self, users: np.ndarray, items: np.ndarray) -> Tensor:
         """float32[B, K] of int32[B] and int32[B, K]."""

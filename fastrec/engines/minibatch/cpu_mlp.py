@@ -16,8 +16,8 @@ from torch import Tensor
 
 from fastrec.engines.minibatch.cpu_factors import _gradients, _logits
 from fastrec.jit import njit, njit_float
-from fastrec.models.dropout import AddressedDropout, fill_kept
-from fastrec.models.nets import MLP, NeuMF
+from fastrec.models.neumf import NeuMF
+from fastrec.models.parts.dropout import AddressedDropout, fill_kept
 
 BLOCK_BYTES = 4 << 20
 """Activations and their gradients of a block: well inside the last cache. Smaller blocks pay more for torch's calls."""
@@ -108,7 +108,7 @@ def _count(rows, uses):  # type: ignore[no-untyped-def]
             uses[rows[r, k], 0] += 1
 
 
-class TowerStep:
+class CpuMlp:
     """Logits and gradients of an MLP or NeuMF whose parameters lie on the CPU; gradients go to ``parameter.grad``.
 
     ``begin`` stands on a batch's items, ``logits`` and ``backward`` take one of its ``blocks`` after the other, and
@@ -138,11 +138,6 @@ class TowerStep:
         self._h = model.h.detach()[model.dim if self._gmf else 0 :]
         self._dh = model.h.grad[model.dim if self._gmf else 0 :]
         self._x: list[Tensor] = []
-
-    @staticmethod
-    def serves(model: Any) -> bool:
-        """Whether the model is one of these, in float32 or float64 on the CPU."""
-        return isinstance(model, (MLP, NeuMF)) and model.bias.device.type == "cpu" and model.bias.dtype.itemsize >= 4
 
     def zero(self) -> None:
         """Set every gradient to zero."""

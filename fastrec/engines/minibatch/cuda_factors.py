@@ -16,8 +16,8 @@ import triton.language as tl
 from torch import Tensor
 
 from fastrec.engines.rows_cuda import read_row, softplus_sigmoid
-from fastrec.jit import triton_runs
-from fastrec.models.nets import GMF, MF
+from fastrec.models.gmf import GMF
+from fastrec.models.parts.loss import Loss
 
 PARTS = 1024
 """Programs at most; each goes on to further rows, so that h and the bias take so many atomics a batch and no more."""
@@ -119,7 +119,7 @@ def factor_kernel(  # type: ignore[no-untyped-def]
         tl.atomic_add(dh + d, tl.sum(h_sum, 0) + once * l2_h * hv, mask=d < DIM, sem="relaxed")
 
 
-class GpuFactors:
+class CudaFactors:
     """Loss and gradients of an MF or GMF on a CUDA device; gradients are added to ``parameter.grad``.
 
     Parameters
@@ -156,15 +156,9 @@ class GpuFactors:
         self._losses = torch.zeros(PARTS, dtype=torch.float64, device=none.device)
         self._width = triton.next_power_of_2(max(model.dim, 16))
 
-    @staticmethod
-    def serves(model: Any) -> bool:
-        """Whether the model is one of these, in float32 on a CUDA device (or Triton interprets)."""
-        on_device = triton_runs(model.bias.device.type)
-        return isinstance(model, (MF, GMF)) and on_device and model.bias.dtype == torch.float32
-
     def gradients(
         self, users: Tensor, items: Tensor, positions: Tensor, epoch: Tensor,  # noqa: ARG002
-        *, loss: str, share: float, l2: float, l2_h: float,
+        *, loss: Loss, share: float, l2: float, l2_h: float,
     ) -> Tensor:  # fmt: skip
         """Add the gradient of ``share`` times the mean loss and its L2; returns the mean loss.
 
@@ -173,8 +167,9 @@ class GpuFactors:
         users : int32[B]
         items : int32[B, 1+N]
         positions, epoch : int64[B], int64[1]
-            For a dropout, which these models have not.
-        loss : {"bce", "bpr"}
+            For dropout, which these models do not have.
+        loss : Loss
+            One with a Triton form.
         share : float
         l2, l2_h : float
             Each sample adds half of them times the squares of what it uses; ``l2_h`` is for h.
@@ -184,14 +179,14 @@ class GpuFactors:
         float32 scalar on the device.
         """
         n_rows, columns = items.shape
-        n_losses = n_rows * (columns - 1) if loss == "bpr" else n_rows * columns
+        n_losses = loss.terms(n_rows, columns)
         size = max(1, ELEMENTS // self._width)
         per_program = triton.cdiv(triton.cdiv(n_rows, size), PARTS) * size
         n_parts = triton.cdiv(n_rows, per_program)
         factor_kernel[(n_parts,)](
             users, items, *self._weights, *self._grads, self._losses, n_rows, per_program, 1.0 / n_losses, share,
             l2 * share / (n_rows * columns), l2, l2_h,
-            BPR=loss == "bpr", GMF=self._gmf, BF16=self._bf16, DIM=self._dim, WIDTH=self._width, COLUMNS=columns,
+            BPR=loss.triton == "bpr", GMF=self._gmf, BF16=self._bf16, DIM=self._dim, WIDTH=self._width, COLUMNS=columns,
             SIZE=size,
         )  # fmt: skip
         return self._losses[:n_parts].sum().float()

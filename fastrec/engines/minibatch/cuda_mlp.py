@@ -23,9 +23,9 @@ from fastrec.engines.minibatch.cuda_mlp_kernels import (
     unbend_kernel,
 )
 from fastrec.errors import ConfigError
-from fastrec.jit import triton_runs
-from fastrec.models.dropout import AddressedDropout
-from fastrec.models.nets import MLP, NeuMF
+from fastrec.models.neumf import NeuMF
+from fastrec.models.parts.dropout import AddressedDropout
+from fastrec.models.parts.loss import Loss
 from fastrec.sampling.philox import TAG_DROPOUT
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -45,7 +45,7 @@ def wide(width: int) -> int:
     return triton.next_power_of_2(max(width, 16))
 
 
-class GpuTower:
+class CudaMlp:
     """Loss and gradients of an MLP or NeuMF on a CUDA device; gradients are added to ``parameter.grad``.
 
     Parameters
@@ -106,13 +106,6 @@ class GpuTower:
         )
         self._capacity, self._columns = 0, 0
 
-    @staticmethod
-    def serves(model: Any) -> bool:
-        """Whether the model is one of these, in float32 on CUDA, or on the CPU under Triton's interpreter."""
-        if not isinstance(model, (MLP, NeuMF)) or any(p.dtype != torch.float32 for p in model.parameters()):
-            return False
-        return triton_runs(model.bias.device.type)
-
     @torch.no_grad()
     def refresh(self) -> None:
         """Bring the 16-bit copies up to their masters, after each update that has not."""
@@ -148,7 +141,7 @@ class GpuTower:
         positions: Tensor,
         epoch: Tensor,
         *,
-        loss: str,
+        loss: Loss,
         share: float,
         l2: float,
         l2_h: float,
@@ -160,7 +153,8 @@ class GpuTower:
         users, items, positions : int32[B], int32[B, K], int64[B]
         epoch : int64[1]
             On the device: a graph that holds this call reads it anew.
-        loss : {"bce", "bpr"}
+        loss : Loss
+            One with a Triton form.
         share : float
             Of the batch in the update.
         l2 : float
@@ -225,10 +219,10 @@ class GpuTower:
                 x[k], self._named[f"biases.{k}"], *at, n, **random, LAYER=k + 1, COLUMNS=columns, **tile,
             )  # fmt: skip
 
-    def _last(self, users: Tensor, items: Tensor, x: Tensor, loss: str, share: float) -> Tensor:
+    def _last(self, users: Tensor, items: Tensor, x: Tensor, loss: Loss, share: float) -> Tensor:
         """The mean loss; ``x`` becomes its gradient before the last ReLU. Adds what the last layer and h get."""
         n_rows, columns = items.shape
-        n_losses = n_rows * (columns - 1 if loss == "bpr" else columns)
+        n_losses = loss.terms(n_rows, columns)
         rows, grads, gmf, width = self._rows, self._grads, self._gmf, self._widths[-1]
         h = self._named["h"]
         p, q, dp, dq = (
@@ -241,7 +235,7 @@ class GpuTower:
         n_parts = triton.cdiv(n_rows, per_program)
         last_kernel[(n_parts,)](
             users, items, x, h[self._dim :], self._named["bias"], p, q, h, dp, dq, self._parts[-1],
-            self._sums, n_rows, per_program, share / n_losses, self._scale, BPR=loss == "bpr", GMF=gmf,
+            self._sums, n_rows, per_program, share / n_losses, self._scale, BPR=loss.triton == "bpr", GMF=gmf,
             COLUMNS=columns, WIDTH=width, WIDE=wide(width), DIM=self._dim, DEEP=wide(self._dim), PARTS=PARTS,
             SIZE=size,
         )  # fmt: skip

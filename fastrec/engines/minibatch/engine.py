@@ -10,24 +10,23 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from fastrec import optim
 from fastrec.batches.device import HostDevice, open_device
 from fastrec.batches.feed import Feed, ResidentFeed
 from fastrec.batches.stream import Stream
 from fastrec.engines.base import Progress
-from fastrec.engines.minibatch.cpu_factors import FactorStep
-from fastrec.engines.minibatch.cpu_mlp import TowerStep
-from fastrec.engines.minibatch.cuda_step import DeviceStep, kernels_of
+from fastrec.engines.capabilities import BACKENDS, Wish, choose, name_of, slow_path
+from fastrec.engines.minibatch.cuda_step import CudaStep
 from fastrec.engines.minibatch.graph import GraphedStep
-from fastrec.engines.minibatch.steps import AutogradStep, HandStep, Options
+from fastrec.engines.minibatch.steps import AutogradStep, CpuStep, Options
 from fastrec.errors import ConfigError
-from fastrec.models.dropout import AddressedDropout
-from fastrec.models.losses import InBatchSoftmax
-from fastrec.optim.rules import HostAdam
+from fastrec.jit import triton_runs
+from fastrec.models.parts.base import Model
+from fastrec.models.parts.dropout import AddressedDropout
 from fastrec.sampling.order import Cursor
 
-LOSSES = ("bce", "bpr", "softmax")
 GPU_TWIN = {"distribution": "uniform", "distinct": False}  # what fastrec.sampling.triton_twin draws
 
 
@@ -36,17 +35,18 @@ class TorchEngine:
 
     Parameters
     ----------
-    model : Factors
-        From ``models.nets.build``; moved to the device.
+    model : Model
+        From ``models.build``, or of a class of one's own; moved to the device.
     stream : Stream
         With ``hard_negatives``, its sampler draws that many.
     batch_size : int
         Positives of a batch.
     rate : callable
         Step (from 0) -> learning rate.
-    loss : {"bce", "bpr", "softmax"}
+    loss : str
+        A name of ``models.losses``.
     optimizer : str
-        As in ``make_optimizer``.
+        A name of ``optim``.
     l2 : float
         Each sample adds ``l2 / 2`` times the squares of the rows and shared weights that it uses; AdamW decays by it.
     l2_h : float, optional
@@ -78,7 +78,7 @@ class TorchEngine:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Model,
         stream: Stream,
         *,
         batch_size: int,
@@ -98,10 +98,10 @@ class TorchEngine:
         compile: bool = False,
         threads: int | None = None,
     ) -> None:
-        if loss not in LOSSES:
-            raise ConfigError(f"loss = {loss!r}: must be one of {', '.join(LOSSES)}")
-        if dropout and not hasattr(model, "drop"):
-            raise ConfigError(f"dropout = {dropout}: MF and GMF have no layer to drop units of; use mlp or neumf, or 0")
+        if dropout and "dropout" not in model.options:
+            raise ConfigError(
+                f"dropout = {dropout}: {type(model).__name__} has no layer to drop units of; use mlp or neumf, or 0"
+            )
         n_hard = 0 if negatives in (None, stream.n_negatives) else int(negatives or 0)
         if n_hard > stream.n_negatives:
             raise ConfigError(f"negatives = {n_hard}: only {stream.n_negatives} are drawn")
@@ -111,39 +111,59 @@ class TorchEngine:
         self.n_positives = stream.n_positives
         self._micro, self.batch_size = batch_size, batch_size * accumulate
         self.n_negatives = n_hard or stream.n_negatives
+        self._rule = optim.get(optimizer)
         options = Options(loss, optimizer, l2, precision, compile, n_hard, l2_h, lr_h)
-        by_hand = (
-            (FactorStep.serves(model) or TowerStep.serves(model))
-            and not self.device.captures
-            and precision == "fp32"
-            and loss != "softmax"
-            and not compile
-        )
-        self._step: HandStep | AutogradStep | DeviceStep | GraphedStep
+        wish = Wish(
+            name_of(model), loss, optimizer, stream.sampler.describe()["distribution"], self._kind(), precision,
+            engine="torch", accumulate=accumulate, hard_negatives=n_hard, compile=compile,
+        )  # fmt: skip
+        self.backend = choose(wish)
+        if self.backend.name != "autograd" and not self._kernels_serve():
+            self.backend = next(b for b in BACKENDS if b.name == "autograd")
+        self.slow_path = slow_path(wish, self.backend)
+        """What to say of a path that is slower than it need be; None where there is nothing to say."""
         drop = AddressedDropout(dropout, seed, threads=threads) if dropout else None
-        if by_hand:
-            self._step = HandStep(model, options, rate(0), dropout=drop)
-        else:
-            captured = graph and accumulate == 1 and GraphedStep.serves(self.device, options)
-            lr = torch.tensor(rate(0), device=self.device.device) if captured else rate(0)
-            in_batch = None
-            if loss == "softmax":
-                items = stream.items_of
-                in_batch = InBatchSoftmax(stream.indptr, items, stream.sampler.n_items, device=self.device.device)
-            step: AutogradStep | DeviceStep
-            if kernels_of(self.model, options) is not None:
-                by_hand, step = True, DeviceStep(self.model, options, lr, dropout=drop)
-            else:
-                step = AutogradStep(self.model, options, lr, in_batch=in_batch, dropout=drop)
-            self._step = GraphedStep(step, self.device, batch_size, 1 + stream.n_negatives) if captured else step
+        self._step = self._make_step(options, drop, batch_size, graph=graph and accumulate == 1)
         self.feed = self._make_feed(batch_size)
         self._about = {
             "engine": "torch",
-            "step": ("by hand" if by_hand else "autograd") + ", graph" * isinstance(self._step, GraphedStep),
+            "backend": self.backend.name,
+            "step": ("autograd" if self.backend.name == "autograd" else "kernels")
+            + ", graph" * isinstance(self._step, GraphedStep),
             "precision": precision,
             "feed": "resident" if isinstance(self.feed, ResidentFeed) else "ring",
             "gathered": str(self._step.dtype).removeprefix("torch."),
         }
+
+    def _kind(self) -> str:
+        """Column of the capability table: a device that captures graphs takes what CUDA takes."""
+        return "cuda" if self.device.captures else self.device.kind
+
+    def _kernels_serve(self) -> bool:
+        """Whether the weights are of a type that the backend's kernels read, and Triton is there for CUDA's."""
+        kinds = {p.dtype for p in self.model.parameters()}
+        if self.backend.name == "cpu-kernels":
+            return kinds <= {torch.float32, torch.float64}
+        return kinds == {torch.float32} and triton_runs(self.device.device.type)
+
+    def _make_step(
+        self, options: Options, drop: AddressedDropout | None, batch_size: int, *, graph: bool
+    ) -> CpuStep | AutogradStep | CudaStep | GraphedStep:
+        lr = self.rate(0)
+        if self.backend.name == "cpu-kernels":
+            return CpuStep(self.model, options, lr, dropout=drop)
+        captured = graph and GraphedStep.serves(self.device, options)
+        held = torch.tensor(lr, device=self.device.device) if captured else lr
+        step: AutogradStep | CudaStep
+        if self.backend.name == "cuda-kernels":
+            step = CudaStep(self.model, options, held, dropout=drop)
+        else:
+            in_batch, stream = None, self.stream
+            if options.form.in_batch is not None:
+                csr = (stream.indptr, stream.items_of, stream.sampler.n_items)
+                in_batch = options.form.in_batch(*csr, device=self.device.device)
+            step = AutogradStep(self.model, options, held, in_batch=in_batch, dropout=drop)
+        return GraphedStep(step, self.device, batch_size, 1 + self.stream.n_negatives) if captured else step
 
     def _make_feed(self, batch_size: int) -> Feed | ResidentFeed:
         """On CUDA the sampler's Triton twin, where it draws what the host's would; else the ring."""
@@ -207,7 +227,7 @@ class TorchEngine:
 
     def _placed(self, key: str, value: Tensor, p: Tensor) -> Tensor:
         """A step count stays where its optimiser keeps it: on the host, unless the optimiser is a fused one."""
-        on_host = key == "step" and isinstance(self.optimizer, (HostAdam, torch.optim.Adagrad))
+        on_host = key == "step" and getattr(self.optimizer, "step_on_host", self._rule.step_on_host)
         return value if on_host else value.to(p.device)
 
     def describe(self) -> dict[str, Any]:

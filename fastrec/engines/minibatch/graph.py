@@ -7,9 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from fastrec import optim
 from fastrec.batches.device import HostDevice
 from fastrec.batches.feed import DeviceBatch
-from fastrec.engines.minibatch.cuda_step import DeviceStep
+from fastrec.engines.minibatch.cuda_step import CudaStep
 from fastrec.engines.minibatch.steps import AutogradStep, Options
 
 WARM_UP = 3  # eager steps on a side stream before capture, as torch.cuda.graphs asks; they are training steps too
@@ -20,7 +21,7 @@ class GraphedStep:
 
     Parameters
     ----------
-    step : AutogradStep or DeviceStep
+    step : AutogradStep or CudaStep
         Its learning rate is a tensor on the device: a graph bakes plain numbers in.
     seam : HostDevice
     rows, columns : int
@@ -31,7 +32,7 @@ class GraphedStep:
     Guarantee: the same kernels on the same numbers as eager steps.
     """
 
-    def __init__(self, step: AutogradStep | DeviceStep, seam: HostDevice, rows: int, columns: int) -> None:
+    def __init__(self, step: AutogradStep | CudaStep, seam: HostDevice, rows: int, columns: int) -> None:
         self._eager, self._device, self._rows = step, seam, rows
         device = seam.device
         self._static = DeviceBatch(
@@ -50,8 +51,8 @@ class GraphedStep:
 
     @staticmethod
     def serves(device: HostDevice, options: Options) -> bool:
-        """Where the device captures; not fp16 (its scaler reads overflows back) or Adagrad (it counts on the host)."""
-        return device.captures and options.precision != "fp16" and options.optimizer != "adagrad"
+        """Where the device captures; not fp16 (its scaler reads overflows back), nor a rule that counts on the host."""
+        return device.captures and options.precision != "fp16" and optim.get(options.optimizer).captures
 
     def accumulate(self, batch: DeviceBatch, share: float, epoch: int, lr: float) -> Tensor:
         """Backward pass of an odd shape, eagerly; of a full batch, the whole step: replayed, warmed up or captured."""

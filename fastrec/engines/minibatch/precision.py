@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastrec.models.parts.base import Model
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -37,7 +39,7 @@ class MixedPrecision:
 
     Parameters
     ----------
-    model : Factors
+    model : Model
         Its ``gather`` is replaced.
     precision : {"bf16", "fp16"}
 
@@ -47,12 +49,12 @@ class MixedPrecision:
     2 bytes a weight of the tables each step.
     """
 
-    def __init__(self, model: Any, precision: str) -> None:
+    def __init__(self, model: Model, precision: str) -> None:
         self.dtype = DTYPES[precision]
         self._device = next(model.parameters()).device
-        self._autocast = hasattr(model, "tower")
-        tables: list[nn.Parameter] = [p for n, p in model.named_parameters() if n.startswith(("user_", "item_"))]
-        self._tables = [p for p in tables if p.dim() == 2]
+        self._autocast = model.multiplies
+        rows = [p for n, p in model.named_parameters() if model.role_of(n) in ("user", "item")]
+        self._tables: list[nn.Parameter] = [p for p in rows if p.dim() == 2]
         self._copies = [p.detach().to(self.dtype) for p in self._tables]
         self._copy_of = {id(p): copy for p, copy in zip(self._tables, self._copies)}
         model.gather = self.gather

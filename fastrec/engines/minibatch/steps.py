@@ -1,4 +1,4 @@
-"""One update of a model from its batches: by hand on the CPU in float32, by autograd for what no kernels serve.
+"""One update of a model from its batches: by CPU kernels in float32, or by autograd where no kernels serve.
 
 B batch rows, N negatives.
 """
@@ -9,15 +9,21 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from fastrec import optim
 from fastrec.batches.feed import DeviceBatch
-from fastrec.engines.minibatch.cpu_factors import FactorStep
-from fastrec.engines.minibatch.cpu_mlp import TowerStep
+from fastrec.engines.capabilities import name_of
+from fastrec.engines.minibatch.cpu_factors import CpuFactors
+from fastrec.engines.minibatch.cpu_mlp import CpuMlp
 from fastrec.engines.minibatch.precision import MixedPrecision
+from fastrec.errors import ConfigError
 from fastrec.models import losses
-from fastrec.models.dropout import AddressedDropout
-from fastrec.optim.rules import HostAdam, h_apart, make_optimizer, set_rate
+from fastrec.models.parts.base import Model
+from fastrec.models.parts.dropout import AddressedDropout
+from fastrec.models.parts.loss import Loss
+from fastrec.optim.groups import output_apart, set_lr
+from fastrec.optim.rule import Setting
 
 
 class Options(NamedTuple):
@@ -37,10 +43,21 @@ class Options(NamedTuple):
 
     @property
     def decays(self) -> tuple[float, float]:
-        """L2 of the loss: of rows and bias; of h and layers. AdamW decays by itself."""
-        if self.optimizer == "adamw":
+        """L2 of the loss: of rows and biases; of output and hidden weights. A rule that decays by itself has none."""
+        if optim.get(self.optimizer).decays:
             return 0.0, 0.0
         return self.l2, self.l2 if self.l2_h is None else self.l2_h
+
+    @property
+    def form(self) -> Loss:
+        """The loss and its forms."""
+        return losses.get(self.loss)
+
+    def optimizer_of(self, model: Model, lr: float | Tensor, **setting: Any) -> Any:
+        """The optimiser over a model's parameters, where they are."""
+        kind = next(model.parameters()).device.type
+        where = Setting(lr=lr, weight_decay=self.l2, device=kind, **setting)
+        return optim.get(self.optimizer).make(output_apart(model, lr, self.lr_h), where)
 
 
 def hardest(items: Tensor, logits: Tensor, n: int) -> Tensor:
@@ -52,30 +69,52 @@ def hardest(items: Tensor, logits: Tensor, n: int) -> Tensor:
     return torch.cat((items[:, :1], items.gather(1, best)), 1)
 
 
-class HandStep:
-    """Any model on the CPU in float32, by ``FactorStep`` or ``TowerStep``.
+CPU_KERNELS: dict[str, type[CpuFactors] | type[CpuMlp]] = {
+    "mf": CpuFactors,
+    "gmf": CpuFactors,
+    "mlp": CpuMlp,
+    "neumf": CpuMlp,
+}
+"""Kernels of exactly these models."""
+
+
+def cpu_kernels(model: Model, dropout: AddressedDropout | None) -> CpuFactors | CpuMlp:
+    """The CPU kernels of a model.
+
+    Raises
+    ------
+    ConfigError
+        If there are none for exactly this class.
+    """
+    name = name_of(model)
+    if name not in CPU_KERNELS:
+        raise ConfigError(f"no CPU kernels for {type(model).__name__}; they serve {', '.join(CPU_KERNELS)}")
+    kernels = CPU_KERNELS[name]
+    return CpuMlp(model, dropout) if kernels is CpuMlp else CpuFactors(model)
+
+
+class CpuStep:
+    """MF, GMF, MLP or NeuMF on the CPU in float32, by compiled kernels.
 
     Parameters
     ----------
-    model : Factors
+    model : Model
     options : Options
     lr : float
     dropout : AddressedDropout, optional
-        Of a tower's layers.
+        After each layer of the MLP.
     """
 
     scaler = None
     dtype = torch.float32
     """Of the rows that are gathered."""
 
-    def __init__(
-        self, model: nn.Module, options: Options, lr: float, *, dropout: AddressedDropout | None = None
-    ) -> None:
-        self._options = options
-        self._kernels = FactorStep(model) if FactorStep.serves(model) else TowerStep(model, dropout)
+    def __init__(self, model: Model, options: Options, lr: float, *, dropout: AddressedDropout | None = None) -> None:
+        self._options, self._form = options, options.form
+        self._kernels = cpu_kernels(model, dropout)
         self._decays = options.decays
-        params = h_apart(model, lr, options.lr_h)
-        self.optimizer = make_optimizer(options.optimizer, params, lr=lr, l2=options.l2, added_to=True)
+        self.optimizer = options.optimizer_of(model, lr, added_to=True)
+        self._zeroed = getattr(self.optimizer, "zeroes_gradients", False)
 
     def accumulate(self, batch: DeviceBatch, share: float, epoch: int, lr: float) -> Tensor:  # noqa: ARG002
         """Add the gradient of ``share`` times the batch's mean loss; returns that mean."""
@@ -83,7 +122,7 @@ class HandStep:
         if self._options.n_hard:
             items = self._hardest(users, items)
         l2, l2_h = (value * share / items.numel() for value in self._decays)
-        if isinstance(kernels, FactorStep):
+        if isinstance(kernels, CpuFactors):
             loss, gradient = self._loss(kernels.logits(users, items.numpy()), share)
             kernels.backward(users, items.numpy(), gradient, l2, l2_h)
             return loss
@@ -100,7 +139,7 @@ class HandStep:
 
     def _hardest(self, users: Any, items: Tensor) -> Tensor:
         kernels = self._kernels
-        if isinstance(kernels, FactorStep):
+        if isinstance(kernels, CpuFactors):
             return hardest(items, kernels.logits(users, items.numpy()), self._options.n_hard)
         kernels.begin(items.numpy())
         parts = [kernels.logits(users[lo:hi], lo, hi) for lo, hi in kernels.blocks()]
@@ -108,11 +147,11 @@ class HandStep:
 
     def _loss(self, logits: Tensor, share: float) -> tuple[Tensor, Tensor]:
         """The mean loss, and the gradient of ``share`` times it by the logits."""
-        if self._options.loss == "bce":
-            loss, gradient = losses.bce_with_gradient(logits)
+        if self._form.mean_and_gradient is not None:
+            loss, gradient = self._form.mean_and_gradient(logits)
         else:
             logits.requires_grad_()
-            loss = losses.bpr(logits)
+            loss = self._form.mean(logits)
             loss.backward()
             assert logits.grad is not None
             gradient = logits.grad
@@ -120,9 +159,9 @@ class HandStep:
 
     def update(self, lr: float) -> None:
         """One step of the optimiser; gradients are zero after it."""
-        set_rate(self.optimizer, lr)
+        set_lr(self.optimizer, lr)
         self.optimizer.step()
-        if not isinstance(self.optimizer, HostAdam):
+        if not self._zeroed:
             self._kernels.zero()
 
     def refresh(self) -> None:
@@ -134,12 +173,12 @@ class AutogradStep:
 
     Parameters
     ----------
-    model : Factors
+    model : Model
     options : Options
     lr : float or Tensor
         A tensor on the device where a CUDA graph is to read it.
-    in_batch : InBatchSoftmax, optional
-        The loss, for ``loss="softmax"``.
+    in_batch : callable, optional
+        What ``Loss.in_batch`` made, for a loss that has it.
     dropout : AddressedDropout, optional
         Stands on the batch before each forward pass.
     """
@@ -150,15 +189,15 @@ class AutogradStep:
         options: Options,
         lr: float | Tensor,
         *,
-        in_batch: losses.InBatchSoftmax | None = None,
+        in_batch: Any = None,
         dropout: AddressedDropout | None = None,
     ) -> None:
         self.model, self._options, self._dropout, self._in_batch = model, options, dropout, in_batch
+        self._form, self._roles = options.form, model.roles()
         self._l2, self._l2_h = options.decays
         self._device = next(model.parameters()).device
         self.lr = lr
-        params = h_apart(model, lr, options.lr_h)
-        self.optimizer = make_optimizer(options.optimizer, params, lr=lr, l2=options.l2)
+        self.optimizer = options.optimizer_of(model, lr)
         self._mixed = MixedPrecision(model, options.precision) if options.precision != "fp32" else None
         self.dtype = self._mixed.dtype if self._mixed is not None else torch.float32
         self.scaler = torch.amp.GradScaler(self._device.type) if options.precision == "fp16" else None
@@ -182,7 +221,7 @@ class AutogradStep:
 
     def update(self, lr: float | None) -> None:
         """One step of the optimiser, then no gradients; ``None`` leaves the rate that ``self.lr`` holds."""
-        set_rate(self.optimizer, self.lr if lr is None else lr)
+        set_lr(self.optimizer, self.lr if lr is None else lr)
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         if self._l2 or self._l2_h:
@@ -217,7 +256,7 @@ class AutogradStep:
         logits = self._score(users, items, drop=True)
         if self._in_batch is not None:
             return self._in_batch(logits, self.model.cross(users, items[:, 0]), users, items)
-        return losses.bce(logits) if self._options.loss == "bce" else losses.bpr(logits)
+        return self._form.mean(logits)
 
     @torch.no_grad()
     def _count_uses(self, users: Tensor, items: Tensor, share: float) -> None:
@@ -235,9 +274,9 @@ class AutogradStep:
         assert self._uses is not None
         for name, p in self.model.named_parameters():
             assert p.grad is not None, name
-            uses = self._uses.get(name.partition("_")[0])
+            uses = self._uses.get(self._roles[name])
             if uses is None:
-                p.grad.add_(p, alpha=self._l2 if name == "bias" else self._l2_h)
+                p.grad.add_(p, alpha=self._l2 if self._roles[name] == "bias" else self._l2_h)
             else:
                 p.grad.addcmul_(p, uses.unsqueeze(1) if p.dim() == 2 else uses)
         for uses in self._uses.values():

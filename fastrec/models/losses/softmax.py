@@ -1,4 +1,4 @@
-"""Losses over logits float32[B, 1+N] whose column 0 is the positive: no label array exists.
+"""In-batch softmax: the positive against its own negatives and the positives of the other rows, corrected by logQ.
 
 B batch rows, N negatives, I items.
 """
@@ -7,42 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-_ONE_THREAD = 1 << 14  # elements
-
-
-def bce(logits: Tensor) -> Tensor:
-    """Mean binary cross-entropy over all B * (1+N) samples, on logits.
-
-    softplus(x) - x * label, so that no sigmoid overflows. Source: NCF, equation 7.
-    """
-    return (F.softplus(logits).sum() - logits[:, 0].sum()) / logits.numel()
-
-
-def bce_with_gradient(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """``bce`` and its gradient by the logits, which are written over. Cost: four passes, no autograd.
-
-    Done in blocks that torch works on with one thread: above 32,768 elements it calls its OpenMP team, which stalls for
-    as long as another thread, such as the feed's, has the second core (10 times the step at 8,192 positives).
-    """
-    total, n = torch.zeros((), dtype=logits.dtype), logits.numel()
-    for part in logits.split(max(1, _ONE_THREAD // logits.shape[1])):
-        total += F.softplus(part).sum() - part[:, 0].sum()
-        part.sigmoid_()
-        part[:, 0] -= 1.0
-        part /= n
-    return total / n, logits
-
-
-def bpr(logits: Tensor) -> Tensor:
-    """Mean of -log sigmoid(positive - negative) over all B * N pairs.
-
-    Source: Rendle et al., "BPR: Bayesian personalized ranking from implicit feedback", UAI 2009, section 4.
-    """
-    return F.softplus(logits[:, 1:] - logits[:, :1]).mean()
+from fastrec.models.parts.loss import Loss, register
 
 
 def sampled_softmax(logits: Tensor, log_expected: Tensor | None = None, masked: Tensor | None = None) -> Tensor:
@@ -140,3 +108,6 @@ class InBatchSoftmax:
         in_batch = (n - 1) * self._share
         expected = torch.cat((sampled + in_batch[items[:, 1:].long()], sampled + in_batch[items[:, 0].long()]), 1)
         return sampled_softmax(torch.cat((logits, cross), 1), expected.log(), masked)
+
+
+SOFTMAX = register(Loss("softmax", sampled_softmax, in_batch=InBatchSoftmax))

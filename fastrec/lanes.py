@@ -16,6 +16,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
+from fastrec.jit import inline
+
 WIDTH = 16
 _I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 _VECTOR = ir.VectorType(ir.FloatType(), WIDTH)
@@ -214,3 +216,12 @@ def prefetch(typing: Any, array: Any, row: Any, n_bytes: Any, to_write: Any) -> 
         return context.get_dummy_value()
 
     return types.void(array, types.intp, n_bytes, to_write), build
+
+
+@inline
+def scratch(n):  # type: ignore[no-untyped-def]
+    """float32 zeros for ``n`` and up to the next multiple of 16, beginning on a cache line."""
+    wide = -(-n // WIDTH) * WIDTH
+    memory = np.zeros(wide + WIDTH, np.float32)
+    start = (-(memory.ctypes.data >> 2)) & (WIDTH - 1)
+    return memory[start : start + wide]

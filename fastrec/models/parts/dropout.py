@@ -88,7 +88,7 @@ class AddressedDropout:
         rows, columns, width = shape
         self.check(layer, columns, width)
         if self._positions.device.type != "cpu":
-            from fastrec.models.dropout_cuda import kept
+            from fastrec.models.parts.dropout_cuda import kept
 
             return kept(self.seed, self._epoch, layer, self._positions, int(self.limit), (rows, columns, width))
         out = np.empty((rows, columns, width), np.bool_)

@@ -1,0 +1,233 @@
+"""The one table of what trains what: model x loss x optimiser x distribution x device -> backend.
+
+Whatever no row of ``BACKENDS`` takes is refused with the options that would do; nothing is chosen anywhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from fastrec import models, optim
+from fastrec.errors import ConfigError
+from fastrec.models import losses
+from fastrec.models.parts.loss import Loss
+
+
+class Wish(NamedTuple):
+    """What a run asks of an engine; every field is a column of the table."""
+
+    model: str | None
+    """A registered name, or None for a class that is not registered."""
+    loss: str = "bce"
+    optimizer: str = "adam"
+    distribution: str = "uniform"
+    device: str = "cpu"
+    """Kind of device: "cpu" or "cuda"."""
+    precision: str = "fp32"
+    engine: str = "auto"
+    fused_mode: str = "deterministic"
+    accumulate: int = 1
+    hard_negatives: int = 0
+    compile: bool = False
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The losses that have some form, so that a new loss needs no entry here."""
+
+    having: str
+    has: Callable[[Loss], bool]
+
+    def names(self) -> list[str]:
+        """Their names."""
+        return [name for name in losses.names() if self.has(losses.get(name))]
+
+
+EVERY = Losses("any", lambda loss: True)  # noqa: ARG005
+BY_LOGITS = Losses("from its logits only", lambda loss: loss.in_batch is None)
+BY_ROW = Losses("with a Numba form", lambda loss: loss.row is not None)
+BY_TRITON = Losses("with a Triton form", lambda loss: loss.triton is not None)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One row of the table: what a way of computing takes. An empty column takes everything.
+
+    ``without`` lists (model, loss) pairs that are left out though both columns list them.
+    """
+
+    name: str
+    engine: str
+    about: str
+    models: tuple[str, ...] = ()
+    losses: Losses = EVERY
+    without: tuple[tuple[str, str], ...] = ()
+    optimizers: tuple[str, ...] = ()
+    distributions: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    precisions: tuple[str, ...] = ("fp32",)
+    modes: tuple[str, ...] = ()
+    others: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    """Further options by name, and the values it takes."""
+
+    def columns(self) -> Iterator[tuple[str, Collection[Any]]]:
+        """(field of ``Wish``, the values taken), most telling first; columns that take everything are left out."""
+        listed: tuple[tuple[str, Collection[Any]], ...] = (
+            ("model", self.models),
+            ("loss", self.losses.names() if self.losses is not EVERY else ()),
+            ("optimizer", self.optimizers),
+            ("distribution", self.distributions),
+            ("device", self.devices),
+            ("precision", self.precisions),
+            ("fused_mode", self.modes),
+        )
+        yield from ((name, values) for name, values in listed if values)
+        yield from self.others.items()
+
+    def refusals(self, wish: Wish) -> list[tuple[str, Collection[Any]]]:
+        """(field, the values taken) of each column that does not take the wish; empty where the backend serves it."""
+        found = [(name, values) for name, values in self.columns() if getattr(wish, name) not in values]
+        if not found and (wish.model, wish.loss) in self.without:
+            fit = [n for n in self.losses.names() if (wish.model, n) not in self.without]
+            found.append(("loss", fit))
+        return found
+
+
+_ROWS = ("mf", "gmf")
+_NCF = ("mf", "gmf", "mlp", "neumf")
+_PLAIN: dict[str, tuple[Any, ...]] = {"accumulate": (1,), "hard_negatives": (0,), "compile": (False,)}
+_GMF_BPR = (("gmf", "bpr"),)
+
+BACKENDS = (
+    Backend(
+        "fused-deterministic",
+        "fused",
+        "CPU: sample, score and update in one compiled pass, the same bytes for any number of threads",
+        models=_ROWS,
+        losses=BY_ROW,
+        without=_GMF_BPR,
+        optimizers=("sgd", "row-adagrad", "lazy-adam"),
+        devices=("cpu",),
+        modes=("deterministic",),
+        others=_PLAIN,
+    ),
+    Backend(
+        "fused-lock-free",
+        "fused",
+        "CPU: the same, Hogwild over users, the fastest; the same bytes with one thread only",
+        models=_ROWS,
+        losses=BY_ROW,
+        without=_GMF_BPR,
+        optimizers=("sgd", "row-adagrad"),
+        devices=("cpu",),
+        modes=("lock_free",),
+        others=_PLAIN,
+    ),
+    Backend(
+        "fused-cuda",
+        "fused",
+        "CUDA: the fused pass by Triton kernels, the same bytes in every run",
+        models=_ROWS,
+        losses=BY_TRITON,
+        without=_GMF_BPR,
+        optimizers=("sgd", "row-adagrad"),
+        devices=("cuda",),
+        precisions=("fp32", "bf16"),
+        modes=("deterministic",),
+        others=_PLAIN,
+    ),
+    Backend(
+        "cpu-kernels",
+        "torch",
+        "CPU: mini-batches by compiled kernels between torch's matrix products",
+        models=_NCF,
+        losses=BY_LOGITS,
+        devices=("cpu",),
+        others={"compile": (False,)},
+    ),
+    Backend(
+        "cuda-kernels",
+        "torch",
+        "CUDA: mini-batches by Triton kernels and an Adam of our own",
+        models=_NCF,
+        losses=BY_TRITON,
+        devices=("cuda",),
+        precisions=("fp32", "bf16"),
+        others={"compile": (False,)},
+    ),
+    Backend(
+        "autograd",
+        "torch",
+        "any device: mini-batches by torch's autograd, about 4 times slower than kernels",
+        precisions=("fp32", "bf16", "fp16"),
+    ),
+)
+"""In the order in which ``auto`` prefers them."""
+
+SLOW_PATH = "no kernels for {what}: autograd, about 4 times slower"
+"""What a run says once where only autograd serves it on a device that has kernels."""
+
+
+def name_of(model: Any) -> str | None:
+    """The name under which exactly this class is registered; None for any other, a subclass too."""
+    from fastrec.models.parts.base import registered
+
+    return next((name for name, cls in registered().items() if type(model) is cls), None)
+
+
+def choose(wish: Wish) -> Backend:
+    """The first backend that takes a wish.
+
+    Raises
+    ------
+    ConfigError
+        If there is none: the option, its value, and the values that the nearest backend takes.
+    """
+    losses.get(wish.loss)
+    if wish.model is not None:
+        models.model_class(wish.model)
+    if wish.optimizer not in optim.names():
+        raise ConfigError(f"optimizer = {wish.optimizer!r}: must be one of {', '.join(optim.names())}")
+    rows = [b for b in BACKENDS if wish.engine in ("auto", b.engine)]
+    refused = []
+    for backend in rows:
+        refusals = backend.refusals(wish)
+        if not refusals:
+            return backend
+        refused.append((len(refusals), backend, refusals))
+    if not rows:
+        raise ConfigError(f"engine = {wish.engine!r}: must be one of auto, torch, fused")
+    _, backend, refusals = min(refused, key=lambda entry: entry[0])
+    name, values = refusals[0]
+    where = f"engine = {backend.engine}" + (f" on {wish.device}" if wish.device in backend.devices else "")
+    where += f", fused_mode = {wish.fused_mode}," if backend.engine == "fused" and name != "fused_mode" else ""
+    raise ConfigError(
+        f"{name} = {getattr(wish, name)!r}: {where} takes {' or '.join(map(repr, values))}"
+        + ("; use engine = torch" if backend.engine == "fused" else "")
+    )
+
+
+def slow_path(wish: Wish, backend: Backend) -> str | None:
+    """What to say where a wish runs by autograd though its device has kernels for other wishes; else None."""
+    if backend.name != "autograd" or wish.compile:
+        return None
+    near = [b.refusals(wish) for b in BACKENDS if b.engine == "torch" and b is not backend and wish.device in b.devices]
+    reasons = min((r for r in near if r), key=len, default=[])
+    if not reasons:
+        return None
+    what = "this model" if wish.model is None else ", ".join(f"{n} = {getattr(wish, n)}" for n, _ in reasons)
+    return SLOW_PATH.format(what=what)
+
+
+def table() -> list[tuple[str, ...]]:
+    """The table as rows of text, its header first: for the docs, ``fastrec doctor`` and messages."""
+    header = ("backend", "engine", "model", "loss", "optimiser", "negatives", "device", "precision")
+    rows: list[tuple[str, ...]] = [header]
+    for b in BACKENDS:
+        pairs = "".join(f", not {m} with {n}" for m, n in b.without)
+        cells = (b.models, b.optimizers, b.distributions, b.devices, b.precisions)
+        shown = [", ".join(c) or "any" for c in cells]
+        rows.append((b.name, b.engine, shown[0], b.losses.having + pairs, *shown[1:]))
+    return rows

@@ -1,0 +1,89 @@
+"""What an update rule is, and the registry that its file puts it in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from fastrec.errors import ConfigError
+
+_REGISTERED: dict[str, Rule] = {}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and how an optimiser is to run.
+
+    Parameters
+    ----------
+    lr : float or Tensor
+        A tensor where a CUDA graph reads it.
+    weight_decay : float
+        Decoupled decay, for rules that have it; the others get their L2 with the loss.
+    device : str
+        Kind of device, "cpu" or "cuda".
+    added_to : bool
+        Gradients are buffers that are added to: an optimiser that zeroes them as it goes saves a pass.
+    copies : dict of Parameter to Tensor, optional
+        16-bit copies of weights, which an optimiser on a CUDA device may write as it goes where ``added_to``.
+    """
+
+    lr: float | Tensor
+    weight_decay: float = 0.0
+    device: str = "cpu"
+    added_to: bool = False
+    copies: dict[Tensor, Tensor] | None = None
+
+    @property
+    def capturable(self) -> bool:
+        """Whether a CUDA graph may hold the step."""
+        return self.device == "cuda"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An update rule.
+
+    Parameters
+    ----------
+    name : str
+        ``optimizer = name`` in a config.
+    make : callable
+        (parameters or groups, Setting) -> an object with ``param_groups``, ``state`` and ``step()``, as a
+        ``torch.optim.Optimizer`` has. ``zeroes_gradients = True`` on it says that ``step`` leaves gradients zero.
+    decays : bool
+        It takes ``weight_decay`` itself, and no L2 is added to the loss.
+    captures : bool
+        A CUDA graph can hold its step.
+    step_on_host : bool
+        Its step count stays on the host on any device.
+    """
+
+    name: str
+    make: Callable[[list[Any], Setting], Any]
+    decays: bool = False
+    captures: bool = True
+    step_on_host: bool = False
+
+
+def register(rule: Rule) -> Rule:
+    """Make a rule known by its name.
+
+    Raises
+    ------
+    ConfigError
+        If another rule has the name.
+    """
+    there = _REGISTERED.setdefault(rule.name, rule)
+    if there.make.__module__ != rule.make.__module__:
+        raise ConfigError(f"optimizer {rule.name!r} is registered by {there.make.__module__} already")
+    _REGISTERED[rule.name] = rule
+    return rule
+
+
+def registered() -> dict[str, Rule]:
+    """Rules by name, of the modules imported so far; ``fastrec.optim.get`` imports what is missing."""
+    return dict(_REGISTERED)

@@ -1,0 +1,1 @@
+"""The update rules, one file each: a file in this folder that registers a ``Rule`` is an optimiser."""
