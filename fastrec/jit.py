@@ -27,16 +27,28 @@ from fastrec.errors import ConfigError, FastrecError
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+ROOMS = (
+    *("errors", "config", "files", "jit", "lanes", "sampling", "data", "batches", "models", "optim", "engines"),
+    *("runs", "evaluation", "training", "inference", "bench", "cli", "__main__"),
+)
+"""The rooms of the package in the order in which imports run: each may import from those before it."""
+
+
 @cache
-def _sources() -> tuple[tuple[str, int, int], ...]:
-    """Name, time and size of every module of fastrec. Cost: about 1 ms, once."""
+def _sources(room: str) -> tuple[tuple[str, int, int], ...]:
+    """Name, time and size of every module that a kernel of this room may inline or take constants from.
+
+    Those are the modules of the room and of the rooms before it. Cost: about 1 ms a room, once.
+    """
     root = Path(__file__).parent
-    found = ((p.relative_to(root), p.stat()) for p in sorted(root.rglob("*.py")))
-    return tuple((str(name), stat.st_mtime_ns, stat.st_size) for name, stat in found)
+    found: list[Path] = []
+    for name in ROOMS[: ROOMS.index(room) + 1]:
+        found += [root / f"{name}.py"] if (root / f"{name}.py").exists() else sorted((root / name).rglob("*.py"))
+    return tuple((str(p.relative_to(root)), p.stat().st_mtime_ns, p.stat().st_size) for p in found)
 
 
 def _stamped(dispatcher: Any) -> Any:
-    """Make the disk cache of a kernel stale when any module changes, not only its own.
+    """Make the disk cache of a kernel stale when any module that it may depend on changes, not only its own.
 
     Numba looks at the file a kernel stands in, and so would run old machine code after an update of what the kernel
     inlines. The attribute is private to Numba: a Numba without it fails here, at import, and not by stale results.
@@ -44,7 +56,9 @@ def _stamped(dispatcher: Any) -> Any:
     if not hasattr(dispatcher, "stats"):  # NUMBA_DISABLE_JIT=1: the plain function, nothing to cache
         return dispatcher
     index = dispatcher._cache._cache_file
-    index._source_stamp = (index._source_stamp, _sources())
+    parts = dispatcher.py_func.__module__.split(".")
+    room = parts[1] if parts[0] == "fastrec" and len(parts) > 1 else ROOMS[-1]  # a kernel of someone else's: all
+    index._source_stamp = (index._source_stamp, _sources(room))
     if dispatcher.py_func.__closure__ is not None:
         dispatcher._cache._index_key = _closure_key(dispatcher.py_func)
     return dispatcher

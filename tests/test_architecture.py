@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from fastrec.jit import ROOMS
+
 PACKAGE = Path(__file__).resolve().parent.parent / "fastrec"
-ROOMS = (
-    "errors config files jit lanes sampling data batches models optim engines runs evaluation training inference bench cli "
-    "__main__"
-)
-ORDER = ROOMS.split()
+ORDER = ROOMS
 MODULES = {
     ".".join(("fastrec", *p.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): p
     for p in sorted(PACKAGE.rglob("*.py"))

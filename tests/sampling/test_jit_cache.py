@@ -8,6 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+
+from fastrec.jit import njit
+
 PACKAGE = Path(__file__).resolve().parents[2] / "fastrec"
 
 
@@ -35,3 +40,47 @@ def test_a_change_elsewhere_in_the_package_makes_the_cache_stale(tmp_path: Path)
     philox = tmp_path / "fastrec" / "sampling" / "philox.py"
     philox.write_text(philox.read_text() + "\n# changed\n")
     assert compiled_and_loaded(tmp_path, tmp_path / "cache")[0] > 0
+
+
+FACTORY = """
+import sys
+from fastrec.jit import inline, njit
+
+def make(k):
+    @inline
+    def helper(x):
+        return x * k
+
+    @njit
+    def kernel(x):
+        return helper(x) + 1
+
+    return kernel
+
+for k in map(int, sys.argv[1:]):
+    kernel = make(k)
+    assert kernel(3) == 3 * k + 1
+    print(sum(kernel.stats.cache_misses.values()), sum(kernel.stats.cache_hits.values()))
+"""
+
+
+def test_a_kernel_of_a_factory_is_found_on_disk_by_what_it_closes_over(tmp_path: Path) -> None:
+    """Numba pickles a helper to other bytes in each process, and would compile such a kernel in every one of them."""
+    (tmp_path / "factory.py").write_text(FACTORY)
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(PACKAGE.parent)}
+
+    def run(*constants: str) -> list[str]:
+        command = [sys.executable, str(tmp_path / "factory.py"), *constants]
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    assert run("2", "5") == ["1 0", "1 0"]
+    assert run("2", "7", "5") == ["0 1", "1 0", "0 1"]
+
+
+def test_a_kernel_may_not_close_over_what_makes_no_key() -> None:
+    table = np.zeros(3)
+    with pytest.raises(TypeError, match="closes over table"):
+
+        @njit
+        def kernel(k):  # type: ignore[no-untyped-def]
+            return table[k]
