@@ -19,3 +19,12 @@ class ConfigError(FastrecError, ValueError):
 
 class CheckpointError(FastrecError):
     """A run folder or checkpoint that is damaged, incomplete, or belongs to another run."""
+
+
+def shown(value: object, limit: int = 80) -> str:
+    """``repr`` for a message, cut to ``limit`` characters; also where Python refuses to print the value."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # more than 4,300 digits; nested too deeply
+        return f"a {type(value).__name__} too long to show"
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."

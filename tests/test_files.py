@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fastrec.errors import FastrecError
-from fastrec.runs import aside, sha256_file, write_atomic, write_tensors
+from fastrec.files import aside, map_safetensors, sha256_file, write_atomic, write_tensors
 
 
 def test_a_write_replaces_the_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "weights"
     write_atomic(path, b"old")
     code = (
-        "import os, sys\nfrom fastrec.runs import aside\n"
+        "import os, sys\nfrom fastrec.files import aside\n"
         f"with aside({str(path)!r}) as part:\n    part.write_bytes(b'half')\n    os.kill(os.getpid(), 9)\n"
     )
     root = Path(__file__).resolve().parent.parent
@@ -81,9 +81,10 @@ def test_equal_tensors_give_equal_bytes_of_any_kind_order_and_time(tmp_path: Pat
     assert write_tensors(tmp_path / "four", {"a": a + 1, "b": b}, {"fastrec": "x"}) != one
 
 
-def test_several_metadata_keys_are_refused_because_their_order_is_not_fixed(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="at most one"):
-        write_tensors(tmp_path / "x", {"a": np.ones(1)}, {"a": "1", "b": "2"})
+def test_metadata_in_any_order_give_equal_bytes(tmp_path: Path) -> None:
+    one = write_tensors(tmp_path / "x", {"a": np.ones(1)}, {"a": "1", "b": "2"}, checksum=True)
+    assert one == write_tensors(tmp_path / "y", {"a": np.ones(1)}, {"b": "2", "a": "1"}, checksum=True)
+    assert map_safetensors(tmp_path / "x")[1].keys() == {"a", "b", "checksum"}
 
 
 def test_files_get_the_permissions_that_the_umask_allows(tmp_path: Path) -> None:

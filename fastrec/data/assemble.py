@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrec.data.arrays import frozen
 from fastrec.data.csr_build import group
 from fastrec.data.interactions import Interactions
 from fastrec.errors import DataError
@@ -41,12 +42,12 @@ def from_codes(
     if csr.items.size < users.size:
         notes.append(f"{users.size - csr.items.size} duplicate (user, item) rows merged, the latest kept")
     made = Interactions(
-        indptr=csr.indptr,
-        items=csr.items,
+        indptr=frozen(csr.indptr),
+        items=frozen(csr.items),
         user_ids=user_ids,
         item_ids=item_ids,
-        timestamps=None if times is None else times[csr.rows],
-        file_order=csr.rows,
+        timestamps=None if times is None else frozen(times[csr.rows]),
+        file_order=frozen(csr.rows),
         name=name,
     )
     if min_rating is not None:
@@ -72,7 +73,7 @@ def dense(interactions: Interactions, why: str) -> Interactions:
     return replace(
         interactions,
         indptr=np.concatenate((interactions.indptr[:-1][has_user], interactions.indptr[-1:])),
-        items=new_item.astype(np.int32)[interactions.items],
+        items=frozen(new_item.astype(np.int32)[interactions.items]),
         user_ids=interactions.user_ids[has_user],
         item_ids=interactions.item_ids[has_item],
         titles=None if interactions.titles is None else interactions.titles[has_item],

@@ -103,7 +103,7 @@ def contiguous(values: Any, what: str, *, max_ids: int = MAX_IDS) -> tuple[NDArr
     Two passes where integer ids are about as dense as rows (8 bytes a value of the range at most), a sort of the
     ids and a binary search per row where they are scattered.
     """
-    values = _plain_ids(values, what)
+    values = plain_ids(values, what)
     if values.size == 0:
         return np.empty(0, np.int32), values
     if values.dtype.kind == "U":
@@ -128,9 +128,17 @@ def contiguous(values: Any, what: str, *, max_ids: int = MAX_IDS) -> tuple[NDArr
     return out, ids
 
 
-def _plain_ids(values: Any, what: str) -> NDArray[Any]:
+def plain_ids(values: Any, what: str) -> NDArray[Any]:
     """int64 or str, contiguous; anything else is refused."""
-    values = np.asarray(values)
+    if isinstance(values, np.ma.MaskedArray):
+        raise DataError(f"{what} ids are a masked array, whose mask would be ignored; pass them .compressed()")
+    given = values
+    try:
+        values = np.asarray(values)
+    except (ValueError, OverflowError) as error:
+        raise DataError(f"{what} ids are no array ({error}); pass one id per interaction") from None
+    if values.dtype.kind in "UOT" and values.ndim == 1:
+        _refuse_nul(given if isinstance(given, (list, tuple)) else values, what)
     if values.ndim != 1:
         raise DataError(f"{what} ids have shape {values.shape}; they must be one-dimensional, one per interaction")
     if (
@@ -150,6 +158,17 @@ def _plain_ids(values: Any, what: str) -> NDArray[Any]:
     if values.dtype.kind == "U":
         return values
     raise DataError(f"{what} ids are {values.dtype}; they must be integers or strings, never floats")
+
+
+def _refuse_nul(ids: Any, what: str) -> None:
+    """Refuse text that ends in NUL, which fixed-width NumPy strings drop: "u" and "u\\0" would become one id."""
+    if isinstance(ids, np.ndarray) and ids.dtype.kind == "U":
+        return  # dropped already, where the caller made the array
+    for row, text in enumerate(ids):
+        if isinstance(text, str) and text.endswith("\0"):
+            raise DataError(
+                f"{what} id {text!r} in row {row} ends in NUL, which NumPy drops; remove it or rename the id"
+            )
 
 
 def _check_count(count: int, what: str, max_ids: int) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastrec.data.arrays import frozen
 from fastrec.data.assemble import from_codes
 from fastrec.data.csr_build import MAX_IDS, contiguous
 from fastrec.data.interactions import Interactions
@@ -154,6 +155,9 @@ def number(ids: pl.Series, *, max_ids: int = MAX_IDS) -> tuple[np.ndarray, np.nd
         raise DataError(
             f"{distinct.len()} distinct {ids.name} ids, but contiguous ids are int32: at most {max_ids}; leave some out"
         )
+    nul = distinct.filter(distinct.str.ends_with("\0"))
+    if nul.len():
+        raise DataError(f"{ids.name} id {nul[0]!r} ends in NUL, which NumPy drops; remove it or rename the id")
     codes = ids.cast(pl.Enum(distinct)).to_physical().cast(pl.Int32)
     return codes.to_numpy(), distinct.to_numpy().astype(np.str_)
 
@@ -177,7 +181,7 @@ def with_catalogued_items(interactions: Interactions) -> Interactions:
     added = every.size - interactions.n_items
     return replace(
         interactions,
-        items=new[interactions.items],
+        items=frozen(new[interactions.items]),
         item_ids=every,
         notes=interactions.notes + (f"{added} catalogued items without interactions were given ids",),
     )

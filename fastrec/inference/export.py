@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from fastrec.data.interactions import pack
 from fastrec.errors import ConfigError
 from fastrec.evaluation.full_ranking import Vectors
-from fastrec.runs import Run, aside, write_tensors
+from fastrec.files import aside, write_tensors
+from fastrec.runs import Run
 
 
 def export(run: Run, *, to: str, out: str | os.PathLike[str]) -> Path:
