@@ -17,7 +17,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from fastrec.errors import ConfigError
+from fastrec.errors import ConfigError, shown
 
 
 def _option(default: Any, group: str, help: str, *, choices: tuple[str, ...] = (), result: bool = True) -> Any:
@@ -150,7 +150,7 @@ class Config:
             object.__setattr__(self, f.name, _convert(f.name, getattr(self, f.name), _TYPES[f.name]))
             choices = f.metadata["choices"]
             if choices and getattr(self, f.name) not in choices:
-                raise ConfigError(f"{f.name} = {getattr(self, f.name)!r}: must be one of {', '.join(choices)}")
+                raise ConfigError(f"{f.name} = {shown(getattr(self, f.name))}: must be one of {', '.join(choices)}")
         for name, low, high in _RANGES:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and low <= value <= high):
@@ -182,7 +182,7 @@ class Config:
             if key not in known:
                 close = difflib.get_close_matches(key.replace("-", "_"), known, 1)
                 hint = f"; did you mean {close[0]!r}?" if close else f"; known keys: {', '.join(known)}"
-                raise ConfigError(f"unknown option {key!r}{hint}")
+                raise ConfigError(f"unknown option {shown(key)}{hint}")
         return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
@@ -255,6 +255,8 @@ def _convert(name: str, value: Any, wanted: Any) -> Any:
     for option in options:
         if option is type(None) and value is None:
             return None
+        if type(value) is int and abs(value) >= 2**63 and option in (int, float):
+            raise ConfigError(f"{name} = {shown(value)}: does not fit 64 bits; give a smaller number")
         if option is float and isinstance(value, (int, float)) and not isinstance(value, bool):
             return float(value)
         if option is int and isinstance(value, int) and not isinstance(value, bool):
@@ -264,12 +266,26 @@ def _convert(name: str, value: Any, wanted: Any) -> Any:
         if (
             typing.get_origin(option) is tuple
             and isinstance(value, (list, tuple))
-            and all(isinstance(v, int) and not isinstance(v, bool) for v in value)
+            and all(isinstance(v, int) and not isinstance(v, bool) and abs(v) < 2**63 for v in value)
         ):
             return tuple(value)
     words = {float: "a number", int: "a whole number", str: "text", bool: "true or false", type(None): "left out"}
     expected = " or ".join(words.get(o, "a list of whole numbers") for o in options)
-    raise ConfigError(f"{name} = {value!r}: must be {expected}")
+    raise ConfigError(f"{name} = {shown(value)}: must be {expected}")
+
+
+def parse_toml(data: bytes) -> dict[str, Any]:
+    """Parse TOML that may be damaged or hostile.
+
+    Raises
+    ------
+    ValueError
+        With the reason: not UTF-8, no TOML, a number of thousands of digits, nested too deeply.
+    """
+    try:
+        return tomllib.loads(data.decode())
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def read_toml(path: str | Path, base: Config | None = None) -> Config:
@@ -281,14 +297,18 @@ def read_toml(path: str | Path, base: Config | None = None) -> Config:
         If the file is missing, is no TOML, or has a key or value that Config refuses.
     """
     try:
-        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        values = parse_toml(Path(path).read_bytes())
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such config file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); name another config file") from None
+    except ValueError as error:
         raise ConfigError(f"{path}: not a TOML file ({error})") from None
     tables = [key for key, value in values.items() if isinstance(value, dict)]
     if tables:
-        raise ConfigError(f"{path}: the keys of a config stand without tables; remove the line [{tables[0]}]")
+        raise ConfigError(
+            f"{path}: the keys of a config stand without tables; remove the line [{shown(tables[0])[1:-1]}]"
+        )
     try:
         return (base or Config()).override(**values)
     except ConfigError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -343,7 +343,8 @@ def _train(run: Run, split: Split, config: Config, engine: Engine, *, progress: 
 
 
 def _finished(run: Run, config: Config) -> Result:  # noqa: ARG001
-    result = dict(run.manifest["result"])
+    known = {f.name for f in fields(Result)}
+    result = {k: v for k, v in run.manifest["result"].items() if k in known}
     metrics, notes = result.pop("metrics"), result.pop("notes")
     return _result(run, result, metrics, [*notes, f"{run.path} is done: there was nothing left to train"])
 

@@ -8,17 +8,29 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from fastrec.engines.base import Engine, Progress
-from fastrec.errors import FastrecError
+from fastrec.errors import CheckpointError, FastrecError, shown
+from fastrec.files import COUNT, SHA256, expect
 from fastrec.runs.checkpoint import Checkpoints
 from fastrec.sampling.order import Cursor
 from fastrec.training.tracking import Screen, Tracker, rounded
 
 SELECTED_BY = "NDCG@10"
 _PATIENT_S = 1.0  # an advance lasts about this long at most, so that a signal is answered
+
+
+_STATE = {
+    **dict.fromkeys(("epoch", "position", "step", "n_samples", "waited", "total_samples", "metrics_bytes"), COUNT),
+    **dict.fromkeys(("loss_sum", "train_s", "wall_s"), float),
+    "window": [float],
+    "best": (float, None),
+    "best_epoch": (COUNT, None),
+    "best_file": ({"file": str, "sha256": SHA256}, None),
+    "ended": (str, None),
+}
 
 
 @dataclass
@@ -41,6 +53,18 @@ class State:
     total_samples: int = 0
     metrics_bytes: int = 0
     ended: str | None = None
+
+    @classmethod
+    def of(cls, values: Any, n_positives: int) -> State:
+        """The state that a checkpoint holds, checked; ValueError with the reason."""
+        expect(values, {f"{name}?": kind for name, kind in _STATE.items()}, "trainer")
+        unknown = set(values) - {f.name for f in fields(cls)}
+        if unknown:
+            raise ValueError(f"trainer has unknown fields {shown(sorted(unknown))}")
+        state = cls(**values)
+        if len(state.window) != 3 or state.position > n_positives or (state.position and not state.n_samples):
+            raise ValueError(f"trainer is at position {state.position} of {n_positives}, window {shown(state.window)}")
+        return state
 
     @property
     def cursor(self) -> Cursor:
@@ -116,7 +140,7 @@ class Trainer:
         Raises
         ------
         FastrecError
-            If the loss is no number, memory runs out, or a file cannot be written. The last checkpoint is intact.
+            If the loss is no number, memory runs out, or a file cannot be written; earlier checkpoints are intact.
         """
         s, samples = self.state, self._samples_per_epoch()
         screen = Screen(self.progress, epochs=self.epochs, samples=samples, done=s.total_samples)
@@ -145,9 +169,21 @@ class Trainer:
         return s.ended
 
     def resume(self, tensors: dict[str, Any], meta: dict[str, Any]) -> None:
-        """Take up the state of a checkpoint."""
-        self.state = State(**meta["trainer"])
-        self.engine.load_state(tensors, meta["engine"])
+        """Take up the state of a checkpoint.
+
+        Raises
+        ------
+        CheckpointError
+            If it is not a state of this run's trainer and engine.
+        """
+        try:
+            self.state = State.of(meta.get("trainer"), self.engine.n_positives)
+            self.engine.load_state(tensors, meta["engine"])
+        except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+            raise CheckpointError(
+                f"the checkpoint of step {shown(meta.get('step'))} does not fit this run ({shown(error, 300)}); bring "
+                "the run's own files back, or train anew"
+            ) from error
 
     def _samples_per_epoch(self) -> int:
         return self.engine.n_positives * (1 + self.engine.n_negatives)
@@ -192,9 +228,10 @@ class Trainer:
     def _check_loss(self, done: Progress) -> None:
         if not math.isfinite(done.loss_sum):
             epoch, position = done.cursor
+            left = f". {self.checkpoints.left()}" if self.checkpoints is not None else ""
             raise FastrecError(
                 f"the loss is {done.loss_sum} at epoch {epoch + 1}, by positive {position:,}: training diverged; "
-                "train anew with a lower lr or a higher l2. The last checkpoint is intact"
+                f"train anew with a lower lr or a higher l2{left}"
             )
 
     def _end_epoch(self, screen: Screen) -> None:
@@ -249,10 +286,7 @@ class Trainer:
                 {"trainer": asdict(self.state), "engine": meta, "best": self.state.best_file, **self.extra},
             )
         except FastrecError as error:
-            run = self.checkpoints.folder.parent
-            raise FastrecError(
-                f"{error}. Earlier checkpoints are intact: go on with `fastrec train --resume {run}`"
-            ) from error
+            raise FastrecError(f"{error}. {self.checkpoints.left()}") from error
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -287,6 +321,6 @@ def clear_memory_errors() -> Iterator[None]:
         if isinstance(error, MemoryError) or any(sign in text for sign in signs):
             raise FastrecError(
                 f"out of memory while training ({text.splitlines()[0] if text else 'host memory'}); lower batch_size "
-                "or dim, or set accumulate; the last checkpoint is intact"
+                "or dim, or set accumulate; checkpoints written before are intact"
             ) from error
         raise
