@@ -138,7 +138,7 @@ def plain_ids(values: Any, what: str) -> NDArray[Any]:
     except (ValueError, OverflowError) as error:
         raise DataError(f"{what} ids are no array ({error}); pass one id per interaction") from None
     if values.dtype.kind in "UOT" and values.ndim == 1:
-        _refuse_nul(given if isinstance(given, (list, tuple)) else values, what)
+        refuse_nul(given if isinstance(given, (list, tuple)) else values, what)
     if values.ndim != 1:
         raise DataError(f"{what} ids have shape {values.shape}; they must be one-dimensional, one per interaction")
     if (
@@ -160,7 +160,7 @@ def plain_ids(values: Any, what: str) -> NDArray[Any]:
     raise DataError(f"{what} ids are {values.dtype}; they must be integers or strings, never floats")
 
 
-def _refuse_nul(ids: Any, what: str) -> None:
+def refuse_nul(ids: Any, what: str) -> None:
     """Refuse text that ends in NUL, which fixed-width NumPy strings drop: "u" and "u\\0" would become one id."""
     if isinstance(ids, np.ndarray) and ids.dtype.kind == "U":
         return  # dropped already, where the caller made the array

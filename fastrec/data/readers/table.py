@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from fastrec.data.catalog import Catalog, with_datetime
+from fastrec.data.csr_build import refuse_nul
 from fastrec.data.readers.movielens import movies_csv
 from fastrec.data.readers.text import Schema, fault_of, holds_quotes, lines_of, open_text, read_delimited, undecodable
 from fastrec.data.source import Columns, Log, is_integer, is_number, suffix_of
@@ -113,6 +114,10 @@ def read_frame(frame: Any, columns: Columns, name: str) -> Log:
 
 
 def _series(where: str, column: str, values: Any) -> pl.Series:
+    if isinstance(values, np.ma.MaskedArray):
+        raise DataError(f"{where}: column {column!r} is a masked array, whose mask would be ignored; fill it first")
+    if isinstance(values, (list, tuple)):
+        refuse_nul(values, f"{where}: {column}")  # NumPy drops it
     array = np.asarray(values)
     try:
         return pl.Series(column, array.tolist() if array.dtype.kind == "O" else array)
