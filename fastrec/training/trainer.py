@@ -178,6 +178,7 @@ class Trainer:
         """
         try:
             self.state = State.of(meta.get("trainer"), self.engine.n_positives)
+            expect(meta.get("engine"), {"step": COUNT}, "engine")
             self.engine.load_state(tensors, meta["engine"])
         except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
             raise CheckpointError(

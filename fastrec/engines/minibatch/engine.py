@@ -21,10 +21,10 @@ from fastrec.engines.minibatch.cpu_mlp import TowerStep
 from fastrec.engines.minibatch.cuda_step import DeviceStep, kernels_of
 from fastrec.engines.minibatch.graph import GraphedStep
 from fastrec.engines.minibatch.steps import AutogradStep, HandStep, Options
-from fastrec.errors import ConfigError
+from fastrec.errors import CheckpointError, ConfigError
 from fastrec.models.dropout import AddressedDropout
 from fastrec.models.losses import InBatchSoftmax
-from fastrec.optim.rules import HostAdam
+from fastrec.optim.rules import HostAdam, RowAdagrad
 from fastrec.sampling.order import Cursor
 
 LOSSES = ("bce", "bpr", "softmax")
@@ -194,16 +194,34 @@ class TorchEngine:
         return tensors, {"step": self.step, "scaler": scaler}
 
     def load_state(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
-        """Put back what ``state`` gave."""
+        """Put back what ``state`` gave.
+
+        Raises
+        ------
+        CheckpointError
+            If a tensor of the optimiser is not of its parameter's shape: compiled kernels would write past its end.
+        """
         self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
         for name, p in self.model.named_parameters():
             prefix = f"optimizer.{name}."
             given = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+            self._check(name, given, p)
             self.optimizer.state[p] = {k: self._placed(k, v.clone(), p) for k, v in given.items()}
         self.step = int(meta["step"])
         if meta["scaler"] is not None and self._step.scaler is not None:
             self._step.scaler.load_state_dict(meta["scaler"])
         self._step.refresh()
+
+    def _check(self, name: str, given: dict[str, Tensor], p: Tensor) -> None:
+        for key, value in given.items():
+            by_row = (p.shape[:1], (*p.shape[:1], 1)) if isinstance(self.optimizer, RowAdagrad) else ()
+            fits = value.numel() == 1 if key == "step" else value.shape in (p.shape, *by_row)
+            if not fits or (key != "step" and value.dtype != p.dtype):
+                raise CheckpointError(
+                    f"optimizer.{name}.{key} is {value.dtype}{list(value.shape)}, but {name} {p.dtype}{list(p.shape)}"
+                )
+        if isinstance(self.optimizer, HostAdam) and given.keys() not in ({"step", "exp_avg", "exp_avg_sq"}, set()):
+            raise CheckpointError(f"the optimiser's state of {name} holds {sorted(given)}")
 
     def _placed(self, key: str, value: Tensor, p: Tensor) -> Tensor:
         """A step count stays where its optimiser keeps it: on the host, unless the optimiser is a fused one."""
