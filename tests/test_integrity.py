@@ -1,6 +1,6 @@
 """Saved files under mutation: any flipped bit and any other type is a FastrecError, or leaves the data as they were.
 
-FASTREC_MUTATIONS sets how many mutations of each kind are tried (200 by default).
+FASTREC_MUTATIONS sets how many mutations of each kind are tried (100 by default).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fastrec.runs.checkpoint import Checkpoints
 from fastrec.training.trainer import State
 from tests.helpers.fakes import random_parts
 
-N = int(os.environ.get("FASTREC_MUTATIONS", "200"))
+N = int(os.environ.get("FASTREC_MUTATIONS", "100"))
 ODD = [
     None,
     True,

@@ -173,8 +173,8 @@ def map_safetensors(
 
     Cost
     ----
-    ``verify`` reads the file once, at about 1.2 GB/s a thread with up to 8 threads, in chunks of 8 MiB: no more
-    memory than that is taken, and the pages it read are in the cache of the system for what comes next.
+    ``verify`` reads the file once, at about 1.1 GB/s a thread with up to 8 threads, in chunks of 8 MiB (324 MB:
+    0.29 s of processor time); the pages are then in the cache of the system for what comes next.
     """
     path = Path(path)
     try:
