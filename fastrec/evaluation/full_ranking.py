@@ -255,7 +255,7 @@ def evaluate_full(
 def full_ranks(
     model: Any, seen: Interactions | Sequence[Interactions], test: Interactions, *, threads: int | None = None
 ) -> NDArray[np.int64]:
-    """int64[E]: the rank of each test positive in its user's list, in CSR order; ``MISS`` where the list has no other."""
+    """int64[E]: the rank of each test positive in its user's list, in CSR order; ``MISS`` if it has no other item."""
     parts = [seen] if isinstance(seen, Interactions) else list(seen)
     counts = count_ahead(model, parts, test, threads=threads)
     users = test.users

@@ -11,10 +11,10 @@ In full ranking all positives of a user are in one list (``grouped``); with cand
 own (``single``). With one positive per user both are the leave-one-out metrics of the NCF paper.
 
 B rows (one positive each), C candidates, K cutoff.
-Sources: He et al., "Neural collaborative filtering", WWW 2017, section 4.1 (HR and NDCG of leave-one-out); Deshpande and
-Karypis, "Item-based top-N recommendation algorithms", ACM TOIS 22(1), 2004, section 6.2 (HR by user); Järvelin and
-Kekäläinen, "Cumulated gain-based evaluation of IR techniques", ACM TOIS 20(4), 2002 (NDCG); Voorhees, "The TREC-8 question
-answering track report", 1999 (reciprocal rank of the first hit).
+Sources: He et al., "Neural collaborative filtering", WWW 2017, section 4.1 (HR and NDCG of leave-one-out); Deshpande
+and Karypis, "Item-based top-N recommendation algorithms", ACM TOIS 22(1), 2004 (hit rate over users); Järvelin and
+Kekäläinen, "Cumulated gain-based evaluation of IR techniques", ACM TOIS 20(4), 2002 (NDCG); Voorhees, "The TREC-8
+question answering track report", 1999 (reciprocal rank of the first hit).
 """
 
 from __future__ import annotations

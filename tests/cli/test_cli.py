@@ -87,7 +87,7 @@ def test_export_gives_vectors_whose_product_orders_like_recommend(run: Path, log
     assert fastrec("export", str(run), "--to", "npz", "--out", str(out), cwd=log.parent).returncode == 0
     with np.load(out, allow_pickle=False) as v:
         user = v["user_ids"].tolist().index("u07")
-        scores = v["item_vectors"] @ v["user_vectors"][user] + v["item_bias"]
+        scores = v["item_vectors"] @ v["user_vectors"][user]
         order = [str(v["item_ids"][i]) for i in np.argsort(-scores, kind="stable")]
     rows = json.loads(fastrec("recommend", str(run), "--user", "u07", "-k", "5", "--json", cwd=log.parent).stdout)
     ids = [r["item_id"] for r in rows]
