@@ -148,10 +148,8 @@ def cache_dir() -> Path:
     base = os.environ.get("XDG_CACHE_HOME", "")
     if os.path.isabs(base):
         return Path(base) / "fastrec"
-    return (
-        _expanded("~/.cache", "no home folder for the cache; set XDG_CACHE_HOME or FASTREC_DATA to a folder")
-        / "fastrec"
-    )
+    home = "this user has no home folder to keep a cache in; set XDG_CACHE_HOME or FASTREC_DATA to a folder"
+    return _expanded("~/.cache", home) / "fastrec"
 
 
 def data_dir() -> Path | None:
