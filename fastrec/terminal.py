@@ -1,7 +1,7 @@
 """Text on its way to a terminal: what could steer it is escaped, what it cannot show is transliterated.
 
-Everything that fastrec prints goes through ``say`` or ``shown``. Ids, titles, column names and file names come from other
-people's files: ``\\x1b[31m`` in a title colours the screen, ``\\r`` overwrites the line, U+202E reverses it.
+Everything that fastrec prints goes through ``say`` or ``shown``. Ids, titles, column names and file names come from
+other people's files: ``\\x1b[31m`` in a title colours the screen, ``\\r`` overwrites the line, U+202E reverses it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def printable(text: str, keep: str = "") -> str:
     Returns
     -------
     str
-        ``\\x1b``, ``\\u202e`` or ``\\U000e0001`` in place of each, as in a Python literal. A second call changes nothing.
+        ``\\x1b``, ``\\u202e`` or ``\\U000e0001`` in place of each, as in Python. A second call changes nothing.
     """
     if text.isascii() and text.isprintable():
         return text

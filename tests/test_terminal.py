@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastrec import runs
@@ -50,6 +50,7 @@ def test_control_characters_are_shown_escaped() -> None:
     text=st.text(st.characters(codec=None, categories=None)),
     encoding=st.sampled_from(["ascii", "cp1252", "utf-8", "latin-1", "cp437"]),
 )
+@settings(deadline=None)
 def test_any_text_can_be_shown_on_any_terminal(text: str, encoding: str) -> None:
     out = shown(text, stream(encoding))
     out.encode(encoding)

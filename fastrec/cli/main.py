@@ -78,7 +78,7 @@ def _refused(error: Exception) -> str:
     if isinstance(error, OSError):
         place = error.filename if error.filename is not None else "the system refused"
         return f"{os.fsdecode(place) if isinstance(place, (str, bytes)) else place}: {error.strerror or error}"
-    return f"out of memory ({error or 'host memory'}); use less data, or a smaller dim or batch-size"
+    return f"out of memory ({str(error) or 'host memory'}); use less data, or a smaller dim or batch-size"
 
 
 def parser() -> argparse.ArgumentParser:
