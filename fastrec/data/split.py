@@ -262,11 +262,15 @@ def time_split(interactions: Interactions, test: float = 0.2, validation: float 
             f"{np.unique(times).size} distinct times; take smaller shares, or the ratio split"
         )
     split = from_parts(interactions, parts, "time")
-    new_users = int(((split.test.degrees > 0) & (split.train.degrees == 0)).sum())
-    new_items = int(((split.test.item_counts() > 0) & (split.train.item_counts() == 0)).sum())
-    said = ((new_users, "users"), (new_items, "items"))
-    notes = tuple(f"{count} {what} of the test part have no interaction in train" for count, what in said if count)
-    return replace(split, notes=notes)
+    return replace(split, notes=unseen_in_train(split.train, split.test))
+
+
+def unseen_in_train(train: Interactions, test: Interactions) -> tuple[str, ...]:
+    """Notes that count the users and items of the test part that have no interaction in train."""
+    users = int(((test.degrees > 0) & (train.degrees == 0)).sum())
+    items = int(((test.item_counts() > 0) & (train.item_counts() == 0)).sum())
+    said = ((users, "users"), (items, "items"))
+    return tuple(f"{count} {what} of the test part have no interaction in train" for count, what in said if count)
 
 
 def _cut(times: NDArray[np.int64], share: float) -> int:

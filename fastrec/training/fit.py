@@ -20,7 +20,7 @@ from fastrec.runs import Run, create, fingerprints, open_run
 from fastrec.runs.checkpoint import Checkpoints
 from fastrec.sampling import NegativeSampler
 from fastrec.training.tracking import Tracker
-from fastrec.training.trainer import SELECTED_BY, Trainer, clear_memory_errors
+from fastrec.training.trainer import Trainer, clear_memory_errors
 
 
 @dataclass(frozen=True)
@@ -360,8 +360,12 @@ def _notes(split: Split, config: Config, engine: Engine) -> list[str]:
     left_out = getattr(getattr(engine, "stream", None), "n_left_out", 0)
     if left_out:
         notes.append(f"{left_out:,} training positives left out: their users have every item, so there is no negative")
-    if config.patience and not split.validation.n_interactions:
-        notes.append("no validation part: all epochs were trained and the last weights kept")
+    cold = split.train.degrees[split.validation.users] == 0
+    if cold.any():
+        notes.append(f"{cold.sum():,} of {cold.size:,} validation positives left out: their users are not in train")
+    if config.patience and cold.all():
+        what = "no validation positive of a user in train" if cold.size else "no validation part"
+        notes.append(f"{what}: all epochs were trained and the last weights kept")
     if config.avoid != "train":
         notes.append(f"negatives avoid {config.avoid}: training knows of held-out positives, which is a leak")
     return notes
@@ -369,19 +373,10 @@ def _notes(split: Split, config: Config, engine: Engine) -> list[str]:
 
 def _validation(split: Split, config: Config, engine: Engine) -> Any:
     """() -> metrics of the model on the validation positives, each against candidates of its own; or None."""
-    from fastrec.evaluation.candidates import candidates_for
+    from fastrec.evaluation.score import selection_rows, validate
 
-    if not split.validation.n_interactions:
-        return None
-    frozen = candidates_for(
-        split, "validation", n=config.candidates, seed=config.candidate_seed, threads=config.threads
-    )
-
-    def validate() -> dict[str, float]:
-        metrics = frozen.evaluate(engine.model, (10,), threads=config.threads)
-        return {k: metrics[k] for k in ("HR@10", SELECTED_BY)}
-
-    return validate
+    frozen = selection_rows(split, n=config.candidates, seed=config.candidate_seed, threads=config.threads)
+    return None if frozen is None else lambda: validate(engine.model, frozen, threads=config.threads)
 
 
 def _test(split: Split, config: Config, engine: Engine) -> dict[str, dict[str, Any]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastrec.errors import FastrecError
+from fastrec.terminal import say
 
 
 class Tracker:
@@ -136,7 +137,7 @@ class Screen:
         if self._bar is not None:
             self._bar.write(line)
         elif self._shown:
-            print(line, file=sys.stderr, flush=True)
+            say(line, err=True, flush=True)
 
     def close(self) -> None:
         """Leave the terminal clean."""

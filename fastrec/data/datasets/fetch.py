@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from fastrec.errors import DataError, DataNotFoundError
+from fastrec.terminal import printable, say
 
 SILENCE_S = 8.0
 """Seconds without one byte, over all sources together, after which a download gives up."""
@@ -147,7 +148,15 @@ def _append(url: str, part: Path, n_bytes: int | None, patience_s: float, *, lab
 def _write(response: Any, part: Path, start: int, end: int | None, *, label: str, progress: bool) -> None:
     from tqdm import tqdm
 
-    bar = tqdm(total=end, initial=start, desc=label, unit="B", unit_scale=True, file=sys.stderr, disable=not progress)
+    bar = tqdm(
+        total=end,
+        initial=start,
+        desc=printable(label),
+        unit="B",
+        unit_scale=True,
+        file=sys.stderr,
+        disable=not progress,
+    )
     at = start
     try:
         with part.open("r+b" if start else "wb") as out, bar:
@@ -287,6 +296,6 @@ def exclusive(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"waiting for another process that holds {path}", file=sys.stderr, flush=True)
+            say(f"waiting for another process that holds {path}", err=True, flush=True, keep="")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield

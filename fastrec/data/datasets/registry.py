@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fastrec.data.datasets.fetch import SILENCE_S, download, exclusive, unpack
 from fastrec.errors import DataError, DataNotFoundError
+from fastrec.terminal import say
 
 _GROUPLENS = "https://files.grouplens.org/datasets/movielens"
 _MIRROR = "https://huggingface.co/datasets/Recommenders/MovieLens/resolve/main"
@@ -65,7 +65,9 @@ class DataSet:
 
     def missing_from(self, folder: Path) -> list[str]:
         """The required files that ``folder`` lacks."""
-        return [f for f in self.required if not ((folder / f).is_file() or (folder / f"{f}.gz").is_file())]
+        return [
+            f for f in self.required if not (_looked(folder / f, "is_file") or _looked(folder / f"{f}.gz", "is_file"))
+        ]
 
 
 def _movielens(
@@ -136,15 +138,48 @@ SETS: dict[str, DataSet] = {s.name: s for s in _ALL}
 
 
 def cache_dir() -> Path:
-    """Where fetched sets are kept: ``$XDG_CACHE_HOME/fastrec``, else ``~/.cache/fastrec``. Not created here."""
+    """Where fetched sets are kept: ``$XDG_CACHE_HOME/fastrec``, else ``~/.cache/fastrec``. Not created here.
+
+    Raises
+    ------
+    DataError
+        If neither is set and this user has no home folder, as in a container with ``--user``.
+    """
     base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path("~/.cache").expanduser()) / "fastrec"
+    if os.path.isabs(base):
+        return Path(base) / "fastrec"
+    home = "this user has no home folder to keep a cache in; set XDG_CACHE_HOME or FASTREC_DATA to a folder"
+    return _expanded("~/.cache", home) / "fastrec"
 
 
 def data_dir() -> Path | None:
-    """The folder that ``FASTREC_DATA`` names, or None."""
+    """The folder that ``FASTREC_DATA`` names, or None.
+
+    Raises
+    ------
+    DataError
+        If it starts with the home folder of a user that there is not.
+    """
     given = os.environ.get("FASTREC_DATA")
-    return Path(given).expanduser() if given else None
+    return _expanded(given, f"FASTREC_DATA={given}: no such user's home folder") if given else None
+
+
+def _expanded(path: str | os.PathLike[str], fault: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise DataError(fault) from None
+
+
+def _looked(path: Path, what: str) -> bool:
+    """``path.is_dir()``, ``path.is_file()`` or ``path.exists()``; a folder on the way that may not be read is said."""
+    try:
+        return bool(getattr(path, what)())
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); let this user read it, or name another folder with "
+            "FASTREC_DATA or XDG_CACHE_HOME"
+        ) from None
 
 
 def find(name: str) -> Path | None:
@@ -154,10 +189,10 @@ def find(name: str) -> Path | None:
     ------
     DataError
         If there is such a folder under ``$FASTREC_DATA`` but it is incomplete: it is the user's own, so it is neither
-        passed over nor overwritten.
+        passed over nor overwritten. Also if a folder cannot be read, or there is no home folder to look in.
     """
     given = data_dir()
-    if given is not None and (given / name).is_dir():
+    if given is not None and _looked(given / name, "is_dir"):
         missing = SETS[name].missing_from(given / name)
         if missing:
             raise DataError(
@@ -166,7 +201,7 @@ def find(name: str) -> Path | None:
             )
         return given / name
     cached = cache_dir() / name
-    return cached if cached.is_dir() and not SETS[name].missing_from(cached) else None
+    return cached if _looked(cached, "is_dir") and not SETS[name].missing_from(cached) else None
 
 
 def resolve(
@@ -198,8 +233,8 @@ def resolve(
     DataError
         If neither path nor name is known, or a folder is incomplete.
     """
-    path = Path(name_or_path).expanduser()
-    if allow_path and path.exists():
+    path = _expanded(name_or_path, f"{os.fspath(name_or_path)}: no such user's home folder")
+    if allow_path and _looked(path, "exists"):
         return path
     name = os.fspath(name_or_path)
     if name not in SETS:
@@ -257,7 +292,7 @@ def fetch(
     known = SETS[name] if isinstance(name, str) else name
     base = Path(folder) if folder is not None else cache_dir()
     target = base / known.name
-    if target.is_dir() and not known.missing_from(target):
+    if _looked(target, "is_dir") and not known.missing_from(target):
         return target
     if not known.fetchable:
         raise DataNotFoundError(f"{known.name} has no pinned hash, so it is not fetched. {_by_hand(known, base)}")
@@ -274,7 +309,7 @@ def fetch(
         if target.is_dir() and not known.missing_from(target):
             return target  # another process was faster
         if progress:
-            print(f"{known.name}: fetching {_megabytes(known)} to {target}\nlicence: {known.licence}", file=sys.stderr)
+            say(f"{known.name}: fetching {_megabytes(known)} to {target}\nlicence: {known.licence}", err=True)
         part = base / f"{known.name}.zip.part"
         pins = {"n_bytes": known.n_bytes, "md5": known.md5, "sha256": known.sha256}
         try:
@@ -296,18 +331,30 @@ def found() -> list[tuple[str, str | None, str]]:
             there = find(name)
             how = f"can be fetched, {_megabytes(known)}" if known.fetchable else f"by hand, from {known.page}"
             rows.append((name, str(there) if there else None, "ready" if there else how))
-        except DataError:
-            folder = (data_dir() or Path()) / name
-            rows.append((name, str(folder), f"incomplete: no {', '.join(known.missing_from(folder))}"))
+        except DataError as error:
+            rows.append((name, *_fault(name, error)))
     rows += [(name, None, f"generated: {u:,} x {i:,}, {e:,} interactions") for name, (u, i, e) in SHAPES.items()]
     return rows
+
+
+def _fault(name: str, error: DataError) -> tuple[str | None, str]:
+    """(folder, state) of a set that ``find`` refused."""
+    try:
+        given = data_dir()
+        if given is not None and _looked(given / name, "is_dir"):
+            missing = SETS[name].missing_from(given / name)
+            if missing:
+                return str(given / name), f"incomplete: no {', '.join(missing)}"
+    except DataError:
+        pass  # it is what ``error`` says
+    return None, str(error)
 
 
 def _unlisted(name: str, allow_path: bool) -> Path:
     """A folder under ``$FASTREC_DATA`` that no set of ours is called after, or the error that fits."""
     given = data_dir()
     plain = Path(name).name == name and name not in {"", ".", ".."}
-    if plain and given is not None and (given / name).exists():
+    if plain and given is not None and _looked(given / name, "exists"):
         return given / name
     if allow_path and (not plain or Path(name).suffix or os.sep in name):
         raise DataError(f"{name}: no such file or folder (looked from {Path.cwd()})")

@@ -16,7 +16,7 @@ from fastrec.data.loading import number
 from fastrec.data.readers.table import read_table
 from fastrec.data.readers.text import lines_of, require_file
 from fastrec.data.source import TABLES, Columns, Log, present, read_columns
-from fastrec.data.split import Split
+from fastrec.data.split import Split, unseen_in_train
 from fastrec.errors import DataError
 
 PAPER_SIZES = {(994_169, 6_040), (1_445_622, 55_187)}
@@ -222,9 +222,7 @@ def _assemble(
         candidates, own = _align(files.negative, test, negatives)
         if own:
             notes.append(f"{own} candidate rows held the test item itself; it was dropped there")
-    unseen = int(((test.degrees > 0) & (train.degrees == 0)).sum())
-    if unseen:
-        notes.append(f"{unseen} users of the test part have no interaction in train")
+    notes += unseen_in_train(train, test)
     return Split(
         train,
         parts["validation"],
