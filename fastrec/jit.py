@@ -20,6 +20,7 @@ import numba
 from llvmlite.binding import ffi
 from numba.core.compiler_lock import global_compiler_lock
 
+from fastrec.arguments import whole
 from fastrec.errors import ConfigError, FastrecError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -88,13 +89,14 @@ def resolve_threads(threads: int | None) -> int:
     Raises
     ------
     ConfigError
-        If ``threads`` is below 1.
+        If ``threads`` is below 1, or no whole number.
     """
     if threads is None:
         return available_threads()
+    threads = whole("threads", threads)
     if threads < 1:
         raise ConfigError(f"threads={threads}: must be at least 1; leave it out to use all {available_threads()}")
-    return int(threads)
+    return threads
 
 
 _lock = threading.Lock()
