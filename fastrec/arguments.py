@@ -42,7 +42,7 @@ def unmasked(name: str, values: Any) -> NDArray[Any]:
     """
     if isinstance(values, np.ma.MaskedArray):
         raise DataError(
-            f"{name} is a masked array ({int(np.ma.count_masked(values))} values masked): pass a plain array, for example its "
-            ".compressed()"
+            f"{name} is a masked array ({int(np.ma.count_masked(values))} values masked): pass a plain array, "
+            "for example its .compressed()"
         )
     return np.asarray(values)

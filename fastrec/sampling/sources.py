@@ -124,7 +124,7 @@ def _scipy(matrix: Any, n_items: int | None) -> Source:
     stored = int(indptr[-1])
     if stored > indices.size or data.shape != indices.shape:
         raise DataError(
-            f"the matrix's indptr ends at {stored}, but there are {indices.size} indices and {data.size} values; rebuild"
+            f"the matrix's indptr ends at {stored}, but it has {indices.size} indices and {data.size} values; rebuild"
         )
     items, kept = indices[:stored].copy(), np.asarray(data[:stored] != 0, dtype=np.bool_)
     out = np.flatnonzero((items < 0) | (items >= n))
