@@ -19,13 +19,11 @@ from fastrec.data.readers.movielens import movies_csv
 from fastrec.data.readers.text import Schema, fault_of, holds_quotes, lines_of, open_text, read_delimited, undecodable
 from fastrec.data.source import Columns, Log, is_integer, is_number, suffix_of
 from fastrec.errors import DataError
+from fastrec.sampling.sources import ITEM_COLUMNS, USER_COLUMNS, plain_name
 
 SPELLINGS = {
-    "user": ("user", "user_id", "userid", "uid", "reviewerid", "customer_id", "customerid", "visitorid"),
-    "item": (
-        *("item", "item_id", "itemid", "iid", "movie", "movie_id", "movieid", "product_id", "productid", "asin"),
-        *("parent_asin", "business_id", "book_id", "track_id", "song_id", "article_id"),
-    ),
+    "user": USER_COLUMNS,
+    "item": ITEM_COLUMNS,
     "rating": ("rating", "score", "stars", "overall"),
     "timestamp": ("timestamp", "time", "ts", "unixreviewtime", "unix_timestamp", "datetime", "date"),
 }
@@ -46,7 +44,7 @@ def choose(where: str, header: list[str], columns: Columns) -> dict[str, str]:
         If a named column is not there, user or item cannot be recognised, or one column would serve twice.
     """
     chosen = {}
-    plain = {name.split(":")[0].strip().lower().replace("-", "_"): name for name in reversed(header)}
+    plain = {plain_name(name): name for name in reversed(header)}
     for use, spellings in SPELLINGS.items():
         option = OPTIONS[use]
         asked = getattr(columns, option)
