@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrec.data.csr_build import MAX_IDS, contiguous, core_mask
+from fastrec.data.csr_build import MAX_IDS, contiguous, core_mask, text_array
 from fastrec.errors import DataError
 from fastrec.sampling.csr import check_csr
 
@@ -34,13 +34,13 @@ class Interactions:
     items : int32[E]
         Item of each interaction, strictly ascending within a row.
     user_ids, item_ids : int64[U] or str[U]; int64[I] or str[I]
-        The source's id of each contiguous id.
+        The source's id of each contiguous id; text is object[n] of str where one long id would widen all of them.
     timestamps : int64[E], optional
         Seconds since 1970 UTC, aligned with ``items``; None where the source has none.
     file_order : int32[E] or int64[E], optional
         Row of the source each interaction came from, for ties in time; None where it no longer matters.
     titles : str[I], optional
-        Display title of each item.
+        Display title of each item; object[I] of str as for ids.
     catalog : Catalog, optional
         What the source tells of items and users (``fastrec.data.catalog``); not saved.
     name : str
@@ -55,7 +55,7 @@ class Interactions:
     item_ids: NDArray[Any]
     timestamps: NDArray[np.int64] | None = None
     file_order: NDArray[Any] | None = None
-    titles: NDArray[np.str_] | None = None
+    titles: NDArray[Any] | None = None
     catalog: Any = None
     name: str = "interactions"
     notes: tuple[str, ...] = field(default=())
@@ -243,7 +243,7 @@ class Interactions:
             if array is None:
                 digest.update(b"none")
                 continue
-            if array.dtype.kind == "U":
+            if array.dtype.kind in "UO":
                 digest.update("\x00".join(array.tolist()).encode())
             else:
                 digest.update(f"{array.dtype.str}{array.shape}".encode())
@@ -307,7 +307,7 @@ def unpack(name: str, tensors: dict[str, NDArray[Any]]) -> NDArray[Any]:
     if name in tensors:
         return tensors[name]
     blob, offsets = tensors[f"{name}.bytes"].tobytes(), tensors[f"{name}.offsets"].tolist()
-    return np.array([blob[a:b].decode() for a, b in itertools.pairwise(offsets)], dtype=np.str_)
+    return text_array([blob[a:b].decode() for a, b in itertools.pairwise(offsets)])
 
 
 _DTYPES = {

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastrec.data.content import PACKED, expanded, one_line
 from fastrec.data.datasets.fetch import SILENCE_S, download, exclusive, unpack
 from fastrec.errors import DataError, DataNotFoundError
 
@@ -65,7 +66,7 @@ class DataSet:
 
     def missing_from(self, folder: Path) -> list[str]:
         """The required files that ``folder`` lacks."""
-        return [f for f in self.required if not ((folder / f).is_file() or (folder / f"{f}.gz").is_file())]
+        return [f for f in self.required if not any((folder / f"{f}{end}").is_file() for end in ("", *PACKED))]
 
 
 def _movielens(
@@ -138,13 +139,13 @@ SETS: dict[str, DataSet] = {s.name: s for s in _ALL}
 def cache_dir() -> Path:
     """Where fetched sets are kept: ``$XDG_CACHE_HOME/fastrec``, else ``~/.cache/fastrec``. Not created here."""
     base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path("~/.cache").expanduser()) / "fastrec"
+    return (Path(base) if os.path.isabs(base) else expanded("~/.cache")) / "fastrec"
 
 
 def data_dir() -> Path | None:
     """The folder that ``FASTREC_DATA`` names, or None."""
     given = os.environ.get("FASTREC_DATA")
-    return Path(given).expanduser() if given else None
+    return expanded(given) if given else None
 
 
 def find(name: str) -> Path | None:
@@ -198,10 +199,12 @@ def resolve(
     DataError
         If neither path nor name is known, or a folder is incomplete.
     """
-    path = Path(name_or_path).expanduser()
-    if allow_path and path.exists():
-        return path
     name = os.fspath(name_or_path)
+    if allow_path:
+        with one_line(name_or_path):
+            path = expanded(name_or_path)
+            if path.exists():
+                return path
     if name not in SETS:
         return _unlisted(name, allow_path)
     there = find(name)

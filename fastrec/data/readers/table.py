@@ -14,8 +14,18 @@ import numpy as np
 import polars as pl
 
 from fastrec.data.catalog import Catalog, with_datetime
+from fastrec.data.content import content_of
 from fastrec.data.readers.movielens import movies_csv
-from fastrec.data.readers.text import Schema, fault_of, holds_quotes, lines_of, open_text, read_delimited, undecodable
+from fastrec.data.readers.text import (
+    Schema,
+    fault_of,
+    holds_quotes,
+    lines_of,
+    open_text,
+    read_delimited,
+    shown,
+    undecodable,
+)
 from fastrec.data.source import Columns, Log, is_integer, is_number, suffix_of
 from fastrec.errors import DataError
 
@@ -50,13 +60,13 @@ def choose(where: str, header: list[str], columns: Columns) -> dict[str, str]:
         option = OPTIONS[use]
         asked = getattr(columns, option)
         if asked is not None and asked not in header:
-            raise DataError(f"{where}: no column {asked!r} (--{option}-col); the columns are {', '.join(header)}")
+            raise DataError(f"{where}: no column {asked!r} (--{option}-col); the columns are {listed(header)}")
         found = asked or next((plain[s] for s in spellings if s in plain), None)
         if found is not None:
             chosen[use] = found
         elif use in ("user", "item"):
             raise DataError(
-                f"{where}: no {use} column recognised among {', '.join(header)}; name it with --{option}-col "
+                f"{where}: no {use} column recognised among {listed(header)}; name it with --{option}-col "
                 f"(from Python {option}_col=). The first line of a table must hold names"
             )
     for use, name in chosen.items():
@@ -67,6 +77,12 @@ def choose(where: str, header: list[str], columns: Columns) -> dict[str, str]:
                 "--item-col, --rating-col and --time-col"
             )
     return chosen
+
+
+def listed(names: list[str]) -> str:
+    """Names of columns for a message, the first 20, each cut to 40 characters."""
+    some = [name if len(name) <= 40 else f"{name[:37]}..." for name in names[:20]]
+    return ", ".join(some) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
 def read_table(path: Path, columns: Columns) -> Log:
@@ -207,7 +223,7 @@ def settle_time(where: str, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.Expr 
         if parsed.null_count():
             row = int(parsed.is_null().arg_max() or 0)
             raise DataError(
-                f"{where}, data row {row}: time {frame['timestamp'][row]!r} is neither a number nor an ISO date. "
+                f"{where}, data row {row}: time {shown(frame['timestamp'][row])} is neither a number nor an ISO date. "
                 "Mend or remove it"
             )
     elif dtype == pl.Date:
@@ -249,10 +265,10 @@ def _read_text(path: Path, columns: Columns) -> tuple[pl.DataFrame, pl.LazyFrame
         header = next(csv.reader([first], delimiter=separator), [])
     except csv.Error as error:
         raise DataError(
-            f"{path}, line 1: {first[:60]!r} holds no names of columns ({error}); is this a table?"
+            f"{path}, line 1: {shown(first)} holds no names of columns ({error}); is this a table?"
         ) from None
     if len(set(header)) < len(header):
-        raise DataError(f"{path}: two columns are called {max(header, key=header.count)!r}; rename one")
+        raise DataError(f"{path}: two columns are called {shown(max(header, key=header.count))}; rename one")
     chosen = choose(str(path), header, columns)
     sample = dict(zip(header, next((row for number, row in rows_of(path, separator) if number > 1 and row), [])))
     types: dict[str, type[pl.DataType]] = dict.fromkeys(header, pl.String)
@@ -266,7 +282,8 @@ def _read_text(path: Path, columns: Columns) -> tuple[pl.DataFrame, pl.LazyFrame
             types[column] = pl.Float64
         elif use != "timestamp" and re.fullmatch(r"\d+\.0*", text):
             raise DataError(
-                f"{path}: {use} id {text!r} is a decimal number; ids are integers or text: write them without the point"
+                f"{path}: {use} id {shown(text)} is a decimal number; ids are integers or text: write them "
+                "without the point"
             )
     keep = list(chosen.values())
     try:
@@ -316,11 +333,11 @@ def _scan(path: Path, separator: str, types: Schema, keep: list[str]) -> pl.Data
         for name, text in zip(names, row):
             fault = fault_of(types[name], text) if name in keep else ""
             if fault:
-                raise DataError(f"{path}, line {number}: {name} {text!r} {fault}. Mend or remove the line")
+                raise DataError(f"{path}, line {number}: {name} {shown(text)} {fault}. Mend or remove the line")
     if not rows:
         raise DataError(f"{path}: no line of data after the names of the columns")
     try:
-        frame = pl.read_csv(path, separator=separator, schema=types, glob=False).select(keep)
+        frame = pl.read_csv(content_of(path), separator=separator, schema=types, glob=False).select(keep)
     except (pl.exceptions.PolarsError, OSError) as error:
         odd = undecodable(path)
         where = f", line {odd[0]}: not UTF-8, in {odd[1]}. Save the file as UTF-8" if odd else f": {_first_line(error)}"
