@@ -80,6 +80,13 @@ def _must_be_new(path: Path) -> None:
 
 
 def _npz(path: Path, columns: dict[str, NDArray[Any]]) -> None:
+    wide = next((name for name, values in columns.items() if values.dtype.kind == "O"), None)
+    if wide is not None:
+        longest = max(map(len, columns[wide].tolist()))
+        raise ConfigError(
+            f"{path}: one of {wide} has {longest:,} characters, room that npz would give to each of them; export to "
+            "safetensors or parquet"
+        )
     with aside(path) as part, part.open("wb") as f:
         np.savez(f, **columns)  # type: ignore[arg-type]  # the stub takes the names for its options
 
@@ -98,7 +105,8 @@ def _parquet(path: Path, columns: dict[str, NDArray[Any]]) -> None:
     n_users, n_items = users.size, items.size
     titles = columns.get("titles", np.full(n_items, None))
     both_numbers = users.dtype.kind in "iu" and items.dtype.kind in "iu"
-    ids = np.concatenate((users, items)) if both_numbers else np.concatenate((users.astype(str), items.astype(str)))
+    texts = [str(i) for ids in (users, items) for i in ids.tolist()]
+    ids = np.concatenate((users, items)) if both_numbers else np.array(texts, dtype=object)
     rows = {
         "kind": np.repeat(np.array(["user", "item"]), [n_users, n_items]),
         "id": ids,
