@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastrec.data.content import PACKED, expanded, one_line
-from fastrec.data.datasets.fetch import SILENCE_S, download, exclusive, unpack
+from fastrec.data.datasets.fetch import SILENCE_S, download, exclusive, sweep, unpack
 from fastrec.errors import DataError, DataNotFoundError
 
 _GROUPLENS = "https://files.grouplens.org/datasets/movielens"
@@ -167,7 +167,9 @@ def find(name: str) -> Path | None:
             )
         return given / name
     cached = cache_dir() / name
-    return cached if cached.is_dir() and not SETS[name].missing_from(cached) else None
+    complete = cached.is_dir() and not SETS[name].missing_from(cached)
+    sweep(cached.parent, name, complete=complete)
+    return cached if complete else None
 
 
 def resolve(
@@ -260,6 +262,9 @@ def fetch(
     known = SETS[name] if isinstance(name, str) else name
     base = Path(folder) if folder is not None else cache_dir()
     target = base / known.name
+    for other in [known, *SETS.values()]:
+        whole = (base / other.name).is_dir() and not other.missing_from(base / other.name)
+        sweep(base, other.name, complete=whole)
     if target.is_dir() and not known.missing_from(target):
         return target
     if not known.fetchable:
