@@ -134,9 +134,7 @@ def contiguous(values: Any, what: str, *, max_ids: int = MAX_IDS) -> tuple[NDArr
 
 def _plain_ids(values: Any, what: str) -> NDArray[Any]:
     """int64 or str, contiguous; anything else is refused."""
-    if isinstance(values, (list, tuple)) and any(isinstance(v, str) for v in values):
-        values = _object_array(values)
-    values = np.asarray(values)
+    values = as_array(values, f"{what} ids")
     if values.ndim != 1:
         raise DataError(f"{what} ids have shape {values.shape}; they must be one-dimensional, one per interaction")
     if (
@@ -167,6 +165,22 @@ def refuse_nul(what: str, text: str, row: int) -> None:
     """Refuse an id with a NUL character: NumPy drops it at the end of text, so that two ids would look alike."""
     shown = text if len(text) <= 60 else f"{text[:57]}..."
     raise DataError(f"{what} id {shown!r} in row {row} holds a NUL character; remove it where the ids are written")
+
+
+def as_array(values: Any, what: str) -> NDArray[Any]:
+    """The values as an array, text as objects: NumPy's own widens every string to the longest and drops NUL at its end.
+
+    Raises
+    ------
+    DataError
+        For a masked array, whose mask would be ignored.
+    """
+    if np.ma.isMaskedArray(values):
+        raise DataError(f"{what} are a masked array; leave the masked rows out and pass plain ones")
+    if isinstance(values, (list, tuple)) and any(isinstance(v, str) for v in values):
+        return _object_array(values)
+    convert = getattr(values, "to_numpy", None)  # a column of Polars or pandas
+    return np.asarray(values if convert is None else convert())
 
 
 def _object_array(values: Sequence[Any]) -> NDArray[Any]:

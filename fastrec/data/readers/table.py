@@ -15,6 +15,7 @@ import polars as pl
 
 from fastrec.data.catalog import Catalog, with_datetime
 from fastrec.data.content import content_of
+from fastrec.data.csr_build import as_array
 from fastrec.data.readers.movielens import movies_csv
 from fastrec.data.readers.text import (
     Schema,
@@ -129,7 +130,7 @@ def read_frame(frame: Any, columns: Columns, name: str) -> Log:
 
 
 def _series(where: str, column: str, values: Any) -> pl.Series:
-    array = np.asarray(values)
+    array = as_array(values, f"{where}: the values of column {column!r}")
     try:
         return pl.Series(column, array.tolist() if array.dtype.kind == "O" else array)
     except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
@@ -229,6 +230,13 @@ def settle_time(where: str, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.Expr 
     elif dtype == pl.Date:
         time = time.cast(pl.Datetime("us"))
     elif dtype.is_float():
+        far = frame["timestamp"].abs() > 9.2e12  # in microseconds, 64 bits end there
+        if far.any():
+            row = int(far.arg_max() or 0)
+            raise DataError(
+                f"{where}, data row {row}: time {frame['timestamp'][row]!r} is beyond 64 bits in microseconds. "
+                "Correct it"
+            )
         time = (time * 1e6).round()
     elif not dtype.is_integer() and dtype != pl.Datetime:
         raise DataError(f"{where}: the time column is {dtype}; it must hold numbers, dates or text")
