@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 
 from fastrec.data import Interactions, has_split, load, load_split
+from fastrec.data.datasets import registry
 from fastrec.data.datasets.registry import resolve
 from fastrec.errors import ConfigError, DataError, FastrecError
 
@@ -84,6 +85,24 @@ def test_one_long_title_does_not_cost_its_length_for_every_title(tmp_path: Path)
     assert len(made.titles[7]) == 20_000
     assert Interactions.open(made.save(tmp_path / "saved.safetensors")).titles[8] == "Film"
     assert load(tmp_path, unrated_negatives=True).n_items == 5_000
+
+
+def test_a_long_id_in_the_first_row_of_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(f"user,item\n1,{'z' * 200_000}\n2,b\n")
+    assert load(path).n_items == 2
+    path.write_text(f'user,item\n1,"{"z" * 200_000}"\n2,b\n')
+    with pytest.raises(DataError, match=r"log\.csv, line 2: field larger than field limit \(131072\)\. Shorten it"):
+        load(path)
+
+
+def test_blank_lines_at_the_end_do_not_set_the_layout(tmp_path: Path) -> None:
+    path = tmp_path / "ratings.dat"
+    path.write_text("1::2\n" + "\n" * 100_000)
+    assert load(path).n_interactions == 1
+    path.write_text("\n" * 20 + "1::2\n")
+    with pytest.raises(DataError, match=r"ratings\.dat: the first line, '', fits no known"):
+        load(path)
 
 
 def test_long_ids_survive_a_core_and_a_mask() -> None:
@@ -281,6 +300,20 @@ def test_what_the_system_refuses_is_one_line(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("FASTREC_DATA", "~nobody-of-that-name/data")
     with pytest.raises(DataError, match="the home folder of '~nobody-of-that-name' is not known"):
         load("ml-1m")
+
+
+def test_without_a_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where neither HOME nor a passwd entry is there
+    for name in ("XDG_CACHE_HOME", "FASTREC_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    assert registry.find("ml-1m") is None
+    assert ("ml-1m", None, "can be fetched, 5.9 MB") in registry.found()
+    for call in (lambda: registry.fetch("ml-1m"), lambda: load("ml-1m")):
+        with pytest.raises(DataError, match="no home folder.*set XDG_CACHE_HOME"):
+            call()
+    monkeypatch.setenv("FASTREC_DATA", str(tmp_path))
+    with pytest.raises(DataError):
+        resolve("n" * 300, allow_path=False)
 
 
 @pytest.mark.parametrize("fault", [errno.EACCES, errno.EIO, errno.EPERM])

@@ -101,7 +101,8 @@ def read_columns(file: Path, separator: str) -> tuple[pl.DataFrame, pl.LazyFrame
 
     Whole ratings are read as integers first: floats would take a tenth longer in all.
     """
-    head = [line.split(separator) for _, line in itertools.islice(lines_of(file), 9)]
+    filled = (line for _, line in lines_of(file) if line)
+    head = [line.split(separator) for line in itertools.islice(filled, 9)]
     if not head:
         raise DataError(f"{file}: there is nothing in the file; fetch it again")
     width = Counter(map(len, head)).most_common(1)[0][0]  # a fault in the first line must not set the layout

@@ -137,9 +137,20 @@ SETS: dict[str, DataSet] = {s.name: s for s in _ALL}
 
 
 def cache_dir() -> Path:
-    """Where fetched sets are kept: ``$XDG_CACHE_HOME/fastrec``, else ``~/.cache/fastrec``. Not created here."""
+    """Where fetched sets are kept: ``$XDG_CACHE_HOME/fastrec``, else ``~/.cache/fastrec``. Not created here.
+
+    Raises
+    ------
+    DataError
+        If neither is known.
+    """
     base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else expanded("~/.cache")) / "fastrec"
+    if os.path.isabs(base):
+        return Path(base) / "fastrec"
+    try:
+        return Path("~/.cache").expanduser() / "fastrec"
+    except RuntimeError:
+        raise DataError("no home folder, so no place for fetched data sets; set XDG_CACHE_HOME to a folder") from None
 
 
 def data_dir() -> Path | None:
@@ -158,7 +169,9 @@ def find(name: str) -> Path | None:
         passed over nor overwritten.
     """
     given = data_dir()
-    if given is not None and (given / name).is_dir():
+    with one_line(given or name):
+        there = given is not None and (given / name).is_dir()
+    if given is not None and there:
         missing = SETS[name].missing_from(given / name)
         if missing:
             raise DataError(
@@ -166,7 +179,10 @@ def find(name: str) -> Path | None:
                 "folder, so that the set is looked for elsewhere"
             )
         return given / name
-    cached = cache_dir() / name
+    try:
+        cached = cache_dir() / name
+    except DataError:
+        return None  # no home folder: nothing was ever fetched
     complete = cached.is_dir() and not SETS[name].missing_from(cached)
     sweep(cached.parent, name, complete=complete)
     return cached if complete else None
@@ -315,8 +331,9 @@ def _unlisted(name: str, allow_path: bool) -> Path:
     """A folder under ``$FASTREC_DATA`` that no set of ours is called after, or the error that fits."""
     given = data_dir()
     plain = Path(name).name == name and name not in {"", ".", ".."}
-    if plain and given is not None and (given / name).exists():
-        return given / name
+    with one_line(name):
+        if plain and given is not None and (given / name).exists():
+            return given / name
     if allow_path and (not plain or Path(name).suffix or os.sep in name):
         raise DataError(f"{name}: no such file or folder (looked from {Path.cwd()})")
     raise DataError(_unknown(name))

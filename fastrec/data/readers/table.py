@@ -278,7 +278,11 @@ def _read_text(path: Path, columns: Columns) -> tuple[pl.DataFrame, pl.LazyFrame
     if len(set(header)) < len(header):
         raise DataError(f"{path}: two columns are called {shown(max(header, key=header.count))}; rename one")
     chosen = choose(str(path), header, columns)
-    sample = dict(zip(header, next((row for number, row in rows_of(path, separator) if number > 1 and row), [])))
+    second = next((line for number, line in lines_of(path) if number > 1 and line), "")
+    if '"' in second:
+        sample = dict(zip(header, next((row for number, row in rows_of(path, separator) if number > 1 and row), [])))
+    else:  # not by csv, which reads no field of more than 128 KiB
+        sample = dict(zip(header, second.split(separator)))
     types: dict[str, type[pl.DataType]] = dict.fromkeys(header, pl.String)
     for use, column in chosen.items():
         text = sample.get(column, "")
@@ -320,7 +324,8 @@ def rows_of(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
             for row in reader:
                 yield reader.line_num, row
         except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: {error}. Mend the quotes") from None
+            hint = "Shorten it" if "limit" in str(error) else "Correct the quotes"
+            raise DataError(f"{path}, line {reader.line_num}: {error}. {hint}") from None
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise DataError(f"{path}: not a whole gzip file ({error}); fetch it again") from None
 
