@@ -309,7 +309,7 @@ def test_without_a_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert registry.find("ml-1m") is None
     assert ("ml-1m", None, "can be fetched, 5.9 MB") in registry.found()
     for call in (lambda: registry.fetch("ml-1m"), lambda: load("ml-1m")):
-        with pytest.raises(DataError, match="no home folder.*set XDG_CACHE_HOME"):
+        with pytest.raises(DataError, match=r"no home folder.*set XDG_CACHE_HOME"):
             call()
     monkeypatch.setenv("FASTREC_DATA", str(tmp_path))
     with pytest.raises(DataError):

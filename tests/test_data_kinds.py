@@ -164,6 +164,14 @@ def test_quoted_tables_splits_and_catalogues_are_read_from_zstd(tmp_path: Path) 
     assert load_split(tmp_path).test.item_ids.tolist() == [2, 3, 4]
 
 
+def test_reserved_flags_of_gzip_are_refused(tmp_path: Path) -> None:
+    content = bytearray(gzip.compress(CSV))
+    content[3] |= 0x20
+    (tmp_path / "log.csv").write_bytes(content)
+    with pytest.raises(DataError, match="not a whole gzip file"):
+        load(tmp_path / "log.csv").catalog.ratings.collect()
+
+
 def test_damaged_zstd_is_named(tmp_path: Path) -> None:
     whole = zstandard.compress(CSV * 500 + bytes(range(256)).hex().encode())
     path = tmp_path / "log.csv.zst"

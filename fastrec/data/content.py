@@ -215,7 +215,10 @@ def blocks_of(path: Path) -> Iterator[bytes]:
         If the stream is damaged or cut short, or passes ``unpack_limit``.
     """
     with path.open("rb") as f:
-        how = packing(f.read(4))
+        head = f.read(4)
+        how = packing(head)
+        if how == "gzip" and any(flags & 0xE0 for flags in head[3:]):  # Python reads on, Polars' lazy scan does not
+            raise DataError(f"{path}: not a whole gzip file (reserved flags in its header); fetch it again")
         f.seek(0)
         packed = os.fstat(f.fileno()).st_size
         limit, total = unpack_limit(packed), 0
