@@ -4,6 +4,13 @@
 class FastrecError(Exception):
     """The base of all of them: ``except FastrecError`` catches what fastrec itself refuses."""
 
+    def __str__(self) -> str:
+        said = super().__str__()
+        if said.isprintable():
+            return said
+        # names from a file must not steer a terminal: all but line ends is shown escaped
+        return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in said)
+
 
 class DataError(FastrecError, ValueError):
     """Data that cannot be used as it is: a malformed file, an inconsistent CSR, an unknown id."""

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrec.data.csr_build import text_array
 from fastrec.errors import DataError
 
 Array = TypeVar("Array", bound=NDArray[Any])
@@ -67,11 +68,11 @@ def plain(values: Any, what: str) -> NDArray[Any]:
     return array
 
 
-def texts(values: Any, what: str) -> NDArray[np.str_]:
-    """One-dimensional text."""
+def texts(values: Any, what: str) -> NDArray[Any]:
+    """One-dimensional text: of fixed width, or objects where one long text would widen all the others."""
     array = plain(values, what)
     if array.dtype.kind == "U":
         return array
     if not all(isinstance(v, str) for v in array.tolist()):
         raise DataError(f"{what} are {array.dtype}; they must be text")
-    return array.astype(np.str_)
+    return text_array(array.tolist())

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrec.data.arrays import frozen
-from fastrec.data.csr_build import group
+from fastrec.data.csr_build import as_array, group
 from fastrec.data.interactions import Interactions
 from fastrec.errors import DataError
 
@@ -53,7 +53,7 @@ def from_codes(
     if min_rating is not None:
         if ratings is None:
             raise DataError(f"{name}: min_rating={min_rating} needs ratings, and there are none; leave it out")
-        scores = np.asarray(ratings)
+        scores = as_array(ratings, f"{name}: ratings")
         if np.isnan(scores).any():
             raise DataError(f"{name}: rating of row {int(np.isnan(scores).argmax())} is nan; mend or remove the row")
         mask = scores[csr.rows] >= min_rating
@@ -82,7 +82,7 @@ def dense(interactions: Interactions, why: str) -> Interactions:
 
 def as_int64(values: Any, what: str) -> NDArray[np.int64]:
     """One-dimensional integers as int64; floats are refused, because they round."""
-    values = np.asarray(values)
+    values = as_array(values, what)
     if values.dtype.kind not in "iu":
         raise DataError(f"{what} are {values.dtype}; they must be integers (seconds since 1970 UTC)")
     return np.ascontiguousarray(values, dtype=np.int64)

@@ -45,13 +45,13 @@ class Interactions:
     items : int32[E]
         Item of each interaction, strictly ascending within a row.
     user_ids, item_ids : int64[U] or str[U]; int64[I] or str[I]
-        The source's id of each contiguous id.
+        The source's id of each contiguous id; text is object[n] of str where one long id would widen all of them.
     timestamps : int64[E], optional
         Seconds since 1970 UTC, aligned with ``items``; None where the source has none.
     file_order : int32[E] or int64[E], optional
         Row of the source each interaction came from, for ties in time; None where it no longer matters.
     titles : str[I], optional
-        Display title of each item.
+        Display title of each item; object[I] of str as for ids.
     catalog : Catalog, optional
         What the source tells of items and users (``fastrec.data.catalog``); not saved.
     name : str
@@ -66,7 +66,7 @@ class Interactions:
     item_ids: NDArray[Any]
     timestamps: NDArray[np.int64] | None = None
     file_order: NDArray[Any] | None = None
-    titles: NDArray[np.str_] | None = None
+    titles: NDArray[Any] | None = None
     catalog: Any = None
     name: str = "interactions"
     notes: tuple[str, ...] = field(default=())
@@ -275,7 +275,7 @@ class Interactions:
             if array is None:
                 digest.update(b"none")
                 continue
-            if array.dtype.kind == "U":
+            if array.dtype.kind in "UO":
                 digest.update("\x00".join(array.tolist()).encode())
             else:
                 digest.update(f"{array.dtype.str}{array.shape}".encode())

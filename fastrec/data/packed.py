@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrec.data.csr_build import text_array
 from fastrec.errors import DataError
 
 _COLUMNS = {"indptr": "<i8", "items": "<i4", "timestamps": "<i8"}
@@ -71,4 +72,4 @@ def unpack(name: str, tensors: dict[str, NDArray[Any]]) -> NDArray[Any]:
     texts = [blob[a:b].decode() for a, b in itertools.pairwise(ends)]
     if any(text.endswith("\0") for text in texts):
         raise ValueError(f"a text of {name} ends in NUL")
-    return np.array(texts, dtype=np.str_)
+    return text_array(texts)

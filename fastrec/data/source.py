@@ -11,7 +11,8 @@ from pathlib import Path
 import polars as pl
 
 from fastrec.data.catalog import Catalog, with_datetime
-from fastrec.data.readers.text import lines_of, read_delimited, scan_delimited
+from fastrec.data.content import PACKED
+from fastrec.data.readers.text import lines_of, read_delimited, scan_delimited, shown
 from fastrec.errors import ConfigError, DataError
 
 TABLES = (".csv", ".tsv", ".inter", ".parquet")
@@ -72,13 +73,18 @@ class Log:
 
 
 def suffix_of(path: Path) -> str:
-    """The suffix in lower case, looking through ``.gz``: ``.csv`` for ``ratings.csv.gz``."""
-    return Path(path.name.removesuffix(".gz")).suffix.lower()
+    """The suffix in lower case, looking through ``.gz`` and ``.zst``: ``.csv`` for ``ratings.csv.gz``."""
+    return Path(plain_name(path.name)).suffix.lower()
+
+
+def plain_name(name: str) -> str:
+    """The name without ``.gz`` or ``.zst``."""
+    return next((name.removesuffix(end) for end in PACKED if name.endswith(end)), name)
 
 
 def present(folder: Path, name: str) -> Path | None:
-    """``folder/name`` or ``folder/name.gz`` if there is one."""
-    return next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), None)
+    """``folder/name``, or the same packed as ``.gz`` or ``.zst``, if there is one."""
+    return next((p for p in (folder / f"{name}{end}" for end in ("", *PACKED)) if p.is_file()), None)
 
 
 def is_number(text: str) -> bool:
@@ -95,12 +101,16 @@ def read_columns(file: Path, separator: str) -> tuple[pl.DataFrame, pl.LazyFrame
 
     Whole ratings are read as integers first: floats would take a tenth longer in all.
     """
-    head = [line.split(separator) for _, line in itertools.islice(lines_of(file), 9)]
+    filled = (line for _, line in lines_of(file) if line)
+    head = [line.split(separator) for line in itertools.islice(filled, 9)]
+    if not head:
+        raise DataError(f"{file}: there is nothing in the file; fetch it again")
     width = Counter(map(len, head)).most_common(1)[0][0]  # a fault in the first line must not set the layout
     names = ("user", "item", "rating", "timestamp")
     if not 2 <= width <= 4:
         layout = separator.replace("\t", "<tab>").join(names)
-        raise DataError(f"{file}, line 1: {width} fields in {head[0]}, but every line must be {layout}")
+        line = shown(separator.join(head[0]), 80)
+        raise DataError(f"{file}, line 1: {len(head[0])} fields in {line}, but every line must be {layout}")
     schema: dict[str, type[pl.DataType]] = {}
     for k, name in enumerate(names[:2]):
         whole = [is_integer(fields[k]) for fields in head if len(fields) == width]
@@ -117,4 +127,5 @@ def read_columns(file: Path, separator: str) -> tuple[pl.DataFrame, pl.LazyFrame
 
 def is_integer(text: str) -> bool:
     """Whether the text is a whole number that fits 64 bits and keeps its spelling (no leading zero)."""
-    return text.isascii() and text.isdigit() and str(int(text)) == text and int(text) < 2**63
+    short = len(text) <= 19  # Python refuses to convert more than 4,300 digits
+    return short and text.isascii() and text.isdigit() and str(int(text)) == text and int(text) < 2**63

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrec.data.content import one_line
 from fastrec.data.interactions import Interactions
 from fastrec.data.split_kernels import draw_keys, first_shared, mark_last, mark_share
 from fastrec.errors import ConfigError, DataError
@@ -334,9 +335,10 @@ def load_split(
     from fastrec.data.readers.given_split import find_split, read_split
     from fastrec.data.source import Columns
 
-    direct = Path(path)
-    direct = direct if direct.exists() or find_split(direct) else locate(path)
-    return read_split(direct, Columns(user_col, item_col, rating_col, time_col))
+    with one_line(path):
+        direct = Path(path)
+        direct = direct if direct.exists() or find_split(direct) else locate(path)
+        return read_split(direct, Columns(user_col, item_col, rating_col, time_col))
 
 
 def has_split(path: str | os.PathLike[str]) -> bool:
@@ -350,7 +352,8 @@ def has_split(path: str | os.PathLike[str]) -> bool:
     from fastrec.data.loading import is_synthetic, locate
     from fastrec.data.readers.given_split import find_split
 
-    direct = Path(path)
     if is_synthetic(path):
         return False
-    return find_split(direct if direct.exists() or find_split(direct) else locate(path)) is not None
+    with one_line(path):
+        direct = Path(path)
+        return find_split(direct if direct.exists() or find_split(direct) else locate(path)) is not None

@@ -114,6 +114,13 @@ def _must_be_new(path: Path) -> None:
 
 
 def _npz(path: Path, columns: dict[str, NDArray[Any]], metric: str) -> None:
+    wide = next((name for name, values in columns.items() if values.dtype.kind == "O"), None)
+    if wide is not None:
+        longest = max(map(len, columns[wide].tolist()))
+        raise ConfigError(
+            f"{path}: one of {wide} has {longest:,} characters, room that npz would give to each of them; export to "
+            "safetensors or parquet"
+        )
     with aside(path) as part, part.open("wb") as f:
         np.savez(f, **columns, metric=np.array(metric))  # type: ignore[arg-type]  # the stub takes names for options
 

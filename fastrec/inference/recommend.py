@@ -57,7 +57,7 @@ def recommend(run: Run, user_id: Any, k: int = 10, *, model: Any = None) -> list
     return [
         {
             "rank": rank,
-            "item_id": ids[item].item(),
+            "item_id": ids[item : item + 1].tolist()[0],
             "title": None if titles is None else str(titles[item]),
             "score": float(scores[item]),
         }
@@ -79,7 +79,7 @@ def find_user(user_ids: NDArray[Any], user_id: Any, data: str) -> int:
     # out-of-range Python integers compare unequal to every element
     found = np.flatnonzero(user_ids == wanted) if wanted is not None else np.empty(0, np.int64)
     if not found.size:
-        shown = ", ".join(str(u) for u in user_ids[:3].tolist())
+        shown = ", ".join(str(u)[:40] for u in user_ids[:3].tolist())
         raise DataError(
             f"user {user_id!r}: not among the {user_ids.size} users of {data} (such as {shown}); give an id as it "
             "stands in the source data. Users that came later need a new training"

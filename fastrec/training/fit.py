@@ -352,7 +352,8 @@ def _finished(run: Run, config: Config) -> Result:  # noqa: ARG001
 def _result(run: Run, summary: dict[str, Any], metrics: dict[str, dict[str, Any]], notes: list[str]) -> Result:
     users = run.split().train
     first = int(np.flatnonzero(users.degrees)[0])
-    return Result(run=run, metrics=metrics, notes=notes, example_user=users.user_ids[first].item(), **summary)
+    example = users.user_ids[first : first + 1].tolist()[0]  # text may be in an object array, without item()
+    return Result(run=run, metrics=metrics, notes=notes, example_user=example, **summary)
 
 
 def _notes(split: Split, config: Config, engine: Engine) -> list[str]:

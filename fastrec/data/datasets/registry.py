@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastrec.data.datasets.fetch import SILENCE_S, download, exclusive, unpack
+from fastrec.data.content import PACKED, expanded, one_line
+from fastrec.data.datasets.fetch import SILENCE_S, download, exclusive, sweep, unpack
 from fastrec.errors import DataError, DataNotFoundError
 from fastrec.terminal import say
 
@@ -65,9 +66,7 @@ class DataSet:
 
     def missing_from(self, folder: Path) -> list[str]:
         """The required files that ``folder`` lacks."""
-        return [
-            f for f in self.required if not (_looked(folder / f, "is_file") or _looked(folder / f"{f}.gz", "is_file"))
-        ]
+        return [f for f in self.required if not any((folder / f"{f}{end}").is_file() for end in ("", *PACKED))]
 
 
 def _movielens(
@@ -143,13 +142,15 @@ def cache_dir() -> Path:
     Raises
     ------
     DataError
-        If neither is set and this user has no home folder, as in a container with ``--user``.
+        If neither is known.
     """
     base = os.environ.get("XDG_CACHE_HOME", "")
     if os.path.isabs(base):
         return Path(base) / "fastrec"
-    home = "this user has no home folder to keep a cache in; set XDG_CACHE_HOME or FASTREC_DATA to a folder"
-    return _expanded("~/.cache", home) / "fastrec"
+    try:
+        return Path("~/.cache").expanduser() / "fastrec"
+    except RuntimeError:
+        raise DataError("no home folder, so no place for fetched data sets; set XDG_CACHE_HOME to a folder") from None
 
 
 def data_dir() -> Path | None:
@@ -161,25 +162,7 @@ def data_dir() -> Path | None:
         If it starts with the home folder of a user that there is not.
     """
     given = os.environ.get("FASTREC_DATA")
-    return _expanded(given, f"FASTREC_DATA={given}: no such user's home folder") if given else None
-
-
-def _expanded(path: str | os.PathLike[str], fault: str) -> Path:
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        raise DataError(fault) from None
-
-
-def _looked(path: Path, what: str) -> bool:
-    """``path.is_dir()``, ``path.is_file()`` or ``path.exists()``; a folder on the way that may not be read is said."""
-    try:
-        return bool(getattr(path, what)())
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}); let this user read it, or name another folder with "
-            "FASTREC_DATA or XDG_CACHE_HOME"
-        ) from None
+    return expanded(given) if given else None
 
 
 def find(name: str) -> Path | None:
@@ -192,7 +175,9 @@ def find(name: str) -> Path | None:
         passed over nor overwritten. Also if a folder cannot be read, or there is no home folder to look in.
     """
     given = data_dir()
-    if given is not None and _looked(given / name, "is_dir"):
+    with one_line(given or name):
+        there = given is not None and (given / name).is_dir()
+    if given is not None and there:
         missing = SETS[name].missing_from(given / name)
         if missing:
             raise DataError(
@@ -200,8 +185,13 @@ def find(name: str) -> Path | None:
                 "folder, so that the set is looked for elsewhere"
             )
         return given / name
-    cached = cache_dir() / name
-    return cached if _looked(cached, "is_dir") and not SETS[name].missing_from(cached) else None
+    try:
+        cached = cache_dir() / name
+    except DataError:
+        return None  # no home folder: nothing was ever fetched
+    complete = cached.is_dir() and not SETS[name].missing_from(cached)
+    sweep(cached.parent, name, complete=complete)
+    return cached if complete else None
 
 
 def resolve(
@@ -233,10 +223,12 @@ def resolve(
     DataError
         If neither path nor name is known, or a folder is incomplete.
     """
-    path = _expanded(name_or_path, f"{os.fspath(name_or_path)}: no such user's home folder")
-    if allow_path and _looked(path, "exists"):
-        return path
     name = os.fspath(name_or_path)
+    if allow_path:
+        with one_line(name_or_path):
+            path = expanded(name_or_path)
+            if path.exists():
+                return path
     if name not in SETS:
         return _unlisted(name, allow_path)
     there = find(name)
@@ -292,7 +284,10 @@ def fetch(
     known = SETS[name] if isinstance(name, str) else name
     base = Path(folder) if folder is not None else cache_dir()
     target = base / known.name
-    if _looked(target, "is_dir") and not known.missing_from(target):
+    for other in [known, *SETS.values()]:
+        whole = (base / other.name).is_dir() and not other.missing_from(base / other.name)
+        sweep(base, other.name, complete=whole)
+    if target.is_dir() and not known.missing_from(target):
         return target
     if not known.fetchable:
         raise DataNotFoundError(f"{known.name} has no pinned hash, so it is not fetched. {_by_hand(known, base)}")
@@ -341,7 +336,7 @@ def _fault(name: str, error: DataError) -> tuple[str | None, str]:
     """(folder, state) of a set that ``find`` refused."""
     try:
         given = data_dir()
-        if given is not None and _looked(given / name, "is_dir"):
+        if given is not None and (given / name).is_dir():
             missing = SETS[name].missing_from(given / name)
             if missing:
                 return str(given / name), f"incomplete: no {', '.join(missing)}"
@@ -354,8 +349,9 @@ def _unlisted(name: str, allow_path: bool) -> Path:
     """A folder under ``$FASTREC_DATA`` that no set of ours is called after, or the error that fits."""
     given = data_dir()
     plain = Path(name).name == name and name not in {"", ".", ".."}
-    if plain and given is not None and _looked(given / name, "exists"):
-        return given / name
+    with one_line(name):
+        if plain and given is not None and (given / name).exists():
+            return given / name
     if allow_path and (not plain or Path(name).suffix or os.sep in name):
         raise DataError(f"{name}: no such file or folder (looked from {Path.cwd()})")
     raise DataError(_unknown(name))

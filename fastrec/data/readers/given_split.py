@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from fastrec.data.assemble import from_codes
 from fastrec.data.catalog import Catalog
+from fastrec.data.content import content_of
 from fastrec.data.interactions import Interactions
 from fastrec.data.loading import number
 from fastrec.data.readers.table import read_table
-from fastrec.data.readers.text import lines_of, require_file
-from fastrec.data.source import TABLES, Columns, Log, present, read_columns
+from fastrec.data.readers.text import lines_of, shown, undecodable
+from fastrec.data.source import TABLES, Columns, Log, plain_name, present, read_columns
 from fastrec.data.split import Split, unseen_in_train
 from fastrec.errors import DataError
 
@@ -50,8 +51,8 @@ def find_split(path: Path) -> Files | None:
                 kind = "the NCF paper's files" if negative else "files of base and test"
                 return _files(kind, {"train": first}, path.parent, path.name + test, negative and path.name + negative)
         return None
-    trains = [p.name.removesuffix(".gz").removesuffix(".train.rating") for p in sorted(path.iterdir())]
-    stems = [s for s, p in zip(trains, sorted(path.iterdir())) if s != p.name.removesuffix(".gz")]
+    trains = [plain_name(p.name).removesuffix(".train.rating") for p in sorted(path.iterdir())]
+    stems = [s for s, p in zip(trains, sorted(path.iterdir())) if s != plain_name(p.name)]
     if len(stems) > 1:
         raise DataError(f"{path}: holds {len(stems)} splits ({', '.join(stems)}); give one as {path / stems[0]}")
     if stems:
@@ -104,19 +105,32 @@ def read(files: Files, file: Path, columns: Columns) -> tuple[pl.DataFrame, pl.L
 def read_whole(files: Files, columns: Columns) -> Log:
     """All parts of a split as one log, in the order train, validation, test."""
     parts = [read(files, files.parts[part], columns) for part in sorted(files.parts, key=_order)]
-    _same_columns(files, [frame for frame, _ in parts])
-    frame = pl.concat([frame for frame, _ in parts])
-    return Log(frame, Catalog(ratings=pl.concat([lazy for _, lazy in parts])), files.kind, (WHOLE,))
+    names, notes = _shared_columns(files, [frame for frame, _ in parts])
+    frame = pl.concat([frame.select(names) for frame, _ in parts])
+    names += ["datetime"] if "timestamp" in names else []
+    lazy = pl.concat([lazy.select([n for n in names if n in lazy.collect_schema()]) for _, lazy in parts])
+    return Log(frame, Catalog(ratings=lazy), files.kind, (WHOLE, *notes))
 
 
 def _order(part: str) -> int:
     return ("train", "validation", "test").index(part)
 
 
-def _same_columns(files: Files, frames: list[pl.DataFrame]) -> None:
-    if any(frame.schema != frames[0].schema for frame in frames):
+def _shared_columns(files: Files, frames: list[pl.DataFrame]) -> tuple[list[str], tuple[str, ...]]:
+    """Columns that every part has, in the canonical order, and a note on those that only some parts have.
+
+    Raises
+    ------
+    DataError
+        If ids are numbers in one part and text in another.
+    """
+    names = ("user", "item", "rating", "timestamp")
+    shared = [name for name in names if all(name in frame.columns for frame in frames)]
+    if any(frame.schema[name] != frames[0].schema[name] for frame in frames for name in shared):
         shown = "; ".join(f"{file.name}: {dict(frame.schema)}" for file, frame in zip(files.parts.values(), frames))
         raise DataError(f"the parts of the split differ in their columns ({shown}); write them alike")
+    partial = [name for name in names if name not in shared and any(name in frame.columns for frame in frames)]
+    return shared, tuple(f"{name} is not in every part of the split, so it is not used" for name in partial)
 
 
 def read_list(file: Path) -> tuple[pl.DataFrame, pl.LazyFrame]:
@@ -127,13 +141,19 @@ def read_list(file: Path) -> tuple[pl.DataFrame, pl.LazyFrame]:
     DataError
         If the file is missing or empty, or some ids are integers and others not.
     """
-    require_file(file)
     try:
         lines = pl.read_csv(
-            file, separator="\x01", has_header=False, schema={"line": pl.String}, quote_char=None, glob=False
+            content_of(file),
+            separator="\x01",
+            has_header=False,
+            schema={"line": pl.String},
+            quote_char=None,
+            glob=False,
         )
-    except (pl.exceptions.PolarsError, OSError) as error:  # OSError: a gzip file cut short
-        raise DataError(f"{file}: not readable as text ({str(error).splitlines()[0]}); fetch it again") from None
+    except pl.exceptions.PolarsError as error:
+        odd = undecodable(file)
+        where = f", line {odd[0]}: not UTF-8, in {odd[1]}" if odd else f": not lines of text ({_cause(error)})"
+        raise DataError(f"{file}{where}; save it as UTF-8, one user and its items per line") from None
     pairs = (
         lines.with_row_index("number", offset=1)
         .with_columns(pl.col("line").str.extract_all(r"\S+"))
@@ -148,14 +168,23 @@ def read_list(file: Path) -> tuple[pl.DataFrame, pl.LazyFrame]:
         bad = ids.is_null()
         if not bad.any():
             pairs = pairs.with_columns(ids)
+        elif (nul := pairs[what].str.contains("\0", literal=True)).any():
+            row = int(nul.arg_max() or 0)
+            raise DataError(
+                f"{file}, line {pairs['number'][row]}: {what} {shown(pairs[what][row])} holds NUL; remove it"
+            )
         elif not bad.all():
             row = int(bad.arg_max() or 0)
             raise DataError(
-                f"{file}, line {pairs['number'][row]}: {what} {pairs[what][row]!r} is not a whole number of 64 bits, "
-                "but others are. Mend or remove it"
+                f"{file}, line {pairs['number'][row]}: {what} {shown(pairs[what][row])} is not a whole number of 64 "
+                "bits, but others are. Correct or remove it"
             )
     frame = pairs.select("user", "item")
     return frame, frame.lazy()
+
+
+def _cause(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def read_negatives(file: Path) -> dict[tuple[int, int], tuple[int, NDArray[np.int64]]]:
@@ -166,7 +195,6 @@ def read_negatives(file: Path) -> dict[tuple[int, int], tuple[int, NDArray[np.in
     DataError
         Naming the line that is cut short or holds other than whole numbers.
     """
-    require_file(file)
     rows: dict[tuple[int, int], tuple[int, NDArray[np.int64]]] = {}
     for line_number, line in lines_of(file):
         head, _, rest = line.partition("\t")
@@ -177,7 +205,7 @@ def read_negatives(file: Path) -> dict[tuple[int, int], tuple[int, NDArray[np.in
             negatives = np.array(rest.split("\t"), dtype=np.int64)
         except (ValueError, OverflowError):
             raise DataError(
-                f"{file}, line {line_number}: {line[:60]!r} is not (user,item)<tab>item<tab>item ... in whole "
+                f"{file}, line {line_number}: {shown(line)} is not (user,item)<tab>item<tab>item ... in whole "
                 "numbers of 64 bits. Mend the line, or fetch the file again"
             ) from None
         if (user, item) in rows:
@@ -196,7 +224,8 @@ def _assemble(
 ) -> Split:
     """Number users and items over all parts and candidates together, then build the parts."""
     names = sorted(frames, key=_order)
-    _same_columns(files, [frames[p] for p in names])
+    columns, partial = _shared_columns(files, [frames[p] for p in names])
+    frames = {part: frames[part].select(columns) for part in names}
     every = pl.concat([frames[p] for p in names])
     users, user_ids = number(every["user"])
     item_column = every["item"]
@@ -204,7 +233,7 @@ def _assemble(
         listed = np.unique(np.concatenate([row for _, row in negatives.values()])) if negatives else np.empty(0, int)
         item_column = pl.concat([item_column, pl.Series("item", listed, dtype=pl.Int64)])
     items, item_ids = number(item_column)
-    notes: list[str] = []
+    notes = list(partial)
     parts: dict[str, Interactions] = {}
     start = 0
     for part in names:

@@ -6,18 +6,19 @@ import os
 from pathlib import Path
 
 from fastrec.data.catalog import Catalog
+from fastrec.data.content import is_parquet
 from fastrec.data.datasets.registry import SETS
 from fastrec.data.readers import given_split as formats_split
 from fastrec.data.readers import movielens as formats_movielens
 from fastrec.data.readers import table as formats_table
-from fastrec.data.readers.text import lines_of, require_file
+from fastrec.data.readers.text import lines_of, shown
 from fastrec.data.source import TABLES, Columns, Log, is_number, present, suffix_of
 from fastrec.errors import DataError
 
 KNOWN = (
     "MovieLens .dat (ratings.dat), ml-100k (u.data), MovieLens csv (ratings.csv), the NCF paper's NAME.train.rating "
     "and NAME.test.rating, adjacency lists (train.txt and test.txt, a user and its items per line), or one CSV, TSV or "
-    "Parquet table with named columns; each also as .gz"
+    "Parquet table with named columns; each also as .gz or .zst"
 )
 
 
@@ -80,8 +81,7 @@ def main_file(path: Path) -> Path:
 
 def sniff(file: Path) -> str:
     """One of "dat", "tabs", "lists", "table" by suffix and first line."""
-    require_file(file)
-    if suffix_of(file) == ".parquet":
+    if file.suffix.lower() == ".parquet" and is_parquet(file):
         return "table"
     first = next((line for _, line in lines_of(file)), None)
     if first is None:
@@ -97,4 +97,4 @@ def sniff(file: Path) -> str:
         return "lists"
     if suffix_of(file) in TABLES or any(mark in first for mark in ",\t;|"):
         return "table"
-    raise DataError(f"{file}: the first line, {first[:60]!r}, fits no known format. Known are: {KNOWN}")
+    raise DataError(f"{file}: the first line, {shown(first)}, fits no known format. Known are: {KNOWN}")

@@ -14,9 +14,19 @@ import numpy as np
 import polars as pl
 
 from fastrec.data.catalog import Catalog, with_datetime
-from fastrec.data.csr_build import refuse_nul
+from fastrec.data.content import content_of
+from fastrec.data.csr_build import as_array
 from fastrec.data.readers.movielens import movies_csv
-from fastrec.data.readers.text import Schema, fault_of, holds_quotes, lines_of, open_text, read_delimited, undecodable
+from fastrec.data.readers.text import (
+    Schema,
+    fault_of,
+    holds_quotes,
+    lines_of,
+    open_text,
+    read_delimited,
+    shown,
+    undecodable,
+)
 from fastrec.data.source import Columns, Log, is_integer, is_number, suffix_of
 from fastrec.errors import DataError
 from fastrec.sampling.sources import ITEM_COLUMNS, USER_COLUMNS, plain_name
@@ -49,13 +59,13 @@ def choose(where: str, header: list[str], columns: Columns) -> dict[str, str]:
         option = OPTIONS[use]
         asked = getattr(columns, option)
         if asked is not None and asked not in header:
-            raise DataError(f"{where}: no column {asked!r} (--{option}-col); the columns are {', '.join(header)}")
+            raise DataError(f"{where}: no column {asked!r} (--{option}-col); the columns are {listed(header)}")
         found = asked or next((plain[s] for s in spellings if s in plain), None)
         if found is not None:
             chosen[use] = found
         elif use in ("user", "item"):
             raise DataError(
-                f"{where}: no {use} column recognised among {', '.join(header)}; name it with --{option}-col "
+                f"{where}: no {use} column recognised among {listed(header)}; name it with --{option}-col "
                 f"(from Python {option}_col=). The first line of a table must hold names"
             )
     for use, name in chosen.items():
@@ -66,6 +76,12 @@ def choose(where: str, header: list[str], columns: Columns) -> dict[str, str]:
                 "--item-col, --rating-col and --time-col"
             )
     return chosen
+
+
+def listed(names: list[str]) -> str:
+    """Names of columns for a message, the first 20, each cut to 40 characters."""
+    some = [name if len(name) <= 40 else f"{name[:37]}..." for name in names[:20]]
+    return ", ".join(some) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
 def read_table(path: Path, columns: Columns) -> Log:
@@ -112,11 +128,7 @@ def read_frame(frame: Any, columns: Columns, name: str) -> Log:
 
 
 def _series(where: str, column: str, values: Any) -> pl.Series:
-    if isinstance(values, np.ma.MaskedArray):
-        raise DataError(f"{where}: column {column!r} is a masked array, whose mask would be ignored; fill it first")
-    if isinstance(values, (list, tuple)):
-        refuse_nul(values, f"{where}: {column}")  # NumPy drops it
-    array = np.asarray(values)
+    array = as_array(values, f"{where}: the values of column {column!r}")
     try:
         return pl.Series(column, array.tolist() if array.dtype.kind == "O" else array)
     except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
@@ -210,12 +222,19 @@ def settle_time(where: str, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.Expr 
         if parsed.null_count():
             row = int(parsed.is_null().arg_max() or 0)
             raise DataError(
-                f"{where}, data row {row}: time {frame['timestamp'][row]!r} is neither a number nor an ISO date. "
+                f"{where}, data row {row}: time {shown(frame['timestamp'][row])} is neither a number nor an ISO date. "
                 "Mend or remove it"
             )
     elif dtype == pl.Date:
         time = time.cast(pl.Datetime("us"))
     elif dtype.is_float():
+        far = frame["timestamp"].abs() > 9.2e12  # in microseconds, 64 bits end there
+        if far.any():
+            row = int(far.arg_max() or 0)
+            raise DataError(
+                f"{where}, data row {row}: time {frame['timestamp'][row]!r} is beyond 64 bits in microseconds. "
+                "Correct it"
+            )
         time = (time * 1e6).round()
     elif not dtype.is_integer() and dtype != pl.Datetime:
         raise DataError(f"{where}: the time column is {dtype}; it must hold numbers, dates or text")
@@ -252,12 +271,16 @@ def _read_text(path: Path, columns: Columns) -> tuple[pl.DataFrame, pl.LazyFrame
         header = next(csv.reader([first], delimiter=separator), [])
     except csv.Error as error:
         raise DataError(
-            f"{path}, line 1: {first[:60]!r} holds no names of columns ({error}); is this a table?"
+            f"{path}, line 1: {shown(first)} holds no names of columns ({error}); is this a table?"
         ) from None
     if len(set(header)) < len(header):
-        raise DataError(f"{path}: two columns are called {max(header, key=header.count)!r}; rename one")
+        raise DataError(f"{path}: two columns are called {shown(max(header, key=header.count))}; rename one")
     chosen = choose(str(path), header, columns)
-    sample = dict(zip(header, next((row for number, row in rows_of(path, separator) if number > 1 and row), [])))
+    second = next((line for number, line in lines_of(path) if number > 1 and line), "")
+    if '"' in second:
+        sample = dict(zip(header, next((row for number, row in rows_of(path, separator) if number > 1 and row), [])))
+    else:  # not by csv, which reads no field of more than 128 KiB
+        sample = dict(zip(header, second.split(separator)))
     types: dict[str, type[pl.DataType]] = dict.fromkeys(header, pl.String)
     for use, column in chosen.items():
         text = sample.get(column, "")
@@ -269,7 +292,8 @@ def _read_text(path: Path, columns: Columns) -> tuple[pl.DataFrame, pl.LazyFrame
             types[column] = pl.Float64
         elif use != "timestamp" and re.fullmatch(r"\d+\.0*", text):
             raise DataError(
-                f"{path}: {use} id {text!r} is a decimal number; ids are integers or text: write them without the point"
+                f"{path}: {use} id {shown(text)} is a decimal number; ids are integers or text: write them "
+                "without the point"
             )
     keep = list(chosen.values())
     try:
@@ -298,7 +322,8 @@ def rows_of(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
             for row in reader:
                 yield reader.line_num, row
         except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: {error}. Mend the quotes") from None
+            hint = "Shorten it" if "limit" in str(error) else "Correct the quotes"
+            raise DataError(f"{path}, line {reader.line_num}: {error}. {hint}") from None
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise DataError(f"{path}: not a whole gzip file ({error}); fetch it again") from None
 
@@ -319,11 +344,11 @@ def _scan(path: Path, separator: str, types: Schema, keep: list[str]) -> pl.Data
         for name, text in zip(names, row):
             fault = fault_of(types[name], text) if name in keep else ""
             if fault:
-                raise DataError(f"{path}, line {number}: {name} {text!r} {fault}. Mend or remove the line")
+                raise DataError(f"{path}, line {number}: {name} {shown(text)} {fault}. Mend or remove the line")
     if not rows:
         raise DataError(f"{path}: no line of data after the names of the columns")
     try:
-        frame = pl.read_csv(path, separator=separator, schema=types, glob=False).select(keep)
+        frame = pl.read_csv(content_of(path), separator=separator, schema=types, glob=False).select(keep)
     except (pl.exceptions.PolarsError, OSError) as error:
         odd = undecodable(path)
         where = f", line {odd[0]}: not UTF-8, in {odd[1]}. Save the file as UTF-8" if odd else f": {_first_line(error)}"
