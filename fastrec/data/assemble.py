@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrec.data.csr_build import group
+from fastrec.data.csr_build import group, refuse_masked
 from fastrec.data.interactions import Interactions
 from fastrec.errors import DataError
 
@@ -81,7 +81,11 @@ def dense(interactions: Interactions, why: str) -> Interactions:
 
 def as_int64(values: Any, what: str) -> NDArray[np.int64]:
     """One-dimensional integers as int64; floats are refused, because they round."""
+    refuse_masked(values, what)
     values = np.asarray(values)
     if values.dtype.kind not in "iu":
         raise DataError(f"{what} are {values.dtype}; they must be integers (seconds since 1970 UTC)")
+    if values.dtype == np.uint64 and values.size and values.max() > np.iinfo(np.int64).max:
+        row = int(values.argmax())
+        raise DataError(f"{what}: {values[row]} in row {row} does not fit 64 bits with sign; no date is that far away")
     return np.ascontiguousarray(values, dtype=np.int64)

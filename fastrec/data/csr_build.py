@@ -130,7 +130,14 @@ def contiguous(values: Any, what: str, *, max_ids: int = MAX_IDS) -> tuple[NDArr
 
 def _plain_ids(values: Any, what: str) -> NDArray[Any]:
     """int64 or str, contiguous; anything else is refused."""
-    values = np.asarray(values)
+    refuse_masked(values, f"{what} ids")
+    given = values
+    try:
+        values = np.asarray(values)
+    except ValueError as error:
+        raise DataError(f"{what} ids are no array of one dimension ({error})") from None
+    if values.dtype.kind == "U" and isinstance(given, (list, tuple)):
+        values = np.asarray(given, dtype=object)  # NumPy turns integers among text into text, and drops NULs at the end
     if values.ndim != 1:
         raise DataError(f"{what} ids have shape {values.shape}; they must be one-dimensional, one per interaction")
     if (
@@ -146,10 +153,29 @@ def _plain_ids(values: Any, what: str) -> NDArray[Any]:
         odd = next((k for k, v in enumerate(values.tolist()) if not isinstance(v, str)), None)
         if odd is not None:
             raise DataError(f"{what} id {values[odd]!r} in row {odd} is not text; ids are all integers or all strings")
+        nul = next((k for k, v in enumerate(values.tolist()) if v.endswith("\0")), None)
+        if nul is not None:
+            raise DataError(
+                f"{what} id {values[nul]!r} in row {nul} ends in NUL, which NumPy drops, so it could meet another id; "
+                "remove the NUL"
+            )
         values = values.astype(np.str_)
     if values.dtype.kind == "U":
         return values
     raise DataError(f"{what} ids are {values.dtype}; they must be integers or strings, never floats")
+
+
+def refuse_masked(values: Any, what: str) -> None:
+    """Refuse a masked array: plain NumPy would read the values under its mask.
+
+    Raises
+    ------
+    DataError
+        Naming the first row that is masked.
+    """
+    if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
+        row = int(np.ma.getmaskarray(values).ravel().argmax())
+        raise DataError(f"{what}: row {row} is masked; leave masked rows out, for instance by values.compressed()")
 
 
 def _check_count(count: int, what: str, max_ids: int) -> None:

@@ -27,6 +27,7 @@ def load(
     item_col: str | None = None,
     rating_col: str | None = None,
     time_col: str | None = None,
+    time_format: str | None = None,
     min_rating: float | None = None,
     k_core: int = 0,
     unrated_negatives: bool = False,
@@ -41,6 +42,9 @@ def load(
         ``Interactions.save``, or a name that ``fastrec data list`` shows.
     user_col, item_col, rating_col, time_col : str, optional
         Columns of a table; usual names are recognised.
+    time_format : str, optional
+        How a table writes its times: a strptime pattern (``%d/%m/%Y %H:%M``), or the unit of numbers: ``s``, ``ms``,
+        ``us`` or ``ns``. By default text must be ISO dates, and the unit follows from the size of the numbers.
     min_rating : float, optional
         Keep interactions rated at least this. By default every rating counts as an interaction.
     k_core : int
@@ -66,6 +70,7 @@ def load(
     The same content gives the same ids, whatever the number of threads.
     """
     asked = {"user_col": user_col, "item_col": item_col, "rating_col": rating_col, "time_col": time_col}
+    asked["time_format"] = time_format
     if is_synthetic(path_or_name) or Path(path_or_name).suffix == ".safetensors":
         absent = [f"{name}={value!r}" for name, value in asked.items() if value is not None]
         absent += [] if min_rating is None else [f"min_rating={min_rating}"]
@@ -84,7 +89,7 @@ def load(
     from fastrec.data.readers.sniff import read_log
     from fastrec.data.source import Columns
 
-    log = read_log(path, Columns(user_col, item_col, rating_col, time_col))
+    log = read_log(path, Columns(user_col, item_col, rating_col, time_col, time_format))
     return from_log(log, name=path.name, min_rating=min_rating, k_core=k_core, unrated_negatives=unrated_negatives)
 
 

@@ -19,10 +19,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from fastrec.data.spelling import plainly_spelled
 from fastrec.errors import DataError
 from fastrec.jit import available_threads, run_ranges
 
 Schema: TypeAlias = Mapping[str, type[pl.DataType]]
+
+
+class OddSpelling(DataError):
+    """Ids that parse as integers may be spelled apart, so they must be read as text."""
 
 
 def count_separators(raw: NDArray[np.uint8], separator: str) -> tuple[int, int]:
@@ -120,6 +125,7 @@ def read_delimited(
     *,
     header: bool = False,
     keep: Collection[str] | None = None,
+    plain: bool = False,
 ) -> pl.DataFrame:
     """Read all lines of a file whose fields are never quoted.
 
@@ -135,6 +141,8 @@ def read_delimited(
         Whether the first line holds names.
     keep : collection of str, optional
         Names of the fields to keep, all of them by default; the others are counted, not read.
+    plain : bool
+        Refuse fields that start like an integer in another spelling than its plain one (``007``, ``+7``).
 
     Returns
     -------
@@ -145,6 +153,8 @@ def read_delimited(
     ------
     DataError
         Naming file and line: a missing or extra field, a value that does not parse.
+    OddSpelling
+        With ``plain``.
     """
     source = unpack_gzip(path) if path.suffix == ".gz" else require_file(path)
     raw = np.frombuffer(source, np.uint8) if isinstance(source, bytes) else np.memmap(source, np.uint8, mode="r")
@@ -169,6 +179,8 @@ def read_delimited(
     for name, dtype in kept.items():
         if dtype.is_float() and not frame[name].is_finite().all():
             raise _explain(path, separator, schema, kept, header, f"{name} holds NaN or infinity")
+    if plain and not plainly_spelled(raw, separator[0], header=header):
+        raise OddSpelling(f"{path}: a field starts with a zero, a sign or a blank")
     return frame
 
 
@@ -232,7 +244,12 @@ def fault_of(dtype: type[pl.DataType], text: str) -> str:
         digits = text[1:] if text[:1] in "+-" else text
         if not (digits.isascii() and digits.isdigit()):
             return "is not a whole number"
-        return "" if -(2**63) <= int(text) < 2**63 else "does not fit 64 bits"
+        long = len(digits.lstrip("0")) > 19  # int() refuses more than 4,300 digits
+        return (
+            ""
+            if not long and -(2**63) <= int(digits) * (-1 if text[0] == "-" else 1) < 2**63
+            else "does not fit 64 bits"
+        )
     try:
         value = float(text if text == text.strip() and "_" not in text else "no")
     except ValueError:
