@@ -123,8 +123,10 @@ def unit_of(values: pl.Series, at: Callable[[int], str], given: int | None = Non
         return given
     power = sum((size >= limit).cast(pl.Int8) for limit in (1e11, 1e14, 1e17))
     assert isinstance(power, pl.Series)
-    counts = power.filter(size > 0).value_counts(sort=True, name="n")
-    powers = counts.to_series(0).to_list()
+    present = power.filter(size > 0)
+    powers = sorted(
+        present.unique().to_list(), key=lambda p: (-int((present == p).sum()), p)
+    )  # the most frequent first
     if len(powers) > 1:
         rows = [int(((power == p) & (size > 0)).arg_max() or 0) for p in powers]
         row, other = rows[-1], rows[0]

@@ -15,6 +15,7 @@ import polars as pl
 
 from fastrec.data.catalog import Catalog, with_datetime
 from fastrec.data.csr_build import refuse_masked
+from fastrec.data.parquet_check import check_parquet
 from fastrec.data.readers.movielens import movies_csv
 from fastrec.data.readers.text import Schema, fault_of, holds_quotes, lines_of, open_text, read_delimited, undecodable
 from fastrec.data.source import Columns, Log, is_integer, suffix_of
@@ -92,10 +93,9 @@ def read_table(path: Path, columns: Columns) -> Log:
     if suffix_of(path) == ".parquet":
         with readable(str(path), "not a readable Parquet file"):
             lazy = pl.scan_parquet(path, glob=False)
-            header = list(lazy.collect_schema())
-        frame, lazy, notes = settle(
-            str(path), lazy, choose(str(path), header, columns), time_format=columns.time_format
-        )
+            chosen = choose(str(path), list(lazy.collect_schema()), columns)
+            check_parquet(path, chosen.values())
+        frame, lazy, notes = settle(str(path), lazy, chosen, time_format=columns.time_format)
     else:
         raw, scan, mixed = _read_text(path, columns)
         frame, lazy, notes = settle(
