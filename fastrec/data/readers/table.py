@@ -146,8 +146,8 @@ def _series(where: str, column: str, values: Any) -> pl.Series:
         return pl.Series(column, array)
     except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError) as error:
         raise DataError(
-            f"{where}: column {column!r} is not one column of one type ({_first_line(error)}); ids are integers of 64 "
-            "bits or text, times and ratings are numbers"
+            f"{where}: column {column!r} mixes types or holds none of them ({_first_line(error)}); ids are integers of "
+            "64 bits or text, times and ratings numbers"
         ) from None
 
 
