@@ -35,6 +35,9 @@ class Config:
     item_col: str | None = _option(None, "data", "column of item ids")
     rating_col: str | None = _option(None, "data", "column of ratings")
     time_col: str | None = _option(None, "data", "column of times, seconds since 1970 or datetimes")
+    time_format: str | None = _option(
+        None, "data", "how times are written: a strptime pattern, or the unit of numbers: s, ms, us, ns"
+    )
     min_rating: float | None = _option(None, "data", "keep only ratings of at least this as positives")
     k_core: int = _option(0, "data", "keep users and items with at least this many interactions, iterated; 0: all")
     unrated_negatives: bool = _option(False, "data", "films that only the catalogue lists may be drawn as negatives")

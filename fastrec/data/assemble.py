@@ -85,4 +85,7 @@ def as_int64(values: Any, what: str) -> NDArray[np.int64]:
     values = as_array(values, what)
     if values.dtype.kind not in "iu":
         raise DataError(f"{what} are {values.dtype}; they must be integers (seconds since 1970 UTC)")
+    if values.dtype == np.uint64 and values.size and values.max() > np.iinfo(np.int64).max:
+        row = int(values.argmax())
+        raise DataError(f"{what}: {values[row]} in row {row} does not fit 64 bits with sign; no date is that far away")
     return np.ascontiguousarray(values, dtype=np.int64)

@@ -179,6 +179,7 @@ class Interactions:
         item_col: str | None = None,
         rating_col: str | None = None,
         time_col: str | None = None,
+        time_format: str | None = None,
         min_rating: float | None = None,
         k_core: int = 0,
         name: str = "frame",
@@ -199,7 +200,7 @@ class Interactions:
         from fastrec.data.readers.table import read_frame
         from fastrec.data.source import Columns
 
-        log = read_frame(frame, Columns(user_col, item_col, rating_col, time_col), name)
+        log = read_frame(frame, Columns(user_col, item_col, rating_col, time_col, time_format), name)
         return from_log(log, name=name, min_rating=min_rating, k_core=k_core)
 
     @property

@@ -29,6 +29,7 @@ def load(
     item_col: str | None = None,
     rating_col: str | None = None,
     time_col: str | None = None,
+    time_format: str | None = None,
     min_rating: float | None = None,
     k_core: int = 0,
     unrated_negatives: bool = False,
@@ -43,6 +44,9 @@ def load(
         written by ``Interactions.save``, or a name that ``fastrec data list`` shows.
     user_col, item_col, rating_col, time_col : str, optional
         Columns of a table; usual names are recognised.
+    time_format : str, optional
+        How a table writes its times: a strptime pattern (``%d/%m/%Y %H:%M``), or the unit of numbers: ``s``, ``ms``,
+        ``us`` or ``ns``. By default text must be ISO dates, and the unit follows from the size of the numbers.
     min_rating : float, optional
         Keep interactions rated at least this. By default every rating counts as an interaction.
     k_core : int
@@ -69,7 +73,7 @@ def load(
     """
     with one_line(path_or_name):
         columns = {"user_col": user_col, "item_col": item_col, "rating_col": rating_col, "time_col": time_col}
-        return _load(path_or_name, columns, min_rating, k_core, unrated_negatives)
+        return _load(path_or_name, columns | {"time_format": time_format}, min_rating, k_core, unrated_negatives)
 
 
 def _load(

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 
 from fastrec.data.catalog import Catalog, with_datetime
 from fastrec.data.content import PACKED
 from fastrec.data.readers.text import lines_of, read_delimited, scan_delimited, shown
+from fastrec.data.spelling import settle_ids
+from fastrec.data.times import settle_time
 from fastrec.errors import ConfigError, DataError
 
 TABLES = (".csv", ".tsv", ".inter", ".parquet")
+TABBED = (".data", ".base", ".rating")
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns of a table, None where they are to be recognised."""
+    """Names of the columns of a table, None where they are to be recognised; and how its times are written."""
 
     user: str | None = None
     item: str | None = None
     rating: str | None = None
     time: str | None = None
+    time_format: str | None = None
 
     def refuse(self, where: str) -> None:
         """For formats without names.
@@ -35,7 +42,10 @@ class Columns:
         ConfigError
             If a column is named.
         """
-        named = [f"--{what}-col {name}" for what, name in vars(self).items() if name is not None]
+        options = {what: f"--{what}-col" for what in ("user", "item", "rating", "time")} | {
+            "time_format": "--time-format"
+        }
+        named = [f"{option} {value}" for what, option in options.items() if (value := getattr(self, what)) is not None]
         if named:
             raise ConfigError(f"{', '.join(named)}: {where} has no named columns; leave it out")
 
@@ -96,10 +106,11 @@ def is_number(text: str) -> bool:
     return True
 
 
-def read_columns(file: Path, separator: str) -> tuple[pl.DataFrame, pl.LazyFrame]:
-    """Lines of ``user item [rating [timestamp]]`` without a header: the frame, and a lazy scan of the same.
+def read_columns(file: Path, separator: str) -> tuple[pl.DataFrame, pl.LazyFrame, tuple[str, ...]]:
+    """Lines of ``user item [rating [timestamp]]`` without a header: the frame, a lazy scan of the same, and notes.
 
-    Whole ratings are read as integers first: floats would take a tenth longer in all.
+    Ids of one column are all integers or all text. Whole ratings are read as integers first: floats would take a tenth
+    longer in all.
     """
     filled = (line for _, line in lines_of(file) if line)
     head = [line.split(separator) for line in itertools.islice(filled, 9)]
@@ -114,18 +125,40 @@ def read_columns(file: Path, separator: str) -> tuple[pl.DataFrame, pl.LazyFrame
     schema: dict[str, type[pl.DataType]] = {}
     for k, name in enumerate(names[:2]):
         whole = [is_integer(fields[k]) for fields in head if len(fields) == width]
-        schema[name] = pl.Int64 if 2 * sum(whole) >= len(whole) else pl.String
+        schema[name] = pl.Int64 if 2 * sum(whole) >= len(whole) else pl.String  # a guess, which saves a second reading
     schema |= dict(zip(names[2:width], (pl.Float32, pl.Int64)))
-    frame = None
-    if width > 2 and all(is_integer(fields[2]) for fields in head if len(fields) == width):
+    whole_ratings = width > 2 and all(is_integer(fields[2]) for fields in head if len(fields) == width)
+    frame = _read_columns(file, separator, schema, whole_ratings)
+    # two columns of numbers are taken for ids by their content only, where a line of text would be a header
+    mixed: Literal["refused", "integers"] = "refused"
+    if width == 2 and separator == "\t" and suffix_of(file) not in TABBED:
+        mixed = "integers"
+    for what in ("user", "item"):
+        if frame[what].dtype == pl.String:
+            frame = frame.with_columns(settle_ids(frame[what], what, lambda row: f"{file}, line {row + 1}", mixed))
+        schema[what] = pl.Int64 if frame[what].dtype == pl.Int64 else pl.String
+    lazy = scan_delimited(file, separator, schema)
+    frame, seconds, notes = settle_time(frame, lambda row: f"{file}, line {row + 1}")
+    return frame, with_datetime(lazy if seconds is None else lazy.with_columns(timestamp=seconds)), notes
+
+
+def _read_columns(
+    file: Path, separator: str, schema: Mapping[str, type[pl.DataType]], whole_ratings: bool
+) -> pl.DataFrame:
+    """The columns by the guessed schema if it fits and no id has an odd spelling, else with ids as text."""
+    if whole_ratings:
         with contextlib.suppress(DataError):  # a rating that is not whole, or a fault: the reading below tells which
-            frame = read_delimited(file, separator, {**schema, "rating": pl.Int16}).cast({"rating": pl.Float32})
-    if frame is None:
-        frame = read_delimited(file, separator, schema)
-    return frame, with_datetime(scan_delimited(file, separator, schema))
+            frame = read_delimited(file, separator, {**schema, "rating": pl.Int16}, plain=True)
+            return frame.cast({"rating": pl.Float32})
+    try:
+        return read_delimited(file, separator, schema, plain=True)
+    except DataError as error:
+        try:
+            return read_delimited(file, separator, {**schema, "user": pl.String, "item": pl.String})
+        except DataError:
+            raise error from None
 
 
 def is_integer(text: str) -> bool:
-    """Whether the text is a whole number that fits 64 bits and keeps its spelling (no leading zero)."""
-    short = len(text) <= 19  # Python refuses to convert more than 4,300 digits
-    return short and text.isascii() and text.isdigit() and str(int(text)) == text and int(text) < 2**63
+    """Whether the text is a whole number that fits 64 bits, in its plain spelling (no leading zero, no plus sign)."""
+    return re.fullmatch(r"0|-?[1-9][0-9]{0,18}", text) is not None and -(2**63) <= int(text) < 2**63

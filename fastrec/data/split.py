@@ -306,6 +306,7 @@ def load_split(
     item_col: str | None = None,
     rating_col: str | None = None,
     time_col: str | None = None,
+    time_format: str | None = None,
 ) -> Split:
     """Load a split that comes with the data, such as the NCF paper's files or ``train.txt`` and ``test.txt``.
 
@@ -318,6 +319,8 @@ def load_split(
         validation.csv; NAME.base with NAME.test.
     user_col, item_col, rating_col, time_col : str, optional
         Columns of train.csv and its like; usual names are recognised.
+    time_format : str, optional
+        How they write times; see ``fastrec.load``.
 
     Returns
     -------
@@ -338,7 +341,7 @@ def load_split(
     with one_line(path):
         direct = Path(path)
         direct = direct if direct.exists() or find_split(direct) else locate(path)
-        return read_split(direct, Columns(user_col, item_col, rating_col, time_col))
+        return read_split(direct, Columns(user_col, item_col, rating_col, time_col, time_format))
 
 
 def has_split(path: str | os.PathLike[str]) -> bool:

@@ -40,6 +40,7 @@ def prepare(config: Config) -> Split:
         "item_col": config.item_col,
         "rating_col": config.rating_col,
         "time_col": config.time_col,
+        "time_format": config.time_format,
         "min_rating": config.min_rating,
         "k_core": config.k_core,
         "unrated_negatives": config.unrated_negatives,

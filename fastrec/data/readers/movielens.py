@@ -39,12 +39,12 @@ GENRES_100K = [
 def read_lines(file: Path, kind: str) -> Log:
     """``user item rating timestamp`` per line, by ``::`` or tabs, with the films and users that lie beside it."""
     if kind == "dat":
-        frame, ratings = read_columns(file, "::")
-        return Log(frame, Catalog(movies_dat(file.parent), users_dat(file.parent), ratings), "MovieLens .dat")
-    frame, ratings = read_columns(file, "\t")
+        frame, ratings, notes = read_columns(file, "::")
+        return Log(frame, Catalog(movies_dat(file.parent), users_dat(file.parent), ratings), "MovieLens .dat", notes)
+    frame, ratings, notes = read_columns(file, "\t")
     if present(file.parent, "u.item"):
-        return Log(frame, Catalog(movies_100k(file.parent), users_100k(file.parent), ratings), "MovieLens 100k")
-    return Log(frame, Catalog(ratings=ratings), "lines of tab-separated numbers")
+        return Log(frame, Catalog(movies_100k(file.parent), users_100k(file.parent), ratings), "MovieLens 100k", notes)
+    return Log(frame, Catalog(ratings=ratings), "lines of tab-separated numbers", notes)
 
 
 def decoded_lines(path: Path) -> list[str]:

@@ -18,10 +18,15 @@ import polars as pl
 from numpy.typing import NDArray
 
 from fastrec.data.content import content_of, open_content
+from fastrec.data.spelling import plainly_spelled
 from fastrec.errors import DataError
 from fastrec.jit import available_threads, run_ranges
 
 Schema: TypeAlias = Mapping[str, type[pl.DataType]]
+
+
+class OddSpelling(DataError):
+    """Ids that parse as integers may be spelled apart, so they must be read as text."""
 
 
 def count_separators(raw: NDArray[np.uint8], separator: str) -> tuple[int, int]:
@@ -93,6 +98,7 @@ def read_delimited(
     *,
     header: bool = False,
     keep: Collection[str] | None = None,
+    plain: bool = False,
 ) -> pl.DataFrame:
     """Read all lines of a file whose fields are never quoted.
 
@@ -108,6 +114,8 @@ def read_delimited(
         Whether the first line holds names.
     keep : collection of str, optional
         Names of the fields to keep, all of them by default; the others are counted, not read.
+    plain : bool
+        Refuse fields that start like an integer in another spelling than its plain one (``007``, ``+7``).
 
     Returns
     -------
@@ -118,6 +126,8 @@ def read_delimited(
     ------
     DataError
         Naming file and line: a missing or extra field, a value that does not parse.
+    OddSpelling
+        With ``plain``.
     """
     source = content_of(path)
     kept = {name: dtype for name, dtype in schema.items() if keep is None or name in keep}
@@ -142,6 +152,8 @@ def read_delimited(
             raise _explain(path, separator, schema, kept, header, f"{name} holds NaN or infinity")
         if dtype == pl.String and frame[name].str.contains("\0", literal=True).any():
             raise _explain(path, separator, schema, kept, header, f"{name} holds a NUL character")
+    if plain and not plainly_spelled(bytes_of(source), separator[0], header=header):
+        raise OddSpelling(f"{path}: a field starts with a zero, a sign or a blank")
     return frame
 
 
