@@ -240,6 +240,7 @@ def _data_info(args: argparse.Namespace) -> None:
 def _train(args: argparse.Namespace) -> int:
     from fastrec.training.fit import fit, resume
     from fastrec.training.job import prepare
+    from fastrec.training.resolve import resolve
 
     names = {f.name for f in fields(Config)}
     given = {k: v for k, v in vars(args).items() if k in names}
@@ -252,6 +253,7 @@ def _train(args: argparse.Namespace) -> int:
     config = config.override(**given)
     if config.out and Path(config.out).exists():  # said before minutes of loading, not after
         raise ConfigError(f"{config.out}: exists; every run gets a new folder, so that nothing is overwritten")
+    config = resolve(config)
     try:
         split = prepare(config)
     except DataNotFoundError as error:

@@ -19,6 +19,7 @@ from fastrec.optim.rules import learning_rate
 from fastrec.runs import Run, create, fingerprints, open_run
 from fastrec.runs.checkpoint import Checkpoints
 from fastrec.sampling import NegativeSampler
+from fastrec.training.resolve import FUSED_NEEDS, FUSED_NEEDS_ON, resolve
 from fastrec.training.tracking import Tracker
 from fastrec.training.trainer import SELECTED_BY, Trainer, clear_memory_errors
 
@@ -89,9 +90,12 @@ def resume(path: str | Path, *, progress: bool | None = None, **given: Any) -> R
     CheckpointError
         If there is nothing whole to go on from, or config or data are not those of the run: the difference is shown.
     """
+    from fastrec.batches.device import check_device
+
     run = open_run(path)
     config = Config().override(**run.config)
     asked = config.override(**{k: v for k, v in given.items() if k not in ("data", "out")})
+    check_device(asked.device)
     changes = config.differences(asked)
     if given.get("data", config.data) != config.data:
         changes.insert(0, f"data: {config.data!r} -> {given['data']!r}")
@@ -123,48 +127,6 @@ def _closing(engine: Engine, threads: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def resolve(config: Config) -> Config:
-    """The config with every "auto" but the split's replaced by what it stands for here."""
-    import torch
-
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"device = {device!r}: torch {torch.__version__} finds no CUDA device; use device = cpu")
-    engine = config.engine
-    if engine == "auto":
-        kind = device.split(":")[0]
-        fits = (config.model, config.loss) in FUSED_FITS and config.optimizer in FUSED_OPTIMIZERS.get(kind, ())
-        engine = "fused" if fits else "torch"
-    precision = config.precision
-    if precision == "auto":  # bf16 keeps a float32 master in the torch engine, and none in the fused one
-        precision = "bf16" if device.startswith("cuda") and engine == "torch" else "fp32"
-    config = config.override(device=device, precision=precision, engine=engine)
-    by_rows = config.model == "gmf" and engine == "torch" and config.init_h != "lecun"
-    given: dict[str, Any] = {k: v for k in ("l2", "l2_h", "lr_h") if (v := getattr(config, k)) is not None}
-    given |= {} if config.init_h == "auto" else {"init_h": config.init_h}
-    weights = GMF_WEIGHTS if by_rows else OTHER_WEIGHTS
-    unused = {"l2_h"} if config.optimizer == "adamw" else set()  # it decays every weight alike
-    return config.override(**{k: v for k, v in weights.items() if k not in unused} | given)
-
-
-GMF_WEIGHTS = {"init_h": "one", "lr_h": 0.1, "l2": 3e-3, "l2_h": 2e-4}
-"""What a GMF of the torch engine has where nothing else is asked: with L2 on h like on the rows, Adam brings h to zero
-before rows that few samples touch have grown, and every score is tied (Gowalla at l2 = 5e-4)."""
-OTHER_WEIGHTS = {"init_h": "lecun", "lr_h": 1.0, "l2": 3e-4}
-
-
-FUSED_FITS = (("mf", "bce"), ("mf", "bpr"), ("gmf", "bce"))
-"""(model, loss) pairs of the fused engine."""
-FUSED_OPTIMIZERS = {"cpu": ("sgd", "row-adagrad", "lazy-adam"), "cuda": ("sgd", "row-adagrad")}
-_FUSED_NEEDS: dict[str, tuple[Any, ...]] = {"accumulate": (1,), "hard_negatives": (0,), "compile": (False,)}
-_FUSED_NEEDS_ON: dict[str, dict[str, tuple[Any, ...]]] = {
-    "cpu": {"precision": ("fp32",)},
-    "cuda": {"precision": ("fp32", "bf16"), "fused_mode": ("deterministic",)},
-}
-
-
 def build_engine(split: Split, config: Config) -> Engine:
     """The engine of a resolved config, with initial weights."""
     from fastrec.batches.device import open_device
@@ -173,7 +135,7 @@ def build_engine(split: Split, config: Config) -> Engine:
 
     if config.engine == "fused":
         kind = config.device.split(":")[0]
-        for name, needed in {**_FUSED_NEEDS, **_FUSED_NEEDS_ON.get(kind, {"device": ("cpu", "cuda")})}.items():
+        for name, needed in {**FUSED_NEEDS, **FUSED_NEEDS_ON.get(kind, {"device": ("cpu", "cuda")})}.items():
             value = getattr(config, name)
             if value not in needed:
                 has = " or ".join(map(repr, needed))

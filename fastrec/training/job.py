@@ -19,6 +19,7 @@ from fastrec.data.split import (
 from fastrec.errors import ConfigError
 from fastrec.runs import is_split_file, open_split
 from fastrec.training.fit import Result, fit
+from fastrec.training.resolve import resolve
 
 
 def prepare(config: Config) -> Split:
@@ -100,7 +101,7 @@ def train(data: Interactions | Split | str | Path | None = None, **options: Any)
     elif data is not None:
         name = data.name if isinstance(data, Interactions) else data.train.name
         options.setdefault("data", name)
-    config = base.override(**options)
+    config = resolve(base.override(**options))  # before minutes of loading
     if isinstance(data, Split):
         return fit(data, config)
     return fit(cut(data, config) if isinstance(data, Interactions) else prepare(config), config)

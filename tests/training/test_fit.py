@@ -17,7 +17,8 @@ from fastrec.data.interactions import Interactions
 from fastrec.data.split import Split, ratio_split
 from fastrec.errors import CheckpointError, ConfigError
 from fastrec.runs import open_run
-from fastrec.training.fit import Result, fit, make_sampler, resolve, resume
+from fastrec.training.fit import Result, fit, make_sampler, resume
+from fastrec.training.resolve import resolve
 from fastrec.training.trainer import Trainer
 from tests.helpers.training import positives
 
