@@ -16,7 +16,7 @@ from fastrec.data.split import Split
 from fastrec.engines.base import Engine
 from fastrec.errors import CheckpointError, ConfigError
 from fastrec.optim.rules import learning_rate
-from fastrec.runs import Run, create, fingerprints, open_run
+from fastrec.runs import Run, create, fingerprints, locked, open_run
 from fastrec.runs.checkpoint import Checkpoints
 from fastrec.sampling import NegativeSampler
 from fastrec.training.resolve import FUSED_NEEDS, FUSED_NEEDS_ON, resolve
@@ -69,8 +69,9 @@ def fit(split: Split, config: Config, *, out: str | Path | None = None, progress
         engine = build_engine(split, config)  # before the folder: what cannot be built leaves none behind
     with clear_memory_errors(), _closing(engine, config.threads):
         run = create(out or config.out, config=config.to_dict(), split=split, toml=config.to_toml())
-        run.record(engine=engine.describe(), avoided=config.avoid)
-        return _train(run, split, config, engine, progress=config.progress if progress is None else progress)
+        with locked(run.path):
+            run.record(engine=engine.describe(), avoided=config.avoid)
+            return _train(run, split, config, engine, progress=config.progress if progress is None else progress)
 
 
 def resume(path: str | Path, *, progress: bool | None = None, **given: Any) -> Result:
@@ -88,7 +89,8 @@ def resume(path: str | Path, *, progress: bool | None = None, **given: Any) -> R
     Raises
     ------
     CheckpointError
-        If there is nothing whole to go on from, or config or data are not those of the run: the difference is shown.
+        If there is nothing whole to go on from, config or data are not those of the run (the difference is shown), or
+        another process trains it.
     """
     from fastrec.batches.device import check_device
 
@@ -106,10 +108,14 @@ def resume(path: str | Path, *, progress: bool | None = None, **given: Any) -> R
         )
     if run.manifest.get("status") == "done":
         return _finished(run, config)
-    engine = build_engine(run.split(), asked)
     shown = asked.progress if progress is None else progress
-    with clear_memory_errors(), _closing(engine, asked.threads):
-        return _train(run, run.split(), asked, engine, progress=shown, again=True)
+    with locked(run.path):
+        run = open_run(path)  # another process may have ended it in between
+        if run.manifest.get("status") == "done":
+            return _finished(run, config)
+        engine = build_engine(run.split(), asked)
+        with clear_memory_errors(), _closing(engine, asked.threads):
+            return _train(run, run.split(), asked, engine, progress=shown, again=True)
 
 
 @contextlib.contextmanager
