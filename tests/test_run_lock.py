@@ -56,10 +56,8 @@ def hold(folder: Path, *args: str) -> subprocess.Popen[str]:
 def test_a_second_process_is_refused_in_one_line_and_a_dead_one_holds_nothing(tmp_path: Path) -> None:
     process = hold(tmp_path)
     try:
-        with (
-            pytest.raises(CheckpointError, match=rf"^\S+: is being trained already \(process {process.pid}\); [^\n]*$"),
-            locked(tmp_path),
-        ):
+        said = rf"^\S+: is being trained already \(process {process.pid}\); [^\n]*$"
+        with pytest.raises(CheckpointError, match=said), locked(tmp_path):
             pass
     finally:
         process.kill()

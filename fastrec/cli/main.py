@@ -264,12 +264,12 @@ def _train(args: argparse.Namespace) -> int:
         )
         print(f"{said}\nwhy: {error}", flush=True)
         config = config.override(data=FALLBACK)
-        return _finish(fit(prepare(config), config), [said])
+        return _finish(fit(prepare(config), config, loaded=True), [said])
     if config.progress:
         parts = ", ".join(f"{part} {getattr(split, part).n_interactions:,}" for part in ("train", "validation", "test"))
         size = f"{split.n_users:,} users, {split.n_items:,} items"
         print(f"{config.data}: {size}; {parts} ({split.how})", file=sys.stderr, flush=True)
-    return _finish(fit(split, config), [])
+    return _finish(fit(split, config, loaded=True), [])
 
 
 def _finish(result: Any, last: list[str]) -> int:

@@ -32,8 +32,8 @@ def locked(folder: Path) -> Iterator[None]:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
     except OSError as error:
         raise CheckpointError(
-            f"{path}: cannot be opened ({error.strerror}), so nothing keeps a second training out of this run; make the "
-            "folder writable, or delete that file"
+            f"{path}: cannot be opened ({error.strerror}), so nothing keeps a second training out of this run; make "
+            "the folder writable, or delete that file"
         ) from None
     if not _lock(descriptor, path):
         holder = ""

@@ -19,7 +19,7 @@ from fastrec.optim.rules import learning_rate
 from fastrec.runs import Run, create, fingerprints, locked, open_run
 from fastrec.runs.checkpoint import Checkpoints
 from fastrec.sampling import NegativeSampler
-from fastrec.training.resolve import FUSED_NEEDS, FUSED_NEEDS_ON, resolve
+from fastrec.training.resolve import FUSED_NEEDS, FUSED_NEEDS_ON, check_candidates, in_memory, resolve
 from fastrec.training.tracking import Tracker
 from fastrec.training.trainer import SELECTED_BY, Trainer, clear_memory_errors
 
@@ -45,7 +45,14 @@ class Result:
     notes: list[str] = field(default_factory=list)
 
 
-def fit(split: Split, config: Config, *, out: str | Path | None = None, progress: bool | None = None) -> Result:
+def fit(
+    split: Split,
+    config: Config,
+    *,
+    out: str | Path | None = None,
+    progress: bool | None = None,
+    loaded: bool = False,
+) -> Result:
     """Train as the config says, keep the run, evaluate once on the test part.
 
     Parameters
@@ -56,15 +63,19 @@ def fit(split: Split, config: Config, *, out: str | Path | None = None, progress
         The run folder, in place of ``config.out``.
     progress : bool, optional
         In place of ``config.progress``.
+    loaded : bool
+        Whether ``split`` is what the data options of ``config`` give (``job.prepare``); else the record says that the
+        split was in memory.
 
     Raises
     ------
     ConfigError
-        If the folder exists, or options do not go together.
+        If the folder exists, options do not go together, or filters of the data are asked for that were not applied.
     FastrecError
         If training diverges or cannot go on; what was saved stays.
     """
-    config = resolve(config)
+    config = resolve(config if loaded else in_memory(split, config))
+    check_candidates(split, config)
     with clear_memory_errors():
         engine = build_engine(split, config)  # before the folder: what cannot be built leaves none behind
     with clear_memory_errors(), _closing(engine, config.threads):
@@ -329,6 +340,8 @@ def _notes(split: Split, config: Config, engine: Engine) -> list[str]:
         notes.append(f"{left_out:,} training positives left out: their users have every item, so there is no negative")
     if config.patience and not split.validation.n_interactions:
         notes.append("no validation part: all epochs were trained and the last weights kept")
+    if beyond := [k for k in config.cutoffs if k >= split.n_items]:
+        notes.append(f"cutoffs {', '.join(map(str, beyond))}: there are {split.n_items:,} items, so every model hits")
     if config.avoid != "train":
         notes.append(f"negatives avoid {config.avoid}: training knows of held-out positives, which is a leak")
     return notes

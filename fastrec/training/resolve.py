@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from fastrec.config import Config
+from fastrec.data.split import Split
+from fastrec.errors import ConfigError
+
+MEMORY = "memory:"
+"""What the recorded ``data`` of a run begins with that was given its data in memory: no name or path to run again."""
+FILTERS = ("user_col", "item_col", "rating_col", "time_col", "min_rating", "k_core", "unrated_negatives")
+"""Options that act while data are loaded."""
 
 GMF_WEIGHTS = {"init_h": "one", "lr_h": 0.1, "l2": 3e-3, "l2_h": 2e-4}
 """What a GMF of the torch engine has where nothing else is asked: with L2 on h like on the rows, Adam brings h to zero
@@ -47,3 +55,40 @@ def resolve(config: Config) -> Config:
     weights = GMF_WEIGHTS if by_rows else OTHER_WEIGHTS
     unused = {"l2_h"} if config.optimizer == "adamw" else set()  # it decays every weight alike
     return config.override(**{k: v for k, v in weights.items() if k not in unused} | given)
+
+
+def in_memory(split: Split, config: Config) -> Config:
+    """The config that records a split given in memory: no source to load again, no rule applied here.
+
+    Raises
+    ------
+    ConfigError
+        If the config filters the data, which nothing has done.
+    """
+    asked = [name for name in FILTERS if getattr(config, name)]
+    if asked:
+        raise ConfigError(
+            f"{', '.join(asked)}: no effect on data in memory; filter while loading (fastrec.load) instead"
+        )
+    return config.override(data=MEMORY + split.train.name.removesuffix(" train"), split="given", validation=0.0)
+
+
+def check_candidates(split: Split, config: Config) -> None:
+    """Refuse candidates that cannot be held: those of the test part are drawn after training.
+
+    Raises
+    ------
+    ConfigError
+        If they take more than the memory of this machine.
+    """
+    rows = max(0 if split.candidates is not None else split.test.n_interactions, split.validation.n_interactions)
+    need = 4 * config.candidates * rows
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not a POSIX system
+        return
+    if need > memory:
+        raise ConfigError(
+            f"candidates = {config.candidates}: for {rows:,} positives they take {need / 1e9:,.0f} GB, and this "
+            f"machine has {memory / 1e9:,.0f} GB; lower candidates"
+        )

@@ -103,7 +103,7 @@ def test_another_config_or_other_data_are_refused_with_the_difference(
         train(split, tmp_path / "run")
     with pytest.raises(CheckpointError, match=r"lr: 0\.02 -> 0\.5"):
         resume(tmp_path / "run", lr=0.5)
-    with pytest.raises(CheckpointError, match=r"data: 'ml-1m' -> 'gowalla'"):
+    with pytest.raises(CheckpointError, match=r"data: 'memory:small' -> 'gowalla'"):
         resume(tmp_path / "run", data="gowalla")
     resume(tmp_path / "run", threads=1, log_every=3)
 
