@@ -6,9 +6,6 @@ import argparse
 import json
 import os
 import shlex
-import signal
-import sys
-import threading
 import types
 import typing
 from collections.abc import Sequence
@@ -20,6 +17,7 @@ import fastrec
 from fastrec import config as configs
 from fastrec.config import Config
 from fastrec.errors import ConfigError, DataNotFoundError, FastrecError
+from fastrec.training.console import drop_unwritable, ended_by_signals, fill_closed, say
 
 EXIT_DATA, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 FALLBACK = "synthetic-1m"
@@ -35,33 +33,25 @@ METAVARS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, 1 (data or run at fault), 2 (usage) or 130 (interrupted)."""
+    fill_closed()
     args = parser().parse_args(argv)
-    before = None
-    if threading.current_thread() is threading.main_thread():
-        before = signal.signal(signal.SIGTERM, _terminate)  # as Ctrl-C: what was half made is taken away
     try:
-        return int(args.run(args) or 0)
+        with ended_by_signals():  # as Ctrl-C: what was half made is taken away
+            code = int(args.run(args) or 0)
     except ConfigError as error:
-        return _fail(error, EXIT_USAGE)
+        code = _fail(error, EXIT_USAGE)
     except FastrecError as error:
-        return _fail(error, EXIT_DATA)
+        code = _fail(error, EXIT_DATA)
     except KeyboardInterrupt:
-        print("\nfastrec: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        code = _fail("interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:  # the reader of a pipe has gone, as with `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
+        code = 0
+    lost = drop_unwritable()
+    return _fail(f"stdout: cannot be written ({lost})", EXIT_DATA) if lost and not code else code
 
 
-def _terminate(*_: Any) -> None:
-    raise KeyboardInterrupt
-
-
-def _fail(error: Exception, code: int) -> int:
-    print(f"fastrec: {error}", file=sys.stderr)
+def _fail(error: Exception | str, code: int) -> int:
+    say(f"fastrec: {error}")
     return code
 
 
@@ -262,21 +252,21 @@ def _train(args: argparse.Namespace) -> int:
         said = (
             f"{config.data} could not be had, so this is a run on {FALLBACK}: its figures say nothing about MovieLens"
         )
-        print(f"{said}\nwhy: {error}", flush=True)
+        say(f"{said}\nwhy: {error}", "stdout")
         config = config.override(data=FALLBACK)
         return _finish(fit(prepare(config), config, loaded=True), [said])
     if config.progress:
         parts = ", ".join(f"{part} {getattr(split, part).n_interactions:,}" for part in ("train", "validation", "test"))
         size = f"{split.n_users:,} users, {split.n_items:,} items"
-        print(f"{config.data}: {size}; {parts} ({split.how})", file=sys.stderr, flush=True)
+        say(f"{config.data}: {size}; {parts} ({split.how})")
     return _finish(fit(split, config, loaded=True), [])
 
 
 def _finish(result: Any, last: list[str]) -> int:
-    print(summary(result))
-    for line in last:
-        print(line)
-    return EXIT_INTERRUPTED if result.stopped == "interrupted" else 0
+    say("\n".join([summary(result), *last]), "stdout")
+    if lost := drop_unwritable():
+        _fail(f"stdout: cannot be written ({lost}); the run is in {result.run.path}", EXIT_DATA)
+    return EXIT_INTERRUPTED if result.stopped == "interrupted" else EXIT_DATA if lost else 0
 
 
 ENDS = {

@@ -9,13 +9,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-from fastrec.errors import CheckpointError
+from fastrec.errors import CheckpointError, FastrecError
 from fastrec.files import sha256_file, write_atomic, write_tensors
 
 VERSION = 1
+_OWN = re.compile(r"(step-(?P<step>[0-9]{9}|[1-9][0-9]{9,})|best-epoch-([0-9]{5}|[1-9][0-9]{5,}))\.(safetensors|json)")
+"""Names of the files written here: nothing else in the folder is read or deleted."""
+_LEFT = re.compile(rf"\.{_OWN.pattern}\.[0-9]+-[0-9]+\.part")
+"""What a killed process leaves of them."""
 
 
 class Checkpoints:
@@ -34,7 +39,26 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints that count, ascending."""
-        return sorted(int(p.stem.removeprefix("step-")) for p in self.folder.glob("step-*.json"))
+        if self.folder.is_symlink():
+            raise CheckpointError(
+                f"{self.folder}: is a link, and checkpoints are deleted as new ones come: put a folder in its place"
+            )
+        return sorted(
+            int(found["step"])
+            for p in self.folder.glob("step-*.json")
+            if (found := _OWN.fullmatch(p.name)) and p.is_file()
+        )
+
+    def strays(self) -> list[str]:
+        """Names that look like a checkpoint's but are not, such as the copies that file synchronisers leave."""
+        named = (p.name for pattern in ("step-*", "best-epoch-*") for p in self.folder.glob(pattern))
+        return sorted(name for name in named if not _OWN.fullmatch(name))
+
+    def sweep(self) -> None:
+        """Remove the unfinished files of a killed process; only under the run's lock, where nobody writes them."""
+        for path in list(self.folder.glob(".*.part")):
+            if _LEFT.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
     def save(self, step: int, tensors: dict[str, Any], meta: dict[str, Any]) -> Path:
         """Write the checkpoint of a step, then remove what ``keep`` leaves out.
@@ -44,7 +68,7 @@ class Checkpoints:
         FastrecError
             If it cannot be written (a full disk): the checkpoints before it are intact.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._make_folder()
         path = self._tensors(step)
         body = {"version": VERSION, "step": step, "sha256": write_tensors(path, tensors), **meta}
         text = json.dumps(body, sort_keys=True)
@@ -55,7 +79,7 @@ class Checkpoints:
 
     def save_best(self, epoch: int, weights: dict[str, Any]) -> dict[str, str]:
         """Write the best weights; returns what a checkpoint keeps to find them again."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._make_folder()
         path = self.folder / f"best-epoch-{epoch:05d}.safetensors"
         return {"file": path.name, "sha256": write_tensors(path, weights)}
 
@@ -83,6 +107,13 @@ class Checkpoints:
         step = steps[-1] if step is None else step
         meta, path = self._meta(step), self._tensors(step)
         return self._read(path, meta["sha256"], self._offer(step)), meta
+
+    def _make_folder(self) -> None:
+        self.steps()  # refuses a link
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FastrecError(f"{self.folder}: cannot be made ({error.strerror})") from error
 
     def _meta(self, step: int) -> dict[str, Any]:
         path = self._tensors(step).with_suffix(".json")
@@ -131,9 +162,9 @@ class Checkpoints:
             with contextlib.suppress(CheckpointError):
                 best = self._meta(step).get("best")
                 names |= {best["file"]} if best else set()
-        for path in self.folder.iterdir():
-            if path.name.startswith("step-") and path.suffix == ".json" and int(path.stem[5:]) not in kept:
-                path.unlink()
-        for path in self.folder.glob("*.safetensors"):
-            if path.name not in names:
-                path.unlink()
+        names |= {self._tensors(s).with_suffix(".json").name for s in kept}
+        # a json file first: without it the tensors do not count
+        for path in sorted(self.folder.iterdir(), key=lambda p: p.suffix):
+            if _OWN.fullmatch(path.name) and path.name not in names:
+                with contextlib.suppress(OSError):  # costs space only; the next checkpoint tries again
+                    path.unlink()

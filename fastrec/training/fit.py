@@ -277,7 +277,11 @@ def _train(run: Run, split: Split, config: Config, engine: Engine, *, progress: 
         rate=make_rate(config, engine.n_positives),
         extra={"config": config.digest(), "data": run.manifest["data"]["fingerprints"]["split"]},
     )
-    if again and checkpoints.steps():
+    steps = checkpoints.steps()
+    checkpoints.sweep()
+    if strays := checkpoints.strays():
+        notes.append(f"{checkpoints.folder}: ignored, not written by this run: {', '.join(strays)}")
+    if again and steps:
         tensors, meta = checkpoints.load()
         for what in ("config", "data"):
             if meta[what] != trainer.extra[what]:
@@ -314,6 +318,7 @@ def _train(run: Run, split: Split, config: Config, engine: Engine, *, progress: 
                 tracker.record("test", s.step, numbers)
     finally:
         tracker.close()
+    notes += tracker.notes
     run.record(
         status="interrupted" if stopped == "interrupted" else "done",
         result={**summary, "metrics": metrics, "notes": notes},
