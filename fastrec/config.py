@@ -154,6 +154,8 @@ class Config:
             choices = f.metadata["choices"]
             if choices and getattr(self, f.name) not in choices:
                 raise ConfigError(f"{f.name} = {shown(getattr(self, f.name))}: must be one of {', '.join(choices)}")
+            if isinstance(getattr(self, f.name), str):
+                _check_text(f.name, getattr(self, f.name))
         for name, low, high in _RANGES:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and low <= value <= high):
@@ -161,14 +163,16 @@ class Config:
                 raise ConfigError(f"{name} = {value}: must lie in {ends}")
         if not self.cutoffs or min(self.cutoffs) < 1:
             raise ConfigError(f"cutoffs = {list(self.cutoffs)}: give at least one K, each at least 1")
+        if max(self.cutoffs) > 1_000_000:
+            raise ConfigError(f"cutoffs = {list(self.cutoffs)}: each K must lie in 1 to 1,000,000")
         if self.model not in ("gmf", "neumf") and self.init_h == "one":
             raise ConfigError(f"init_h = {self.init_h!r}: is an option of gmf and neumf, not of model = {self.model}")
         if self.model == "mf" and (self.l2_h is not None or self.lr_h not in (None, 1.0)):
             raise ConfigError(f"l2_h = {self.l2_h}, lr_h = {self.lr_h}: MF has no h; leave both out")
         if self.optimizer == "adamw" and self.l2_h is not None:
             raise ConfigError(f"l2_h = {self.l2_h}: AdamW decays every weight by l2; use another optimizer")
-        if any(width < 1 for width in self.layers):
-            raise ConfigError(f"layers = {list(self.layers)}: each width must be at least 1")
+        if any(not 1 <= width <= 65536 for width in self.layers):
+            raise ConfigError(f"layers = {list(self.layers)}: each width must lie in 1 to 65,536")
         if self.hard_negatives and self.hard_negatives < self.negatives:
             raise ConfigError(f"hard_negatives = {self.hard_negatives}: must be at least negatives = {self.negatives}")
 
@@ -220,6 +224,7 @@ class Config:
 _TYPES = typing.get_type_hints(Config)
 _BIG = float(2**31 - 1)
 _RANGES = (
+    ("min_rating", -1e15, 1e15),
     ("k_core", 0, _BIG),
     ("validation", 0, 0.9),
     ("test_share", 0.001, 0.9),
@@ -244,12 +249,20 @@ _RANGES = (
     ("patience", 0, _BIG),
     ("seed", 0, 2**32 - 1),
     ("threads", 1, 65536),
-    ("candidates", 1, _BIG),
+    ("candidates", 1, 65536),
     ("candidate_seed", 0, 2**32 - 1),
     ("checkpoint_every", 0, _BIG),
     ("keep", 1, _BIG),
     ("log_every", 1, _BIG),
 )
+
+
+def _check_text(name: str, value: str) -> None:
+    """Text that no file name or record can hold is refused here, not after the work."""
+    if not value.strip():
+        raise ConfigError(f"{name} = {value!r}: is empty; leave it out")
+    if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
+        raise ConfigError(f"{name} = {shown(value)}: holds a NUL or bytes that are not UTF-8")
 
 
 def _convert(name: str, value: Any, wanted: Any) -> Any:

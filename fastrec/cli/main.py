@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import signal
 import sys
-import threading
 import types
 import typing
 from collections.abc import Sequence
@@ -19,7 +17,17 @@ import fastrec
 from fastrec import config as configs
 from fastrec.config import Config
 from fastrec.errors import ConfigError, DataNotFoundError, FastrecError
-from fastrec.terminal import Parser, joined, printable, say, say_json, table
+from fastrec.terminal import (
+    Parser,
+    drop_unwritable,
+    ended_by_signals,
+    fill_closed,
+    joined,
+    printable,
+    say,
+    say_json,
+    table,
+)
 
 EXIT_DATA, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 FALLBACK = "synthetic-1m"
@@ -35,32 +43,24 @@ METAVARS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, 1 (data or run at fault), 2 (usage) or 130 (interrupted)."""
+    fill_closed()
     commands = parser()
     args = commands.parse_args(joined(list(sys.argv[1:] if argv is None else argv), commands))
-    before = None
-    if threading.current_thread() is threading.main_thread():
-        before = signal.signal(signal.SIGTERM, _terminate)  # as Ctrl-C: what was half made is taken away
     try:
-        return int(args.run(args) or 0)
+        with ended_by_signals():  # as Ctrl-C: what was half made is taken away
+            code = int(args.run(args) or 0)
     except ConfigError as error:
-        return _fail(error, EXIT_USAGE)
+        code = _fail(error, EXIT_USAGE)
     except FastrecError as error:
-        return _fail(error, EXIT_DATA)
+        code = _fail(error, EXIT_DATA)
     except KeyboardInterrupt:
-        say("\nfastrec: interrupted", err=True)
-        return EXIT_INTERRUPTED
+        code = _fail("interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:  # the reader of a pipe has gone, as with `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        code = 0
     except (ImportError, OSError, MemoryError) as error:  # what the system refuses is no fault of the program
-        return _fail(_refused(error), EXIT_DATA)
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
-
-
-def _terminate(*_: Any) -> None:
-    raise KeyboardInterrupt
+        code = _fail(_refused(error), EXIT_DATA)
+    lost = drop_unwritable()
+    return _fail(f"stdout: cannot be written ({lost})", EXIT_DATA) if lost and not code else code
 
 
 def _fail(error: Exception | str, code: int) -> int:
@@ -260,6 +260,7 @@ def _data_info(args: argparse.Namespace) -> None:
 def _train(args: argparse.Namespace) -> int:
     from fastrec.training.fit import fit, resume
     from fastrec.training.job import prepare
+    from fastrec.training.resolve import resolve
 
     names = {f.name for f in fields(Config)}
     given = {k: v for k, v in vars(args).items() if k in names}
@@ -272,6 +273,7 @@ def _train(args: argparse.Namespace) -> int:
     config = config.override(**given)
     if config.out and Path(config.out).exists():  # said before minutes of loading, not after
         raise ConfigError(f"{config.out}: exists; every run gets a new folder, so that nothing is overwritten")
+    config = resolve(config)
     try:
         split = prepare(config)
     except DataNotFoundError as error:
@@ -282,19 +284,19 @@ def _train(args: argparse.Namespace) -> int:
         )
         say(f"{said}\nwhy: {error}", flush=True)
         config = config.override(data=FALLBACK)
-        return _finish(fit(prepare(config), config), [said])
+        return _finish(fit(prepare(config), config, loaded=True), [said])
     if config.progress:
         parts = ", ".join(f"{part} {getattr(split, part).n_interactions:,}" for part in ("train", "validation", "test"))
         size = f"{split.n_users:,} users, {split.n_items:,} items"
         say(f"{config.data}: {size}; {parts} ({split.how})", err=True, flush=True, keep="")
-    return _finish(fit(split, config), [])
+    return _finish(fit(split, config, loaded=True), [])
 
 
 def _finish(result: Any, last: list[str]) -> int:
-    say(summary(result))
-    for line in last:
-        say(line)
-    return EXIT_INTERRUPTED if result.stopped == "interrupted" else 0
+    say("\n".join([summary(result), *last]), flush=True)
+    if lost := drop_unwritable():
+        _fail(f"stdout: cannot be written ({lost}); the run is in {result.run.path}", EXIT_DATA)
+    return EXIT_INTERRUPTED if result.stopped == "interrupted" else EXIT_DATA if lost else 0
 
 
 ENDS = {

@@ -1,6 +1,7 @@
 """A run folder: configuration, data, weights and provenance; made, opened, verified."""
 
 from fastrec.runs.folder import Run, create, describe, open_run
+from fastrec.runs.lock import locked
 from fastrec.runs.provenance import environment, fingerprints
 from fastrec.runs.split_file import is_split_file, open_split, save_split
 
@@ -11,6 +12,7 @@ __all__ = [
     "environment",
     "fingerprints",
     "is_split_file",
+    "locked",
     "open_run",
     "open_split",
     "save_split",

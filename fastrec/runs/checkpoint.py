@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from fastrec.errors import CheckpointError, DataError
+from fastrec.errors import CheckpointError, DataError, FastrecError
 from fastrec.files import (
     COUNT,
     SHA256,
@@ -39,6 +39,10 @@ _BODY = {
     "config?": str,
     "data?": str,
 }
+_OWN = re.compile(r"(step-(?P<step>[0-9]{9}|[1-9][0-9]{9,})|best-epoch-([0-9]{5}|[1-9][0-9]{5,}))\.(safetensors|json)")
+"""Names of the files written here: nothing else in the folder is read or deleted."""
+_LEFT = re.compile(rf"\.{_OWN.pattern}\.[0-9]+-[0-9]+\.part")
+"""What a killed process leaves of them."""
 
 
 class Checkpoints:
@@ -57,7 +61,26 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints that count, ascending."""
-        return sorted(int(p.stem.removeprefix("step-")) for p in self.folder.glob("step-*.json"))
+        if self.folder.is_symlink():
+            raise CheckpointError(
+                f"{self.folder}: is a link, and checkpoints are deleted as new ones come: put a folder in its place"
+            )
+        return sorted(
+            int(found["step"])
+            for p in self.folder.glob("step-*.json")
+            if (found := _OWN.fullmatch(p.name)) and p.is_file()
+        )
+
+    def strays(self) -> list[str]:
+        """Names that look like a checkpoint's but are not, such as the copies that file synchronisers leave."""
+        named = (p.name for pattern in ("step-*", "best-epoch-*") for p in self.folder.glob(pattern))
+        return sorted(name for name in named if not _OWN.fullmatch(name))
+
+    def sweep(self) -> None:
+        """Remove the unfinished files of a killed process; only under the run's lock, where nobody writes them."""
+        for path in list(self.folder.glob(".*.part")):
+            if _LEFT.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
     def save(self, step: int, tensors: dict[str, Any], meta: dict[str, Any]) -> Path:
         """Write the checkpoint of a step, then remove what ``keep`` leaves out.
@@ -67,7 +90,7 @@ class Checkpoints:
         FastrecError
             If it cannot be written (a full disk): the checkpoints before it are intact (see ``left``).
         """
-        make_folder(self.folder)
+        self._make_folder()
         path = self._tensors(step)
         body = {"version": VERSION, "step": step, "sha256": write_tensors(path, tensors), **meta}
         text = json.dumps(body, sort_keys=True)
@@ -78,7 +101,7 @@ class Checkpoints:
 
     def save_best(self, epoch: int, weights: dict[str, Any]) -> dict[str, str]:
         """Write the best weights; returns what a checkpoint keeps to find them again."""
-        make_folder(self.folder)
+        self._make_folder()
         path = self.folder / f"best-epoch-{epoch:05d}.safetensors"
         return {"file": path.name, "sha256": write_tensors(path, weights)}
 
@@ -96,15 +119,15 @@ class Checkpoints:
             raise CheckpointError(f"{self.folder}: a checkpoint names no best weights ({error}); train anew") from None
         return self._read(self.folder / named["file"], named["sha256"], "train anew")
 
-    def left(self) -> str:
+    def left(self, resume: bool = True) -> str:
         """What there is to go on from, in words, for a message."""
-        steps = self.steps()
+        steps: list[int] = []
+        with contextlib.suppress(FastrecError, OSError):
+            steps = self.steps()
         if not steps:
-            return "No checkpoint was written before, so there is nothing to go on from"
-        return (
-            f"Earlier checkpoints, the last of step {steps[-1]}, are intact: go on with `fastrec train --resume "
-            f"{self.folder.parent}`"
-        )
+            return "No checkpoint was written"
+        how = f": go on with `fastrec train --resume {self.folder.parent}`" if resume else ""
+        return f"The checkpoint of step {steps[-1]:,} is intact{how}"
 
     def load(self, step: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
         """Tensors and meta of a step's checkpoint, checked; of the last one unless a step is given.
@@ -120,6 +143,10 @@ class Checkpoints:
         step = steps[-1] if step is None else step
         meta, path = self._meta(step), self._tensors(step)
         return self._read(path, meta["sha256"], self._offer(step)), meta
+
+    def _make_folder(self) -> None:
+        self.steps()  # refuses a link
+        make_folder(self.folder)
 
     def _meta(self, step: int) -> dict[str, Any]:
         try:
@@ -178,9 +205,9 @@ class Checkpoints:
             with contextlib.suppress(CheckpointError, ValueError, OSError):
                 best = self._checked(step).get("best")
                 names |= {best["file"]} if best else set()
-        for path in self.folder.iterdir():
-            if path.name.startswith("step-") and path.suffix == ".json" and int(path.stem[5:]) not in kept:
-                remove(path)
-        for path in self.folder.glob("*.safetensors"):
-            if path.name not in names:
-                remove(path)
+        names |= {self._tensors(s).with_suffix(".json").name for s in kept}
+        # a json file first: without it the tensors do not count
+        for path in sorted(self.folder.iterdir(), key=lambda p: p.suffix):
+            if _OWN.fullmatch(path.name) and path.name not in names:
+                with contextlib.suppress(FastrecError):  # costs space only; the next checkpoint tries again
+                    remove(path)

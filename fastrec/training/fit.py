@@ -16,9 +16,10 @@ from fastrec.data.split import Split
 from fastrec.engines.base import Engine
 from fastrec.errors import CheckpointError, ConfigError
 from fastrec.optim.rules import learning_rate
-from fastrec.runs import Run, create, fingerprints, open_run
+from fastrec.runs import Run, create, fingerprints, locked, open_run
 from fastrec.runs.checkpoint import Checkpoints
 from fastrec.sampling import NegativeSampler
+from fastrec.training.resolve import FUSED_NEEDS, FUSED_NEEDS_ON, check_candidates, in_memory, resolve
 from fastrec.training.tracking import Tracker
 from fastrec.training.trainer import Trainer, clear_memory_errors
 
@@ -44,7 +45,14 @@ class Result:
     notes: list[str] = field(default_factory=list)
 
 
-def fit(split: Split, config: Config, *, out: str | Path | None = None, progress: bool | None = None) -> Result:
+def fit(
+    split: Split,
+    config: Config,
+    *,
+    out: str | Path | None = None,
+    progress: bool | None = None,
+    loaded: bool = False,
+) -> Result:
     """Train as the config says, keep the run, evaluate once on the test part.
 
     Parameters
@@ -55,21 +63,26 @@ def fit(split: Split, config: Config, *, out: str | Path | None = None, progress
         The run folder, in place of ``config.out``.
     progress : bool, optional
         In place of ``config.progress``.
+    loaded : bool
+        Whether ``split`` is what the data options of ``config`` give (``job.prepare``); else the record says that the
+        split was in memory.
 
     Raises
     ------
     ConfigError
-        If the folder exists, or options do not go together.
+        If the folder exists, options do not go together, or filters of the data are asked for that were not applied.
     FastrecError
         If training diverges or cannot go on; what was saved stays.
     """
-    config = resolve(config)
+    config = resolve(config if loaded else in_memory(split, config))
+    check_candidates(split, config)
     with clear_memory_errors():
         engine = build_engine(split, config)  # before the folder: what cannot be built leaves none behind
     with clear_memory_errors(), _closing(engine, config.threads):
         run = create(out or config.out, config=config.to_dict(), split=split, toml=config.to_toml())
-        run.record(engine=engine.describe(), avoided=config.avoid)
-        return _train(run, split, config, engine, progress=config.progress if progress is None else progress)
+        with locked(run.path):
+            run.record(engine=engine.describe(), avoided=config.avoid)
+            return _train(run, split, config, engine, progress=config.progress if progress is None else progress)
 
 
 def resume(path: str | Path, *, progress: bool | None = None, **given: Any) -> Result:
@@ -87,11 +100,15 @@ def resume(path: str | Path, *, progress: bool | None = None, **given: Any) -> R
     Raises
     ------
     CheckpointError
-        If there is nothing whole to go on from, or config or data are not those of the run: the difference is shown.
+        If there is nothing whole to go on from, config or data are not those of the run (the difference is shown), or
+        another process trains it.
     """
+    from fastrec.batches.device import check_device
+
     run = open_run(path)
     config = Config().override(**run.config)
     asked = config.override(**{k: v for k, v in given.items() if k not in ("data", "out")})
+    check_device(asked.device)
     changes = config.differences(asked)
     if given.get("data", config.data) != config.data:
         changes.insert(0, f"data: {config.data!r} -> {given['data']!r}")
@@ -102,10 +119,14 @@ def resume(path: str | Path, *, progress: bool | None = None, **given: Any) -> R
         )
     if run.manifest.get("status") == "done":
         return _finished(run, config)
-    engine = build_engine(run.split(), asked)
     shown = asked.progress if progress is None else progress
-    with clear_memory_errors(), _closing(engine, asked.threads):
-        return _train(run, run.split(), asked, engine, progress=shown, again=True)
+    with locked(run.path):
+        run = open_run(path)  # another process may have ended it in between
+        if run.manifest.get("status") == "done":
+            return _finished(run, config)
+        engine = build_engine(run.split(), asked)
+        with clear_memory_errors(), _closing(engine, asked.threads):
+            return _train(run, run.split(), asked, engine, progress=shown, again=True)
 
 
 @contextlib.contextmanager
@@ -123,48 +144,6 @@ def _closing(engine: Engine, threads: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def resolve(config: Config) -> Config:
-    """The config with every "auto" but the split's replaced by what it stands for here."""
-    import torch
-
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"device = {device!r}: torch {torch.__version__} finds no CUDA device; use device = cpu")
-    engine = config.engine
-    if engine == "auto":
-        kind = device.split(":")[0]
-        fits = (config.model, config.loss) in FUSED_FITS and config.optimizer in FUSED_OPTIMIZERS.get(kind, ())
-        engine = "fused" if fits else "torch"
-    precision = config.precision
-    if precision == "auto":  # bf16 keeps a float32 master in the torch engine, and none in the fused one
-        precision = "bf16" if device.startswith("cuda") and engine == "torch" else "fp32"
-    config = config.override(device=device, precision=precision, engine=engine)
-    by_rows = config.model == "gmf" and engine == "torch" and config.init_h != "lecun"
-    given: dict[str, Any] = {k: v for k in ("l2", "l2_h", "lr_h") if (v := getattr(config, k)) is not None}
-    given |= {} if config.init_h == "auto" else {"init_h": config.init_h}
-    weights = GMF_WEIGHTS if by_rows else OTHER_WEIGHTS
-    unused = {"l2_h"} if config.optimizer == "adamw" else set()  # it decays every weight alike
-    return config.override(**{k: v for k, v in weights.items() if k not in unused} | given)
-
-
-GMF_WEIGHTS = {"init_h": "one", "lr_h": 0.1, "l2": 3e-3, "l2_h": 2e-4}
-"""What a GMF of the torch engine has where nothing else is asked: with L2 on h like on the rows, Adam brings h to zero
-before rows that few samples touch have grown, and every score is tied (Gowalla at l2 = 5e-4)."""
-OTHER_WEIGHTS = {"init_h": "lecun", "lr_h": 1.0, "l2": 3e-4}
-
-
-FUSED_FITS = (("mf", "bce"), ("mf", "bpr"), ("gmf", "bce"))
-"""(model, loss) pairs of the fused engine."""
-FUSED_OPTIMIZERS = {"cpu": ("sgd", "row-adagrad", "lazy-adam"), "cuda": ("sgd", "row-adagrad")}
-_FUSED_NEEDS: dict[str, tuple[Any, ...]] = {"accumulate": (1,), "hard_negatives": (0,), "compile": (False,)}
-_FUSED_NEEDS_ON: dict[str, dict[str, tuple[Any, ...]]] = {
-    "cpu": {"precision": ("fp32",)},
-    "cuda": {"precision": ("fp32", "bf16"), "fused_mode": ("deterministic",)},
-}
-
-
 def build_engine(split: Split, config: Config) -> Engine:
     """The engine of a resolved config, with initial weights."""
     from fastrec.batches.device import open_device
@@ -173,7 +152,7 @@ def build_engine(split: Split, config: Config) -> Engine:
 
     if config.engine == "fused":
         kind = config.device.split(":")[0]
-        for name, needed in {**_FUSED_NEEDS, **_FUSED_NEEDS_ON.get(kind, {"device": ("cpu", "cuda")})}.items():
+        for name, needed in {**FUSED_NEEDS, **FUSED_NEEDS_ON.get(kind, {"device": ("cpu", "cuda")})}.items():
             value = getattr(config, name)
             if value not in needed:
                 has = " or ".join(map(repr, needed))
@@ -298,7 +277,11 @@ def _train(run: Run, split: Split, config: Config, engine: Engine, *, progress: 
         rate=make_rate(config, engine.n_positives),
         extra={"config": config.digest(), "data": run.manifest["data"]["fingerprints"]["split"]},
     )
-    if again and checkpoints.steps():
+    steps = checkpoints.steps()
+    checkpoints.sweep()
+    if strays := checkpoints.strays():
+        notes.append(f"{checkpoints.folder}: ignored, not written by this run: {', '.join(strays)}")
+    if again and steps:
         tensors, meta = checkpoints.load()
         for what in ("config", "data"):
             if meta[what] != trainer.extra[what]:
@@ -335,6 +318,7 @@ def _train(run: Run, split: Split, config: Config, engine: Engine, *, progress: 
                 tracker.record("test", s.step, numbers)
     finally:
         tracker.close()
+    notes += tracker.notes
     run.record(
         status="interrupted" if stopped == "interrupted" else "done",
         result={**summary, "metrics": metrics, "notes": notes},
@@ -367,6 +351,8 @@ def _notes(split: Split, config: Config, engine: Engine) -> list[str]:
     if config.patience and cold.all():
         what = "no validation positive of a user in train" if cold.size else "no validation part"
         notes.append(f"{what}: all epochs were trained and the last weights kept")
+    if beyond := [k for k in config.cutoffs if k >= split.n_items]:
+        notes.append(f"cutoffs {', '.join(map(str, beyond))}: there are {split.n_items:,} items, so every model hits")
     if config.avoid != "train":
         notes.append(f"negatives avoid {config.avoid}: training knows of held-out positives, which is a leak")
     return notes

@@ -19,6 +19,9 @@ from fastrec.sampling.order import Cursor
 from fastrec.training.tracking import Screen, Tracker, rounded
 
 SELECTED_BY = "NDCG@10"
+MAX_WEIGHT = 1e4
+"""A larger weight means divergence. Initial weights stay below 700 (init_std = 100) and weights that rank well below
+100; `lr = 1e6` gives 1e6 to 1e7 with a finite loss, which no check of the loss finds."""
 _PATIENT_S = 1.0  # an advance lasts about this long at most, so that a signal is answered
 
 
@@ -140,7 +143,8 @@ class Trainer:
         Raises
         ------
         FastrecError
-            If the loss is no number, memory runs out, or a file cannot be written; earlier checkpoints are intact.
+            If the loss or a weight is NaN, infinite or absurd, memory runs out, or a file cannot be written. The last
+            checkpoint is intact.
         """
         s, samples = self.state, self._samples_per_epoch()
         screen = Screen(self.progress, epochs=self.epochs, samples=samples, done=s.total_samples)
@@ -229,14 +233,25 @@ class Trainer:
     def _check_loss(self, done: Progress) -> None:
         if not math.isfinite(done.loss_sum):
             epoch, position = done.cursor
-            left = f". {self.checkpoints.left()}" if self.checkpoints is not None else ""
-            raise FastrecError(
-                f"the loss is {done.loss_sum} at epoch {epoch + 1}, by positive {position:,}: training diverged; "
-                f"train anew with a lower lr or a higher l2{left}"
-            )
+            raise self._diverged(f"the loss is {done.loss_sum} at epoch {epoch + 1}, by positive {position:,}")
+
+    def _check_weights(self) -> None:
+        """Refuse weights that mean nothing, before they are validated or kept. Cost: one pass over them, one sync."""
+        for name, weight in self.engine.model.state_dict().items():
+            largest = float(weight.detach().abs().max()) if weight.numel() else 0.0
+            if not largest <= MAX_WEIGHT:  # NaN too
+                raise self._diverged(
+                    f"the largest weight of {name} is {largest:.3g} at epoch {self.state.epoch + 1} "
+                    f"(more than {MAX_WEIGHT:,.0f} means nothing)"
+                )
+
+    def _diverged(self, what: str) -> FastrecError:
+        left = f". {self.checkpoints.left(resume=False)}" if self.checkpoints is not None else ""
+        return FastrecError(f"{what}: training diverged; train again with a lower lr or a higher l2{left}")
 
     def _end_epoch(self, screen: Screen) -> None:
         """Validate, record, decide; then the cursor stands at the start of the next epoch."""
+        self._check_weights()
         s = self.state
         values: dict[str, Any] = {"epoch": s.epoch + 1, "loss": rounded(s.loss_sum / s.n_samples)}
         speed = s.total_samples / s.train_s if s.train_s else 0.0
@@ -277,6 +292,7 @@ class Trainer:
     def _save(self) -> None:
         if self.checkpoints is None:
             return
+        self._check_weights()
         if self.tracker is not None:
             self.state.metrics_bytes = self.tracker.length
         tensors, meta = self.engine.state()
@@ -291,16 +307,24 @@ class Trainer:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM ask for an end after the step; a second one is not held back."""
+        """SIGINT, SIGTERM and SIGHUP ask for an end after the step; a second SIGINT or SIGTERM is not held back.
+
+        A closing terminal sends SIGHUP, often twice and with SIGTERM: it never keeps the checkpoint from being written.
+        Where it is ignored (``nohup``) it stays so.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield  # Python delivers signals to the main thread alone
             return
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        hangup = getattr(signal, "SIGHUP", None)
+        if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
+            before[hangup] = signal.getsignal(hangup)
 
         def ask(number: int, _: Any) -> None:
             self._signal = number
-            for n, handler in before.items():
-                signal.signal(n, handler)
+            if number != hangup:
+                for n in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(n, before[n])
 
         for number in before:
             signal.signal(number, ask)
@@ -322,6 +346,6 @@ def clear_memory_errors() -> Iterator[None]:
         if isinstance(error, MemoryError) or any(sign in text for sign in signs):
             raise FastrecError(
                 f"out of memory while training ({text.splitlines()[0] if text else 'host memory'}); lower batch_size "
-                "or dim, or set accumulate; checkpoints written before are intact"
+                "or dim, or set accumulate"
             ) from error
         raise

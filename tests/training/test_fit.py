@@ -17,7 +17,8 @@ from fastrec.data.interactions import Interactions
 from fastrec.data.split import Split, ratio_split
 from fastrec.errors import CheckpointError, ConfigError
 from fastrec.runs import open_run
-from fastrec.training.fit import Result, fit, make_sampler, resolve, resume
+from fastrec.training.fit import Result, fit, make_sampler, resume
+from fastrec.training.resolve import resolve
 from fastrec.training.trainer import Trainer
 from tests.helpers.fakes import interactions
 from tests.helpers.training import positives
@@ -103,7 +104,7 @@ def test_another_config_or_other_data_are_refused_with_the_difference(
         train(split, tmp_path / "run")
     with pytest.raises(CheckpointError, match=r"lr: 0\.02 -> 0\.5"):
         resume(tmp_path / "run", lr=0.5)
-    with pytest.raises(CheckpointError, match=r"data: 'ml-1m' -> 'gowalla'"):
+    with pytest.raises(CheckpointError, match=r"data: 'memory:small' -> 'gowalla'"):
         resume(tmp_path / "run", data="gowalla")
     resume(tmp_path / "run", threads=1, log_every=3)
 
