@@ -17,7 +17,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from fastrec.errors import ConfigError
+from fastrec.errors import ConfigError, shown
 
 
 def _option(default: Any, group: str, help: str, *, choices: tuple[str, ...] = (), result: bool = True) -> Any:
@@ -35,6 +35,9 @@ class Config:
     item_col: str | None = _option(None, "data", "column of item ids")
     rating_col: str | None = _option(None, "data", "column of ratings")
     time_col: str | None = _option(None, "data", "column of times, seconds since 1970 or datetimes")
+    time_format: str | None = _option(
+        None, "data", "how times are written: a strptime pattern, or the unit of numbers: s, ms, us, ns"
+    )
     min_rating: float | None = _option(None, "data", "keep only ratings of at least this as positives")
     k_core: int = _option(0, "data", "keep users and items with at least this many interactions, iterated; 0: all")
     unrated_negatives: bool = _option(False, "data", "films that only the catalogue lists may be drawn as negatives")
@@ -150,7 +153,9 @@ class Config:
             object.__setattr__(self, f.name, _convert(f.name, getattr(self, f.name), _TYPES[f.name]))
             choices = f.metadata["choices"]
             if choices and getattr(self, f.name) not in choices:
-                raise ConfigError(f"{f.name} = {getattr(self, f.name)!r}: must be one of {', '.join(choices)}")
+                raise ConfigError(f"{f.name} = {shown(getattr(self, f.name))}: must be one of {', '.join(choices)}")
+            if isinstance(getattr(self, f.name), str):
+                _check_text(f.name, getattr(self, f.name))
         for name, low, high in _RANGES:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and low <= value <= high):
@@ -158,14 +163,16 @@ class Config:
                 raise ConfigError(f"{name} = {value}: must lie in {ends}")
         if not self.cutoffs or min(self.cutoffs) < 1:
             raise ConfigError(f"cutoffs = {list(self.cutoffs)}: give at least one K, each at least 1")
+        if max(self.cutoffs) > 1_000_000:
+            raise ConfigError(f"cutoffs = {list(self.cutoffs)}: each K must lie in 1 to 1,000,000")
         if self.model not in ("gmf", "neumf") and self.init_h == "one":
             raise ConfigError(f"init_h = {self.init_h!r}: is an option of gmf and neumf, not of model = {self.model}")
         if self.model == "mf" and (self.l2_h is not None or self.lr_h not in (None, 1.0)):
             raise ConfigError(f"l2_h = {self.l2_h}, lr_h = {self.lr_h}: MF has no h; leave both out")
         if self.optimizer == "adamw" and self.l2_h is not None:
             raise ConfigError(f"l2_h = {self.l2_h}: AdamW decays every weight by l2; use another optimizer")
-        if any(width < 1 for width in self.layers):
-            raise ConfigError(f"layers = {list(self.layers)}: each width must be at least 1")
+        if any(not 1 <= width <= 65536 for width in self.layers):
+            raise ConfigError(f"layers = {list(self.layers)}: each width must lie in 1 to 65,536")
         if self.hard_negatives and self.hard_negatives < self.negatives:
             raise ConfigError(f"hard_negatives = {self.hard_negatives}: must be at least negatives = {self.negatives}")
 
@@ -182,7 +189,7 @@ class Config:
             if key not in known:
                 close = difflib.get_close_matches(key.replace("-", "_"), known, 1)
                 hint = f"; did you mean {close[0]!r}?" if close else f"; known keys: {', '.join(known)}"
-                raise ConfigError(f"unknown option {key!r}{hint}")
+                raise ConfigError(f"unknown option {shown(key)}{hint}")
         return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
@@ -217,6 +224,7 @@ class Config:
 _TYPES = typing.get_type_hints(Config)
 _BIG = float(2**31 - 1)
 _RANGES = (
+    ("min_rating", -1e15, 1e15),
     ("k_core", 0, _BIG),
     ("validation", 0, 0.9),
     ("test_share", 0.001, 0.9),
@@ -241,12 +249,20 @@ _RANGES = (
     ("patience", 0, _BIG),
     ("seed", 0, 2**32 - 1),
     ("threads", 1, 65536),
-    ("candidates", 1, _BIG),
+    ("candidates", 1, 65536),
     ("candidate_seed", 0, 2**32 - 1),
     ("checkpoint_every", 0, _BIG),
     ("keep", 1, _BIG),
     ("log_every", 1, _BIG),
 )
+
+
+def _check_text(name: str, value: str) -> None:
+    """Text that no file name or record can hold is refused here, not after the work."""
+    if not value.strip():
+        raise ConfigError(f"{name} = {value!r}: is empty; leave it out")
+    if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
+        raise ConfigError(f"{name} = {shown(value)}: holds a NUL or bytes that are not UTF-8")
 
 
 def _convert(name: str, value: Any, wanted: Any) -> Any:
@@ -255,6 +271,8 @@ def _convert(name: str, value: Any, wanted: Any) -> Any:
     for option in options:
         if option is type(None) and value is None:
             return None
+        if type(value) is int and abs(value) >= 2**63 and option in (int, float):
+            raise ConfigError(f"{name} = {shown(value)}: does not fit 64 bits; give a smaller number")
         if option is float and isinstance(value, (int, float)) and not isinstance(value, bool):
             return float(value)
         if option is int and isinstance(value, int) and not isinstance(value, bool):
@@ -264,12 +282,26 @@ def _convert(name: str, value: Any, wanted: Any) -> Any:
         if (
             typing.get_origin(option) is tuple
             and isinstance(value, (list, tuple))
-            and all(isinstance(v, int) and not isinstance(v, bool) for v in value)
+            and all(isinstance(v, int) and not isinstance(v, bool) and abs(v) < 2**63 for v in value)
         ):
             return tuple(value)
     words = {float: "a number", int: "a whole number", str: "text", bool: "true or false", type(None): "left out"}
     expected = " or ".join(words.get(o, "a list of whole numbers") for o in options)
-    raise ConfigError(f"{name} = {value!r}: must be {expected}")
+    raise ConfigError(f"{name} = {shown(value)}: must be {expected}")
+
+
+def parse_toml(data: bytes) -> dict[str, Any]:
+    """Parse TOML that may be damaged or hostile.
+
+    Raises
+    ------
+    ValueError
+        With the reason: not UTF-8, no TOML, a number of thousands of digits, nested too deeply.
+    """
+    try:
+        return tomllib.loads(data.decode())
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def read_toml(path: str | Path, base: Config | None = None) -> Config:
@@ -281,14 +313,18 @@ def read_toml(path: str | Path, base: Config | None = None) -> Config:
         If the file is missing, is no TOML, or has a key or value that Config refuses.
     """
     try:
-        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        values = parse_toml(Path(path).read_bytes())
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such config file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); name another config file") from None
+    except ValueError as error:
         raise ConfigError(f"{path}: not a TOML file ({error})") from None
     tables = [key for key, value in values.items() if isinstance(value, dict)]
     if tables:
-        raise ConfigError(f"{path}: the keys of a config stand without tables; remove the line [{tables[0]}]")
+        raise ConfigError(
+            f"{path}: the keys of a config stand without tables; remove the line [{shown(tables[0])[1:-1]}]"
+        )
     try:
         return (base or Config()).override(**values)
     except ConfigError as error:

@@ -4,6 +4,13 @@
 class FastrecError(Exception):
     """The base of all of them: ``except FastrecError`` catches what fastrec itself refuses."""
 
+    def __str__(self) -> str:
+        said = super().__str__()
+        if said.isprintable():
+            return said
+        # names from a file must not steer a terminal: all but line ends is shown escaped
+        return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in said)
+
 
 class DataError(FastrecError, ValueError):
     """Data that cannot be used as it is: a malformed file, an inconsistent CSR, an unknown id."""
@@ -19,3 +26,12 @@ class ConfigError(FastrecError, ValueError):
 
 class CheckpointError(FastrecError):
     """A run folder or checkpoint that is damaged, incomplete, or belongs to another run."""
+
+
+def shown(value: object, limit: int = 80) -> str:
+    """``repr`` for a message, cut to ``limit`` characters; also where Python refuses to print the value."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # more than 4,300 digits; nested too deeply
+        return f"a {type(value).__name__} too long to show"
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."

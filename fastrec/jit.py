@@ -7,10 +7,14 @@ once can abort the process and a forked child dies in it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import os
+import pickle
 import threading
+import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -20,16 +24,18 @@ from typing import Any, TypeVar, cast
 import numba
 import numpy as np
 from llvmlite.binding import ffi
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserWideCacheLocator
 from numba.core.compiler_lock import global_compiler_lock
 
+from fastrec.arguments import whole
 from fastrec.errors import ConfigError, FastrecError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 ROOMS = (
-    *("errors", "config", "files", "jit", "lanes", "sampling", "data", "batches", "models", "optim", "engines"),
-    *("runs", "evaluation", "training", "inference", "bench", "cli", "__main__"),
+    *("errors", "terminal", "arguments", "config", "files", "jit", "lanes", "sampling", "data", "batches", "models"),
+    *("optim", "engines", "runs", "evaluation", "training", "inference", "bench", "cli", "__main__"),
 )
 """The rooms of the package in the order in which imports run: each may import from those before it."""
 
@@ -47,20 +53,74 @@ def _sources(room: str) -> tuple[tuple[str, int, int], ...]:
     return tuple((str(p.relative_to(root)), p.stat().st_mtime_ns, p.stat().st_size) for p in found)
 
 
-def _stamped(dispatcher: Any) -> Any:
-    """Make the disk cache of a kernel stale when any module that it may depend on changes, not only its own.
+_said: list[str] = []
 
-    Numba looks at the file a kernel stands in, and so would run old machine code after an update of what the kernel
-    inlines. The attribute is private to Numba: a Numba without it fails here, at import, and not by stale results.
+
+def _say_once(message: str) -> None:
+    """One warning a process, whatever number of kernels it concerns."""
+    if not _said:
+        _said.append(message)
+        warnings.warn(f"fastrec: {message}; kernels are compiled in this process", RuntimeWarning, stacklevel=2)
+
+
+class _Files(CompileResultCacheImpl):
+    """Numba's choice of a cache folder, less one that it would make in the working directory, named ``~``."""
+
+    def __init__(self, py_func: Callable[..., Any]) -> None:
+        base = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
+        if not os.path.isabs(base):  # no HOME and no entry in passwd
+            self._locator_classes = [c for c in self._locator_classes if c is not UserWideCacheLocator]
+        super().__init__(py_func)
+
+
+class _DiskCache(FunctionCache):
+    """Numba's disk cache of a kernel; a fault in it costs a compilation, not the call."""
+
+    _impl_class = _Files
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except FastrecError:
+            raise
+        except Exception as error:  # a cut or foreign pickle may raise anything
+            _say_once(f"the kernel cache in {self.cache_path} cannot be read ({_named(error)}) and is replaced")
+            with contextlib.suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except (OSError, EOFError, ValueError, pickle.PickleError) as error:
+            _say_once(f"the kernel cache in {self.cache_path} cannot be written ({_named(error)})")
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
+
+
+def _cached(dispatcher: Any) -> Any:
+    """Cache a kernel on disk where a folder can be written; stale when a module that it may depend on changes.
+
+    Numba looks at the file that holds a kernel, and so would run old machine code after an update of what the kernel
+    inlines. The attributes are private to Numba: a Numba without them fails here, at import, and not by stale results.
     """
     if not hasattr(dispatcher, "stats"):  # NUMBA_DISABLE_JIT=1: the plain function, nothing to cache
         return dispatcher
-    index = dispatcher._cache._cache_file
+    try:
+        cache = _DiskCache(dispatcher.py_func)
+    except RuntimeError as error:
+        if "no locator available" not in str(error):
+            raise
+        _say_once("no folder for the kernel cache can be written; set NUMBA_CACHE_DIR to one that can")
+        return dispatcher
     parts = dispatcher.py_func.__module__.split(".")
     room = parts[1] if parts[0] == "fastrec" and len(parts) > 1 else ROOMS[-1]  # a kernel of someone else's: all
-    index._source_stamp = (index._source_stamp, _sources(room))
+    cache._cache_file._source_stamp = (cache._cache_file._source_stamp, _sources(room))
     if dispatcher.py_func.__closure__ is not None:
-        dispatcher._cache._index_key = _closure_key(dispatcher.py_func)
+        cache._index_key = _closure_key(dispatcher.py_func)  # type: ignore[method-assign]
+    dispatcher._cache = cache
     return dispatcher
 
 
@@ -96,12 +156,12 @@ def _constants_of(function: Any) -> list[Any]:
 
 
 def njit(function: F) -> F:
-    """Compile a sampling or scoring kernel: releases the GIL, cached on disk, IEEE division, no fast math.
+    """Compile a sampling or scoring kernel: releases the GIL, cached on disk if possible, IEEE division, no fast math.
 
     The result keeps the plain Python function as ``.py_func``, which tests call.
     """
     # fastmath is named because Numba otherwise takes it from whichever kernel happens to compile this one first
-    return cast(F, _stamped(numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=False)(function)))
+    return cast(F, _cached(numba.njit(nogil=True, error_model="numpy", fastmath=False)(function)))
 
 
 def inline(function: F) -> F:
@@ -116,7 +176,7 @@ def njit_float(function: F) -> F:
     every thread. NaN and infinity are kept exact, so that a diverging run is seen.
     """
     flags = {"contract", "reassoc", "nsz"}
-    return cast(F, _stamped(numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=flags)(function)))
+    return cast(F, _cached(numba.njit(nogil=True, error_model="numpy", fastmath=flags)(function)))
 
 
 def triton_runs(kind: str) -> bool:
@@ -137,13 +197,14 @@ def resolve_threads(threads: int | None) -> int:
     Raises
     ------
     ConfigError
-        If ``threads`` is below 1.
+        If ``threads`` is below 1, or no whole number.
     """
     if threads is None:
         return available_threads()
+    threads = whole("threads", threads)
     if threads < 1:
         raise ConfigError(f"threads={threads}: must be at least 1; leave it out to use all {available_threads()}")
-    return int(threads)
+    return threads
 
 
 _lock = threading.Lock()
@@ -197,7 +258,8 @@ def run_ranges(work: Callable[[int, int], Any], n: int, threads: int, *, grain: 
     """Call ``work(lo, hi)`` over ``[0, n)`` cut into at most ``threads`` equal ranges, and return the results in order.
 
     The caller's thread works on the first range itself. Where the cuts fall must never change a result: kernels
-    write disjoint rows. An exception in any range is raised here, after all ranges have ended.
+    write disjoint rows. An exception in any range is raised here, after all ranges have ended. Where no thread can be
+    had, as at the end of the interpreter, the caller's thread works on every range.
 
     Parameters
     ----------
@@ -216,12 +278,30 @@ def run_ranges(work: Callable[[int, int], Any], n: int, threads: int, *, grain: 
     step = -(-n // parts)
     step = -(-step // grain) * grain
     bounds = [(lo, min(lo + step, n)) for lo in range(0, n, step)]
-    futures = [_pool(threads - 1).submit(work, lo, hi) for lo, hi in bounds[1:]]
-    try:
-        first = work(*bounds[0])
-    finally:
-        others = [future.exception() for future in futures]  # waits for all: no range outlives the call
-    for error in others:
+    unclaimed: dict[tuple[int, int], None] = dict.fromkeys(bounds)
+    outcome: dict[tuple[int, int], tuple[Any, BaseException | None]] = {}
+
+    def run(bound: tuple[int, int]) -> None:
+        if unclaimed.pop(bound, False) is None:  # atomic: each range is worked on once
+            try:
+                outcome[bound] = work(*bound), None
+            except BaseException as error:  # raised below, when all ranges have ended
+                outcome[bound] = None, error
+
+    futures = []
+    for bound in bounds[1:]:
+        try:
+            futures.append(_pool(threads - 1).submit(run, bound))
+        except RuntimeError:  # the interpreter is ending, or the system gives no more threads
+            break
+    for bound in (bounds[0], *bounds[len(futures) + 1 :]):
+        run(bound)
+    for future in futures:
+        future.result()
+    while len(outcome) < len(bounds):  # another thread took a range whose submission failed
+        time.sleep(1e-4)
+    for bound in bounds:
+        error = outcome[bound][1]
         if error is not None:
             raise error
-    return [first, *[future.result() for future in futures]]
+    return [outcome[bound][0] for bound in bounds]

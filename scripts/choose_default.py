@@ -50,7 +50,7 @@ def main() -> None:
             for seed in range(args.first_seed, args.first_seed + args.seeds):
                 epochs, seconds = score(split, base.override(**recipe, seed=seed))
                 runs.append((max(epochs, key=lambda row: row["val NDCG@10"]), len(epochs), seconds))
-            hits, ndcg = ([best[f"val {name}@10"] for best, _, _ in runs] for name in ("HR", "NDCG"))
+            hits, ndcg = ([best[f"val {name}@10"] for best, _, _ in runs] for name in ("hits", "NDCG"))
             text = " ".join(f"{k}={v}" for k, v in recipe.items()) or "as it is"
             kept = " ".join(f"{best['epoch']}/{done}" for best, done, _ in runs)
             means = f"{statistics.mean(hits):.4f} | {statistics.mean(ndcg):.4f} | {min(ndcg):.4f}"

@@ -123,13 +123,13 @@ def main() -> None:
                 if args.epochs_shown:
                     for row in epochs:
                         print(
-                            f"  seed {seed} epoch {row['epoch']}: {row['val HR@10']:.4f} / {row['val NDCG@10']:.4f}",
+                            f"  seed {seed} epoch {row['epoch']}: {row['val hits@10']:.4f} / {row['val NDCG@10']:.4f}",
                             flush=True,
                         )
-            hr, ndcg = (statistics.mean(last[name] for last, _, _ in runs) for name in ("val HR@10", "val NDCG@10"))
+            hr, ndcg = (statistics.mean(last[name] for last, _, _ in runs) for name in ("val hits@10", "val NDCG@10"))
             best = max((best for _, best, _ in runs), key=lambda row: row["val NDCG@10"])
             text = " ".join(f"{k}={v}" for k, v in recipe.items()) or "as it is"
-            at_best = f"{best['epoch']}: {best['val HR@10']:.4f} / {best['val NDCG@10']:.4f}"
+            at_best = f"{best['epoch']}: {best['val hits@10']:.4f} / {best['val NDCG@10']:.4f}"
             seconds = statistics.mean(s for _, _, s in runs)
             print(f"| {text} | {hr:.4f} | {ndcg:.4f} | {at_best} | {seconds:.0f} |", flush=True)
     except FastrecError as error:

@@ -1,6 +1,7 @@
 """Config: every option is a key, wrong ones are refused by name."""
 
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
@@ -65,3 +66,39 @@ def test_every_preset_reads() -> None:
         preset(name)
     with pytest.raises(ConfigError, match="no preset"):
         preset("nope")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b"epochs = " + b"9" * 5000, "not a TOML file"),
+        (b"epochs = 0x" + b"f" * 5000, "epochs = .*does not fit 64 bits"),
+        (b"lr = " + b"9" * 400, "lr = .*does not fit 64 bits"),
+        (b"lr = 1e999", "lr = inf"),
+        (b"cutoffs = [0x" + b"f" * 5000 + b"]", "cutoffs = .*must be"),
+        (b"model = 0x" + b"f" * 5000, "model = .*must be text"),
+        (b"x" * 5000 + b" = 1", "unknown option 'x+"),
+        (b"epochs = " + b"[" * 100_000, "not a TOML file .nested too deeply"),
+        (b"epochs = " + b"{a=" * 50_000, "not a TOML file .nested too deeply"),
+        (b"epochs = " + b"[" * 200 + b"]" * 200, "epochs = .*must be a whole number"),
+        (b".".join([b"a"] * 5000) + b" = 1", ".*without tables"),
+        (b"\xff\xfee\0", "not a TOML file"),
+        (b"epochs = 'caf\xe9'", "not a TOML file"),
+        (b"seed = 1979-05-27", "seed = .*must be a whole number"),
+    ],
+)
+def test_a_config_file_that_no_one_would_write(tmp_path: Path, text: bytes, says: str) -> None:
+    path = tmp_path / "x.toml"
+    path.write_bytes(text)
+    with pytest.raises(ConfigError, match=rf"x\.toml: {says}") as caught:
+        read_toml(path)
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("name", [".", "x" * 300, "none/x.toml", "a\0b"])
+def test_a_config_that_is_no_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError):
+        read_toml(tmp_path / name)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_toml(tmp_path / "file" / "x.toml")

@@ -6,12 +6,23 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fastrec.errors import FastrecError
-from fastrec.runs import aside, sha256_file, write_atomic, write_tensors
+from fastrec.files import (
+    aside,
+    atomic,
+    make_folder,
+    map_safetensors,
+    remove,
+    sha256_file,
+    sweep,
+    write_atomic,
+    write_tensors,
+)
 
 
 def test_a_write_replaces_the_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
@@ -42,7 +53,7 @@ def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "weights"
     write_atomic(path, b"old")
     code = (
-        "import os, sys\nfrom fastrec.runs import aside\n"
+        "import os, sys\nfrom fastrec.files import aside\n"
         f"with aside({str(path)!r}) as part:\n    part.write_bytes(b'half')\n    os.kill(os.getpid(), 9)\n"
     )
     root = Path(__file__).resolve().parent.parent
@@ -81,12 +92,119 @@ def test_equal_tensors_give_equal_bytes_of_any_kind_order_and_time(tmp_path: Pat
     assert write_tensors(tmp_path / "four", {"a": a + 1, "b": b}, {"fastrec": "x"}) != one
 
 
-def test_several_metadata_keys_are_refused_because_their_order_is_not_fixed(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="at most one"):
-        write_tensors(tmp_path / "x", {"a": np.ones(1)}, {"a": "1", "b": "2"})
+def test_metadata_in_any_order_give_equal_bytes(tmp_path: Path) -> None:
+    one = write_tensors(tmp_path / "x", {"a": np.ones(1)}, {"a": "1", "b": "2"}, checksum=True)
+    assert one == write_tensors(tmp_path / "y", {"a": np.ones(1)}, {"b": "2", "a": "1"}, checksum=True)
+    assert map_safetensors(tmp_path / "x")[1].keys() == {"a", "b", "checksum"}
 
 
 def test_files_get_the_permissions_that_the_umask_allows(tmp_path: Path) -> None:
     (tmp_path / "plain").touch()
     write_tensors(tmp_path / "tensors", {"a": np.ones(1)})
     assert (tmp_path / "plain").stat().st_mode == (tmp_path / "tensors").stat().st_mode
+
+
+@pytest.mark.parametrize("write", [lambda p: write_atomic(p, b"x"), lambda p: write_tensors(p, {"a": np.ones(2)})])
+def test_the_file_is_synced_before_its_rename_and_the_folder_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Any
+) -> None:
+    """Without the first a power cut leaves an empty file under the name, without the second no file."""
+    path, calls = tmp_path / "weights", []
+    fsync, rename = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        calls.append(("fsync", os.fstat(descriptor).st_ino))
+        fsync(descriptor)
+
+    def renamed(source: Any, target: Any) -> None:
+        calls.append(("rename", os.stat(source).st_ino))
+        assert Path(target) == path
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    write(path)
+    file, folder = path.stat().st_ino, tmp_path.stat().st_ino
+    assert calls == [("fsync", file), ("rename", file), ("fsync", folder)]
+
+
+def test_every_folder_that_is_made_is_synced_in_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced, fsync = set(), os.fsync
+    monkeypatch.setattr(os, "fsync", lambda d: (synced.add(os.fstat(d).st_ino), fsync(d))[1])
+    make_folder(tmp_path / "a" / "b" / "c")
+    assert synced == {p.stat().st_ino for p in (tmp_path, tmp_path / "a", tmp_path / "a" / "b")}
+    synced.clear()
+    make_folder(tmp_path / "a" / "b" / "c")
+    assert not synced
+
+
+def test_folders_and_removals_that_fail_say_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name in ("file", "file/x", "x" * 300, "a\0b"):
+        with pytest.raises(FastrecError, match=r"the folder cannot be made .*free some space"):
+            make_folder(tmp_path / name)
+    with pytest.raises(FastrecError, match=r"cannot be removed .*by hand"):
+        remove(tmp_path)
+    remove(tmp_path / "none")
+
+
+@pytest.mark.parametrize("fault", ["rename", "folder"])
+def test_a_failing_disk_is_said_with_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    path = tmp_path / "weights"
+    write_atomic(path, b"old")
+
+    def fail(*_: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(*{"rename": (os, "replace", fail), "folder": (atomic, "sync_folder", fail)}[fault])
+    says = "the file before it is intact" if fault == "rename" else "the new file is in place, but a power cut may undo"
+    with pytest.raises(FastrecError, match=f"Input/output error.; {says}"):
+        write_atomic(path, b"new")
+    assert path.read_bytes() == (b"old" if fault == "rename" else b"new")
+    assert os.listdir(tmp_path) == ["weights"]
+
+
+def killed(path: Path) -> None:
+    """A process that is killed while it writes ``path``."""
+    code = (
+        "import os\nfrom fastrec.files import aside\n"
+        f"with aside({str(path)!r}) as part:\n    part.write_bytes(b'half')\n    os.kill(os.getpid(), 9)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).resolve().parent.parent).returncode == -9
+
+
+def test_what_a_killed_writer_left_is_swept_and_a_live_one_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.json"
+    killed(path)
+    killed(tmp_path / "other")
+    foreign = [".mine.part", ".manifest.json.part", "manifest.json.1-2.part", ".manifest.json.1-2.part.txt"]
+    for name in foreign:
+        (tmp_path / name).touch()
+    (tmp_path / ".manifest.json.1-2.part").symlink_to(tmp_path / "other")
+    with aside(path) as live:  # sweeps before it writes
+        assert len(os.listdir(tmp_path)) == len(foreign) + 3
+        assert sweep(tmp_path, r"manifest\.json") == []
+        assert live.exists()
+        live.write_bytes(b"x")
+    left = sorted(os.listdir(tmp_path))
+    assert sweep(tmp_path, "other") == [name for name in left if name.startswith(".other.")]
+    assert sorted(os.listdir(tmp_path)) == sorted([*foreign, ".manifest.json.1-2.part", "manifest.json"])
+    assert sweep(tmp_path / "none", "other") == []
+
+
+def test_the_next_open_sweeps(tmp_path: Path) -> None:
+    from fastrec.data import Interactions
+    from fastrec.runs import open_run
+
+    made = Interactions.from_arrays([1, 2], [3, 4])
+    path = made.save(tmp_path / "x.safetensors")
+    (tmp_path / ".x.safetensors.123-456.part").write_bytes(b"half")
+    Interactions.open(path)
+    assert os.listdir(tmp_path) == ["x.safetensors"]
+    (tmp_path / "checkpoints").mkdir()
+    stray = [".manifest.json.1-2.part", "checkpoints/.step-000000007.json.1-2.part", ".mine.1-2.part"]
+    for name in stray:
+        (tmp_path / name).touch()
+    with pytest.raises(FastrecError, match="not a run folder"):
+        open_run(tmp_path)
+    assert [name for name in stray if (tmp_path / name).exists()] == [".mine.1-2.part"]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from fastrec.errors import ConfigError
 
 
 class HostDevice:
@@ -119,6 +123,48 @@ class CudaDevice(HostDevice):
         return replay
 
 
+_CUDA = r"cuda(:(0|[1-9][0-9]*))?"
+
+
+def available_devices() -> list[str]:
+    """Names of the devices of this machine: "cpu", and "cuda", "cuda:0", ... where torch finds them."""
+    if not torch.cuda.is_available():
+        return ["cpu"]
+    return ["cpu", "cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+
+
+def check_device(name: str) -> str:
+    """The device that ``name`` stands for: itself, or for "auto" CUDA where torch finds it, else the CPU.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such device here; those that exist are named. No other spelling is accepted, so that a typing
+        error never trains on the CPU.
+    """
+    devices = available_devices()
+    if name == "auto":
+        return "cuda" if "cuda" in devices else "cpu"
+    if name in devices:
+        return name
+    if re.fullmatch(_CUDA, str(name)) and "cuda" not in devices:
+        raise ConfigError(f"device = {name!r}: torch {torch.__version__} finds no CUDA device; use device = cpu")
+    close = _closest(str(name))
+    hint = f"did you mean {close!r}? The " if close not in (None, name) else "the "
+    raise ConfigError(f"device = {name!r}: no such device; {hint}devices here are {', '.join(devices)}")
+
+
+def _closest(name: str) -> str | None:
+    plain = re.sub(r"^(gpu|nvidia)", "cuda", name.strip().lower())
+    if re.fullmatch(_CUDA, plain):
+        return plain
+    for kind in ("cuda", "cpu"):
+        if plain.startswith(kind):
+            return kind
+    return next(iter(difflib.get_close_matches(plain, ("cuda", "cpu", "auto"), 1)), None)
+
+
 def open_device(name: str) -> HostDevice:
-    """The device of a resolved config: "cpu", "cuda", "cuda:1"."""
+    """Open a device by name, such as "cpu", "cuda" or "cuda:1" (see ``check_device``)."""
+    name = check_device(name)
     return CudaDevice(name) if name.startswith("cuda") else HostDevice()

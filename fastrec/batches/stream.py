@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrec.errors import DataError
+from fastrec.arguments import whole
+from fastrec.errors import ConfigError, DataError
 from fastrec.jit import njit
+from fastrec.sampling.csr import check_csr
 from fastrec.sampling.order import Cursor, Order
 
 
@@ -54,6 +56,24 @@ def _put_negatives(negatives, items, lo, hi):  # type: ignore[no-untyped-def]
             items[k, 1 + s] = negatives[k, s]
 
 
+def _check_out(out: Batch, n: int, width: int) -> None:
+    """Refuse memory that the kernels would write past, or write one array of through another."""
+    arrays: tuple[Any, ...] = tuple(out)
+    wanted = ((np.int32, (n,)), (np.int32, (n, width)), (np.int64, (n,)))
+    for name, array, (dtype, shape) in zip(Batch._fields, arrays, wanted):
+        fits = isinstance(array, np.ndarray) and array.dtype == dtype and array.flags.writeable
+        if not fits or array.shape[1:] != shape[1:] or array.shape[:1] < shape[:1]:
+            raise ConfigError(
+                f"out.{name} must be writeable {np.dtype(dtype)}{list(shape)}, or with more rows; it is "
+                f"{getattr(array, 'dtype', type(array).__name__)}{list(getattr(array, 'shape', ()))}"
+            )
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        if np.may_share_memory(out[a], out[b]) and np.shares_memory(out[a], out[b]):
+            raise ConfigError(
+                f"out.{Batch._fields[a]} and out.{Batch._fields[b]} share memory; pass arrays of their own"
+            )
+
+
 class Stream:
     """The batches of every epoch, with random access.
 
@@ -81,7 +101,10 @@ class Stream:
     """
 
     def __init__(self, indptr: NDArray[np.int64], items: NDArray[np.int32], sampler: Any, *, seed: int) -> None:
-        self.indptr, self.items_of = indptr, items
+        indptr, items = check_csr(indptr, items, sampler.n_items, copy=True)
+        if indptr.size - 1 != sampler.n_users:
+            raise DataError(f"{indptr.size - 1} users of positives, but the sampler has {sampler.n_users}: must agree")
+        self.indptr = indptr
         self.sampler = sampler
         self.n_negatives = int(sampler.n_negatives)
         self.eligible = self._find_eligible(indptr)
@@ -99,6 +122,11 @@ class Stream:
     def users_of(self) -> NDArray[np.int32]:
         """int32[E]: the user of each position."""
         return np.repeat(np.arange(self.indptr.size - 1, dtype=np.int32), np.diff(self.indptr))
+
+    @cached_property
+    def items_of(self) -> NDArray[np.int32]:
+        """int32[E]: the item of each position."""
+        return (self._pairs & self._pairs.dtype.type((1 << self._bits) - 1)).astype(np.int32)
 
     def _find_eligible(self, indptr: NDArray[np.int64]) -> NDArray[np.int64]:
         """Positions of users that the sampler can serve; empty when that is all of them."""
@@ -124,12 +152,20 @@ class Stream:
             Memory to fill, at least as many rows; pinned memory as well.
         threads : int
             Threads of the sampler for this call.
+
+        Raises
+        ------
+        ConfigError
+            A range outside the epoch, or an ``out`` of another shape or dtype, or whose arrays overlap.
         """
+        start, stop = whole("start", start), whole("stop", stop)
+        order = self.order.positions(epoch, start, stop)
         n = stop - start
         if out is None:
             out = Batch(np.empty(n, np.int32), np.empty((n, 1 + self.n_negatives), np.int32), np.empty(n, np.int64))
+        else:
+            _check_out(out, n, 1 + self.n_negatives)
         batch = Batch(out.users[:n], out.items[:n], out.positions[:n])
-        order = self.order.positions(epoch, start, stop)
         _look_up(order, self.eligible, self._pairs, self._bits, batch.positions, batch.users, batch.items, 0, n)
         negatives = self.sampler.sample(batch.users, epoch=epoch, positions=batch.positions, threads=threads)
         _put_negatives(negatives, batch.items, 0, n)

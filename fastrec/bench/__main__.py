@@ -11,6 +11,7 @@ from fastrec.bench import compare as comparing
 from fastrec.bench import record as records
 from fastrec.bench.table import Printer
 from fastrec.errors import FastrecError
+from fastrec.terminal import say
 
 
 def _run_parser() -> argparse.ArgumentParser:
@@ -58,7 +59,7 @@ def _run(argv: Sequence[str]) -> int:
     if args.list:
         when = {"quick": "always", "default": "not with --quick", "asked": "only by --case"}
         for case in registry.CASES.values():
-            print(f"{case.name:<18} {when[case.when]:<17} {case.title}")
+            say(f"{case.name:<18} {when[case.when]:<17} {case.title}")
         return 0
     chosen = registry.select(args.case, quick=args.quick)
     from fastrec.bench.context import make_context
@@ -77,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return commands[argv[0]](argv[1:])
         return _run(argv)
     except FastrecError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", err=True, keep="")
         return 2
 
 

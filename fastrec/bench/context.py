@@ -116,9 +116,8 @@ def make_context(
     *, data: str | None = None, threads: int | None = None, device: str | None = None, quick: bool = False
 ) -> Context:
     """A context from what the command line gives; ``device=None`` takes CUDA where torch finds it."""
-    if device is None:
-        import torch
+    from fastrec.batches.device import check_device
 
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = check_device("auto" if device is None else device)  # before minutes of loading
     interactions, source, said = find_data(data)
     return Context(interactions, source, said, resolve_threads(threads), device, quick)

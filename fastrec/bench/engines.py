@@ -74,10 +74,10 @@ UNTRAINED = math.log(2)
 
 def build(split: Split, *, threads: int, device: str, seed: int, **options: Any) -> Engine:
     """An engine by the options of a run."""
-    from fastrec.training import fit
+    from fastrec.training.fit import build_engine
+    from fastrec.training.resolve import resolve
 
-    config = fit.resolve(Config().override(threads=threads, device=device, seed=seed, **options))
-    return fit.build_engine(split, config)
+    return build_engine(split, resolve(Config().override(threads=threads, device=device, seed=seed, **options)))
 
 
 def options_of(context: Context, name: str) -> dict[str, Any]:

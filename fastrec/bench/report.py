@@ -14,6 +14,7 @@ from typing import Any
 from fastrec.bench import record as records
 from fastrec.bench.table import FOUR, fact_text, human, rate_text, samples_per_s, times_text
 from fastrec.errors import ConfigError, DataError
+from fastrec.terminal import say
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 _SOURCE = re.compile(r"<!-- records: (.+?) -->")
@@ -297,10 +298,10 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     paths = [Path(path) for path in args.record]
     if args.log:
-        print(f"{args.log}: {append_log(Path(args.log), paths, args.changed)} rows added")
+        say(f"{args.log}: {append_log(Path(args.log), paths, args.changed)} rows added")
     elif args.readme:
         write_readme(Path(args.readme), paths)
-        print(f"{args.readme}: section written from {', '.join(args.record)}")
+        say(f"{args.readme}: section written from {', '.join(args.record)}")
     else:
-        print(f"page written to {write_page(Path(args.out), paths)}")
+        say(f"page written to {write_page(Path(args.out), paths)}")
     return 0

@@ -7,6 +7,8 @@ import sys
 import textwrap
 from typing import Any, TextIO
 
+from fastrec.terminal import printable, shown
+
 FOUR = {
     "sampler": "negatives drawn, each with its positive counted in",
     "feed": "batches ready on the device, nothing trained",
@@ -57,14 +59,14 @@ class Printer:
 
     def line(self, text: str = "") -> None:
         """One line, at once."""
-        print(text, file=self.stream, flush=True)
+        print(shown(text, self.stream, keep="\n\x1b"), file=self.stream, flush=True)  # the escapes of paint
 
     def header(self, record: dict[str, Any]) -> None:
         """What was measured on what."""
         machine, data = record["machine"], record["data"]
         copy = machine["copy_bytes_per_s"]
         dirty = " with local changes" if machine["dirty"] else ""
-        self.line(self.paint("fastrec bench", "1") + f"  data: {data['said']}")
+        self.line(self.paint("fastrec bench", "1") + f"  data: {printable(data['said'])}")
         self.line(self.paint("  figures: median rate, lowest and highest round beside it, ratios round by round", "2"))
         self.line(
             f"  {data['n_users']:,} users, {data['n_items']:,} items, {data['n_interactions']:,} interactions; "

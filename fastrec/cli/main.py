@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
-import signal
 import sys
-import threading
 import types
 import typing
 from collections.abc import Sequence
@@ -20,6 +17,17 @@ import fastrec
 from fastrec import config as configs
 from fastrec.config import Config
 from fastrec.errors import ConfigError, DataNotFoundError, FastrecError
+from fastrec.terminal import (
+    Parser,
+    drop_unwritable,
+    ended_by_signals,
+    fill_closed,
+    joined,
+    printable,
+    say,
+    say_json,
+    table,
+)
 
 EXIT_DATA, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 FALLBACK = "synthetic-1m"
@@ -35,39 +43,47 @@ METAVARS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, 1 (data or run at fault), 2 (usage) or 130 (interrupted)."""
-    args = parser().parse_args(argv)
-    before = None
-    if threading.current_thread() is threading.main_thread():
-        before = signal.signal(signal.SIGTERM, _terminate)  # as Ctrl-C: what was half made is taken away
+    fill_closed()
+    commands = parser()
+    args = commands.parse_args(joined(list(sys.argv[1:] if argv is None else argv), commands))
     try:
-        return int(args.run(args) or 0)
+        with ended_by_signals():  # as Ctrl-C: what was half made is taken away
+            code = int(args.run(args) or 0)
     except ConfigError as error:
-        return _fail(error, EXIT_USAGE)
+        code = _fail(error, EXIT_USAGE)
     except FastrecError as error:
-        return _fail(error, EXIT_DATA)
+        code = _fail(error, EXIT_DATA)
     except KeyboardInterrupt:
-        print("\nfastrec: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        code = _fail("interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:  # the reader of a pipe has gone, as with `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
+        code = 0
+    except (ImportError, OSError, MemoryError) as error:  # what the system refuses is no fault of the program
+        code = _fail(_refused(error), EXIT_DATA)
+    lost = drop_unwritable()
+    return _fail(f"stdout: cannot be written ({lost})", EXIT_DATA) if lost and not code else code
 
 
-def _terminate(*_: Any) -> None:
-    raise KeyboardInterrupt
-
-
-def _fail(error: Exception, code: int) -> int:
-    print(f"fastrec: {error}", file=sys.stderr)
+def _fail(error: Exception | str, code: int) -> int:
+    lines = "\n" if isinstance(error, DataNotFoundError) else ""  # it lists its sources, one a line
+    say(printable(f"fastrec: {error}", lines), err=True)
     return code
+
+
+def _refused(error: Exception) -> str:
+    """One line for what the system refuses: a package, a file, memory."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error.name} is not installed, and this command needs it; `fastrec doctor` shows what was found"
+    if isinstance(error, ImportError):
+        return f"{error.name or 'a package'} cannot be loaded ({error}); `fastrec doctor` shows what was found"
+    if isinstance(error, OSError):
+        place = error.filename if error.filename is not None else "the system refused"
+        return f"{os.fsdecode(place) if isinstance(place, (str, bytes)) else place}: {error.strerror or error}"
+    return f"out of memory ({str(error) or 'host memory'}); use less data, or a smaller dim or batch-size"
 
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line, built from Config so that flags and TOML keys cannot drift apart."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="fastrec",
         description="Train, evaluate and use implicit-feedback recommenders, fast and honestly.",
         epilog="Start with `fastrec train`; then `fastrec recommend RUN --user 1`.",
@@ -107,7 +123,7 @@ def _data_commands(commands: Any) -> None:
         help="counts of users, items and interactions, and what was left out",
         description="Load a log as `fastrec train` would and say what is in it: counts, times, titles, and what was "
         "merged or left out. Formats are found by looking: MovieLens .dat, ml-100k, MovieLens csv, the NCF paper's "
-        "files, adjacency lists, and any CSV, TSV or Parquet table with named columns; each also as .gz.",
+        "files, adjacency lists, and any CSV, TSV or Parquet table with named columns; each also as .gz or .zst.",
     )
     info.add_argument("data", metavar="NAME|PATH", help="a known set, a folder, or a file")
     for f in fields(Config):
@@ -194,28 +210,32 @@ def _run_commands(commands: Any) -> None:
     export = commands.add_parser(
         "export",
         help="write user and item vectors with their original ids and titles",
-        description="Write the vectors of an MF or GMF run: score = user vector . item vector + item bias, up to a "
-        "constant for each user; GMF's h is folded into the item vectors. npz and safetensors hold user_ids, item_ids, "
-        "user_vectors, item_vectors and item_bias; parquet holds one row for each user and item.",
+        description="Write the vectors of an MF or GMF run: a user's items rank by dot product. GMF's h and MF's item "
+        "bias are folded into the item vectors. npz and safetensors hold user_ids, item_ids, user_vectors, "
+        "item_vectors and the metric; parquet is a folder with users.parquet and items.parquet.",
     )
     export.add_argument("run_dir", metavar="RUN", help="run folder")
     export.add_argument("--to", required=True, choices=("npz", "parquet", "safetensors"), help="file format")
-    export.add_argument("--out", required=True, metavar="FILE", help="file to write, which must not exist")
+    export.add_argument(
+        "--out", required=True, metavar="FILE", help="file to write (a folder for parquet), which must not exist"
+    )
+    export.add_argument(
+        "--bias", choices=("folded", "separate"), default="folded", help="separate: item_bias by itself, unfolded"
+    )
+    export.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the vectors")
     export.set_defaults(run=_export)
 
 
 def _data_list(_: argparse.Namespace) -> None:
     from fastrec.data.datasets import registry
 
-    print(
-        table([("set", "found at", "how")] + [(name, where or "-", state) for name, where, state in registry.found()])
-    )
+    say(table([("set", "found at", "how")] + [(name, where or "-", state) for name, where, state in registry.found()]))
 
 
 def _data_fetch(args: argparse.Namespace) -> None:
     from fastrec.data.datasets import registry
 
-    print(registry.resolve(args.name, allow_path=False))
+    say(str(registry.resolve(args.name, allow_path=False)), keep="")
 
 
 def _data_info(args: argparse.Namespace) -> None:
@@ -232,14 +252,15 @@ def _data_info(args: argparse.Namespace) -> None:
         ("titles", "none" if x.titles is None else "yes"),
         ("fingerprint", x.fingerprint()[:16]),
     ]
-    print(table([(x.name, ""), *rows]))
+    say(table([(x.name, ""), *rows]))
     for note in x.notes:
-        print(f"note: {note}")
+        say(f"note: {note}", keep="")
 
 
 def _train(args: argparse.Namespace) -> int:
     from fastrec.training.fit import fit, resume
     from fastrec.training.job import prepare
+    from fastrec.training.resolve import resolve
 
     names = {f.name for f in fields(Config)}
     given = {k: v for k, v in vars(args).items() if k in names}
@@ -252,6 +273,7 @@ def _train(args: argparse.Namespace) -> int:
     config = config.override(**given)
     if config.out and Path(config.out).exists():  # said before minutes of loading, not after
         raise ConfigError(f"{config.out}: exists; every run gets a new folder, so that nothing is overwritten")
+    config = resolve(config)
     try:
         split = prepare(config)
     except DataNotFoundError as error:
@@ -260,21 +282,21 @@ def _train(args: argparse.Namespace) -> int:
         said = (
             f"{config.data} could not be had, so this is a run on {FALLBACK}: its figures say nothing about MovieLens"
         )
-        print(f"{said}\nwhy: {error}", flush=True)
+        say(f"{said}\nwhy: {error}", flush=True)
         config = config.override(data=FALLBACK)
-        return _finish(fit(prepare(config), config), [said])
+        return _finish(fit(prepare(config), config, loaded=True), [said])
     if config.progress:
         parts = ", ".join(f"{part} {getattr(split, part).n_interactions:,}" for part in ("train", "validation", "test"))
         size = f"{split.n_users:,} users, {split.n_items:,} items"
-        print(f"{config.data}: {size}; {parts} ({split.how})", file=sys.stderr, flush=True)
-    return _finish(fit(split, config), [])
+        say(f"{config.data}: {size}; {parts} ({split.how})", err=True, flush=True, keep="")
+    return _finish(fit(split, config, loaded=True), [])
 
 
 def _finish(result: Any, last: list[str]) -> int:
-    print(summary(result))
-    for line in last:
-        print(line)
-    return EXIT_INTERRUPTED if result.stopped == "interrupted" else 0
+    say("\n".join([summary(result), *last]), flush=True)
+    if lost := drop_unwritable():
+        _fail(f"stdout: cannot be written ({lost}); the run is in {result.run.path}", EXIT_DATA)
+    return EXIT_INTERRUPTED if result.stopped == "interrupted" else EXIT_DATA if lost else 0
 
 
 ENDS = {
@@ -289,8 +311,8 @@ def summary(result: Any) -> str:
     """The closing table of a training run: accuracy, speed, where it lies, and what to type next."""
     lines = [table(_metric_rows(result.metrics))] if result.metrics else []
     for note in result.notes:
-        lines.append(f"note: {note}")
-    data, config, path = result.run.manifest["data"], result.run.config, shlex.quote(str(result.run.path))
+        lines.append(printable(f"note: {note}"))
+    data, config, path = result.run.manifest["data"], result.run.config, _word(_path(result.run.path))
     rows = [
         ("trained", f"{config['model']}, dim {config['dim']}, on {data['n_train']:,} interactions of {data['name']}"),
         ("samples/s, end to end", f"{result.samples_per_s:,.0f}"),
@@ -303,8 +325,19 @@ def summary(result: Any) -> str:
     if result.stopped == "interrupted":
         lines.append(f"go on:   fastrec train --resume {path}")
     else:
-        lines.append(f"next:    fastrec recommend {path} --user {shlex.quote(str(result.example_user))} -k 10")
+        user = str(result.example_user)
+        option = f"--user={_word(user)}" if user.startswith("-") else f"--user {_word(user)}"
+        lines.append(f"next:    fastrec recommend {path} {option} -k 10")
     return "\n".join(lines)
+
+
+def _word(text: str) -> str:
+    """As one word of a shell command; what cannot be shown is escaped."""
+    return printable(shlex.quote(text))
+
+
+def _path(path: Path) -> str:
+    return f"./{path}" if str(path).startswith("-") else str(path)
 
 
 def _metric_rows(metrics: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
@@ -318,12 +351,14 @@ def _metric_rows(metrics: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
 def _evaluate(args: argparse.Namespace) -> None:
     result = fastrec.evaluate(args.run_dir, cutoffs=args.cutoffs)
     if args.json:
-        print(json.dumps(result, indent=2))
+        say_json(result)
         return
-    names = [n for n in next(iter(result.values())) if "@" in n]
-    print(
-        table([("test", *result)] + [(n, *(f"{p[n]:.4f}" if n in p else "-" for p in result.values())) for n in names])
-    )
+    names = list(dict.fromkeys(n for part in result.values() for n in part if "@" in n))
+    rows = [(n, *(f"{p[n]:.4f}" if n in p else "-" for p in result.values())) for n in names]
+    counts = [(n, *(f"{p[f'n_{n}']:,}" for p in result.values())) for n in ("users", "positives")]
+    say(table([("test", *result), *rows, *counts]))
+    for note in dict.fromkeys(note for part in result.values() for note in part["notes"]):
+        say(f"note: {note}", keep="")
 
 
 def _recommend(args: argparse.Namespace) -> None:
@@ -332,64 +367,28 @@ def _recommend(args: argparse.Namespace) -> None:
 
     rows = recommend(open_run(args.run_dir), args.user, args.k)
     if args.json:
-        print(json.dumps(rows, ensure_ascii=False, indent=2))
+        say_json(rows)
         return
     if not rows:
-        print(f"user {args.user} has met every item: there is nothing left to recommend")
+        say(f"user {args.user} has met every item: there is nothing left to recommend", keep="")
         return
     titled = any(r["title"] for r in rows)
     shown = [("rank", "item", *(["title"] if titled else []), "score")]
     for r in rows:
         shown.append((str(r["rank"]), str(r["item_id"]), *([r["title"] or ""] if titled else []), f"{r['score']:.3f}"))
-    print(table(shown))
+    say(table(shown))
 
 
 def _export(args: argparse.Namespace) -> None:
     from fastrec.inference.export import export
     from fastrec.runs import open_run
 
-    print(export(open_run(args.run_dir), to=args.to, out=Path(args.out)))
+    made = export(open_run(args.run_dir), to=args.to, out=Path(args.out), bias=args.bias, dtype=args.dtype)
+    say(str(made), keep="")
 
 
-def _doctor(_: argparse.Namespace) -> None:
-    import platform
+def _doctor(args: argparse.Namespace) -> None:
+    from fastrec.runs.doctor import findings
 
-    import numba
-    import numpy
-    import torch
-
-    from fastrec.data.datasets import registry
-    from fastrec.jit import available_threads
-
-    cuda = "not available"
-    if torch.cuda.is_available():
-        cuda = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-    rows = [
-        ("fastrec", fastrec.__version__),
-        ("python", f"{platform.python_version()} on {platform.platform()}"),
-        ("numpy, numba", f"{numpy.__version__}, {numba.__version__}"),
-        ("polars", _version("polars")),
-        ("torch", torch.__version__),
-        ("CUDA", cuda),
-        ("triton", _version("triton")),
-        ("processors", f"{available_threads()} usable; torch uses {torch.get_num_threads()} threads"),
-        ("FASTREC_DATA", os.environ.get("FASTREC_DATA", "not set")),
-        ("cache", str(registry.cache_dir())),
-    ]
-    print(table(rows))
-    _data_list(_)
-
-
-def _version(package: str) -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text as aligned columns, two spaces apart."""
-    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(max(map(len, rows)))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+    say(table(findings()))
+    _data_list(args)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrec.data.csr_build import group
+from fastrec.data.arrays import frozen
+from fastrec.data.csr_build import as_array, group
 from fastrec.data.interactions import Interactions
 from fastrec.errors import DataError
 
@@ -41,18 +42,18 @@ def from_codes(
     if csr.items.size < users.size:
         notes.append(f"{users.size - csr.items.size} duplicate (user, item) rows merged, the latest kept")
     made = Interactions(
-        indptr=csr.indptr,
-        items=csr.items,
+        indptr=frozen(csr.indptr),
+        items=frozen(csr.items),
         user_ids=user_ids,
         item_ids=item_ids,
-        timestamps=None if times is None else times[csr.rows],
-        file_order=csr.rows,
+        timestamps=None if times is None else frozen(times[csr.rows]),
+        file_order=frozen(csr.rows),
         name=name,
     )
     if min_rating is not None:
         if ratings is None:
             raise DataError(f"{name}: min_rating={min_rating} needs ratings, and there are none; leave it out")
-        scores = np.asarray(ratings)
+        scores = as_array(ratings, f"{name}: ratings")
         if np.isnan(scores).any():
             raise DataError(f"{name}: rating of row {int(np.isnan(scores).argmax())} is nan; mend or remove the row")
         mask = scores[csr.rows] >= min_rating
@@ -72,7 +73,7 @@ def dense(interactions: Interactions, why: str) -> Interactions:
     return replace(
         interactions,
         indptr=np.concatenate((interactions.indptr[:-1][has_user], interactions.indptr[-1:])),
-        items=new_item.astype(np.int32)[interactions.items],
+        items=frozen(new_item.astype(np.int32)[interactions.items]),
         user_ids=interactions.user_ids[has_user],
         item_ids=interactions.item_ids[has_item],
         titles=None if interactions.titles is None else interactions.titles[has_item],
@@ -81,7 +82,10 @@ def dense(interactions: Interactions, why: str) -> Interactions:
 
 def as_int64(values: Any, what: str) -> NDArray[np.int64]:
     """One-dimensional integers as int64; floats are refused, because they round."""
-    values = np.asarray(values)
+    values = as_array(values, what)
     if values.dtype.kind not in "iu":
         raise DataError(f"{what} are {values.dtype}; they must be integers (seconds since 1970 UTC)")
+    if values.dtype == np.uint64 and values.size and values.max() > np.iinfo(np.int64).max:
+        row = int(values.argmax())
+        raise DataError(f"{what}: {values[row]} in row {row} does not fit 64 bits with sign; no date is that far away")
     return np.ascontiguousarray(values, dtype=np.int64)

@@ -5,6 +5,7 @@ U users, I items, E interactions, R rows of the source.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,7 +91,7 @@ def contiguous(values: Any, what: str, *, max_ids: int = MAX_IDS) -> tuple[NDArr
 
     Returns
     -------
-    (int32[R], int64[n] or str[n])
+    (int32[R], int64[n], str[n] or object[n] of str)
         The contiguous id of each row, and the source id of each contiguous id.
 
     Raises
@@ -103,12 +104,15 @@ def contiguous(values: Any, what: str, *, max_ids: int = MAX_IDS) -> tuple[NDArr
     Two passes where integer ids are about as dense as rows (8 bytes a value of the range at most), a sort of the
     ids and a binary search per row where they are scattered.
     """
-    values = _plain_ids(values, what)
+    values = plain_ids(values, what)
     if values.size == 0:
         return np.empty(0, np.int32), values
-    if values.dtype.kind == "U":
+    if values.dtype.kind in "UO":
         ids, codes = np.unique(values, return_inverse=True)
         _check_count(ids.size, what, max_ids)
+        nul = next((k for k, text in enumerate(ids.tolist()) if "\0" in text), None)
+        if nul is not None:
+            refuse_nul(what, ids[nul], int((codes == nul).argmax()))
         return codes.astype(np.int32), ids
     bounds = np.empty(2, np.int64)
     _bounds(values, bounds)
@@ -128,9 +132,9 @@ def contiguous(values: Any, what: str, *, max_ids: int = MAX_IDS) -> tuple[NDArr
     return out, ids
 
 
-def _plain_ids(values: Any, what: str) -> NDArray[Any]:
+def plain_ids(values: Any, what: str) -> NDArray[Any]:
     """int64 or str, contiguous; anything else is refused."""
-    values = np.asarray(values)
+    values = as_array(values, f"{what} ids")
     if values.ndim != 1:
         raise DataError(f"{what} ids have shape {values.shape}; they must be one-dimensional, one per interaction")
     if (
@@ -146,10 +150,59 @@ def _plain_ids(values: Any, what: str) -> NDArray[Any]:
         odd = next((k for k, v in enumerate(values.tolist()) if not isinstance(v, str)), None)
         if odd is not None:
             raise DataError(f"{what} id {values[odd]!r} in row {odd} is not text; ids are all integers or all strings")
-        values = values.astype(np.str_)
+        nul = next((k for k, v in enumerate(values.tolist()) if "\0" in v), None)
+        if nul is not None:
+            refuse_nul(what, values[nul], nul)
+        values = text_array(values.tolist())
+    if values.dtype.kind == "O":
+        return values
     if values.dtype.kind == "U":
         return values
     raise DataError(f"{what} ids are {values.dtype}; they must be integers or strings, never floats")
+
+
+def refuse_nul(what: str, text: str, row: int) -> None:
+    """Refuse an id with a NUL character: NumPy drops it at the end of text, so that two ids would look alike."""
+    shown = text if len(text) <= 60 else f"{text[:57]}..."
+    raise DataError(f"{what} id {shown!r} in row {row} holds a NUL character; remove it where the ids are written")
+
+
+def as_array(values: Any, what: str) -> NDArray[Any]:
+    """The values as an array, text as objects: NumPy's own widens every string to the longest and drops NUL at its end.
+
+    Raises
+    ------
+    DataError
+        For a masked array, whose mask would be ignored.
+    """
+    if np.ma.isMaskedArray(values):
+        raise DataError(f"{what} are a masked array; leave the masked rows out and pass plain ones")
+    if isinstance(values, (list, tuple)) and any(isinstance(v, str) for v in values):
+        return _object_array(values)
+    convert = getattr(values, "to_numpy", None)  # a column of Polars or pandas
+    try:
+        return np.asarray(values if convert is None else convert())
+    except (ValueError, TypeError, OverflowError) as error:
+        raise DataError(f"{what} are no array ({error}); pass one per interaction") from None
+
+
+def _object_array(values: Sequence[Any]) -> NDArray[Any]:
+    out = np.empty(len(values), object)
+    out[:] = values
+    return out
+
+
+def text_array(values: Sequence[str]) -> NDArray[Any]:
+    """Strings as an array: fixed width (str[n]), or objects where one long string would widen all the others.
+
+    NumPy gives each element of fixed width 4 bytes per character of the longest. Objects are used from 1 MiB on where
+    that is more than 4 times what the strings themselves take; both compare, sort and index alike.
+    """
+    lengths = [len(text) for text in values]
+    fixed = 4 * max(lengths, default=0) * len(lengths)
+    if fixed > max(1 << 20, 4 * (sum(lengths) + 64 * len(lengths))):
+        return _object_array(values)
+    return np.array(values, dtype=np.str_)
 
 
 def _check_count(count: int, what: str, max_ids: int) -> None:

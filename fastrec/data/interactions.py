@@ -6,9 +6,9 @@ U users, I items, E interactions.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrec.data.csr_build import MAX_IDS, contiguous, core_mask
-from fastrec.errors import DataError
+from fastrec.data.arrays import frozen, immutable, plain, texts
+from fastrec.data.csr_build import MAX_IDS, contiguous, core_mask, plain_ids
+from fastrec.data.packed import from_tensors, pack, unpack
+from fastrec.errors import DataError, shown
+from fastrec.files import expect, map_safetensors, parse_json, sweep, write_tensors
 from fastrec.sampling.csr import check_csr
 
-FILE_VERSION = 1
+__all__ = ["Interactions", "map_safetensors", "pack", "unpack"]
+
+MAX_INT64 = 2**63 - 1
+FILE_VERSION = 2
+"""Version 1, without a checksum, is read too: a flipped bit that leaves a possible log passes there."""
+
+_META = {"name": str, "notes": str}
 
 
 @dataclass(frozen=True, eq=False)
 class Interactions:
     """A CSR of positives over contiguous ids, with maps back to the ids of the source.
+
+    Its arrays are checked once, here, and cannot be changed afterwards: an array that can be written to is copied.
 
     Parameters
     ----------
@@ -34,13 +45,13 @@ class Interactions:
     items : int32[E]
         Item of each interaction, strictly ascending within a row.
     user_ids, item_ids : int64[U] or str[U]; int64[I] or str[I]
-        The source's id of each contiguous id.
+        The source's id of each contiguous id; text is object[n] of str where one long id would widen all of them.
     timestamps : int64[E], optional
         Seconds since 1970 UTC, aligned with ``items``; None where the source has none.
     file_order : int32[E] or int64[E], optional
         Row of the source each interaction came from, for ties in time; None where it no longer matters.
     titles : str[I], optional
-        Display title of each item.
+        Display title of each item; object[I] of str as for ids.
     catalog : Catalog, optional
         What the source tells of items and users (``fastrec.data.catalog``); not saved.
     name : str
@@ -55,25 +66,46 @@ class Interactions:
     item_ids: NDArray[Any]
     timestamps: NDArray[np.int64] | None = None
     file_order: NDArray[Any] | None = None
-    titles: NDArray[np.str_] | None = None
+    titles: NDArray[Any] | None = None
     catalog: Any = None
     name: str = "interactions"
     notes: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
-        indptr, items = check_csr(self.indptr, self.items, max(1, self.item_ids.shape[0]), name=self.name)
-        object.__setattr__(self, "indptr", indptr)
-        object.__setattr__(self, "items", items)
-        if indptr.size - 1 != self.user_ids.shape[0]:
+        if not isinstance(self.name, str):
+            raise DataError(f"name = {shown(self.name)}: must be text")
+        if not isinstance(self.notes, (tuple, list)) or not all(isinstance(note, str) for note in self.notes):
+            raise DataError(f"{self.name}: notes = {shown(self.notes)}: must be a tuple of texts")
+        held: dict[str, Any] = {"notes": tuple(self.notes)}
+        for what in ("user_ids", "item_ids"):
+            held[what] = immutable(plain_ids(getattr(self, what), f"{self.name}: {what.removesuffix('_ids')}"))
+        # owned before they are checked: nobody can change them in between
+        indptr, items = (immutable(plain(getattr(self, a), f"{self.name}: {a}")) for a in ("indptr", "items"))
+        checked = check_csr(indptr, items, max(1, held["item_ids"].size), name=self.name)
+        held["indptr"], held["items"] = immutable(frozen(checked[0])), immutable(frozen(checked[1]))
+        if indptr.size - 1 != held["user_ids"].size:
             raise DataError(
-                f"{self.name}: {indptr.size - 1} rows but {self.user_ids.shape[0]} user_ids; they must agree"
+                f"{self.name}: {indptr.size - 1} rows but {held['user_ids'].size} user_ids; they must agree"
             )
         for what in ("timestamps", "file_order"):
-            values = getattr(self, what)
-            if values is not None and values.shape != items.shape:
-                raise DataError(f"{self.name}: {what} has shape {values.shape}, items {items.shape}; they must agree")
-        if self.titles is not None and self.titles.shape != self.item_ids.shape:
-            raise DataError(f"{self.name}: {self.titles.shape[0]} titles for {self.item_ids.shape[0]} items")
+            if getattr(self, what) is not None:
+                held[what] = self._aligned(what, items.size)
+        if self.titles is not None:
+            held["titles"] = immutable(texts(self.titles, f"{self.name}: titles"))
+            if held["titles"].size != held["item_ids"].size:
+                raise DataError(f"{self.name}: {held['titles'].size} titles for {held['item_ids'].size} items")
+        for what, value in held.items():
+            object.__setattr__(self, what, value)
+
+    def _aligned(self, what: str, size: int) -> NDArray[Any]:
+        """A column of integers, one for each interaction."""
+        values = plain(getattr(self, what), f"{self.name}: {what}")
+        if values.shape != (size,):
+            raise DataError(f"{self.name}: {what} has shape {values.shape}, items ({size},); they must agree")
+        wide = what == "timestamps" or values.dtype != np.int32
+        if values.dtype.kind not in "iu" or (values.dtype == np.uint64 and size and values.max() > MAX_INT64):
+            raise DataError(f"{self.name}: {what} are {values.dtype}; they must be integers of 64 bits with sign")
+        return immutable(values.astype(np.int64 if wide else np.int32, copy=False))
 
     def __repr__(self) -> str:
         times = "with" if self.timestamps is not None else "without"
@@ -147,6 +179,7 @@ class Interactions:
         item_col: str | None = None,
         rating_col: str | None = None,
         time_col: str | None = None,
+        time_format: str | None = None,
         min_rating: float | None = None,
         k_core: int = 0,
         name: str = "frame",
@@ -167,7 +200,7 @@ class Interactions:
         from fastrec.data.readers.table import read_frame
         from fastrec.data.source import Columns
 
-        log = read_frame(frame, Columns(user_col, item_col, rating_col, time_col), name)
+        log = read_frame(frame, Columns(user_col, item_col, rating_col, time_col, time_format), name)
         return from_log(log, name=name, min_rating=min_rating, k_core=k_core)
 
     @property
@@ -208,10 +241,10 @@ class Interactions:
         kept = np.flatnonzero(mask)
         return replace(
             self,
-            indptr=np.searchsorted(kept, self.indptr),
-            items=self.items[kept],
-            timestamps=None if self.timestamps is None else self.timestamps[kept],
-            file_order=None if self.file_order is None else self.file_order[kept],
+            indptr=frozen(np.searchsorted(kept, self.indptr)),
+            items=frozen(self.items[kept]),
+            timestamps=None if self.timestamps is None else frozen(self.timestamps[kept]),
+            file_order=None if self.file_order is None else frozen(self.file_order[kept]),
             name=name or self.name,
         )
 
@@ -243,7 +276,7 @@ class Interactions:
             if array is None:
                 digest.update(b"none")
                 continue
-            if array.dtype.kind == "U":
+            if array.dtype.kind in "UO":
                 digest.update("\x00".join(array.tolist()).encode())
             else:
                 digest.update(f"{array.dtype.str}{array.shape}".encode())
@@ -251,20 +284,25 @@ class Interactions:
         return digest.hexdigest()
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write one ``.safetensors`` file that ``Interactions.open`` maps into memory; ``catalog`` is not kept."""
-        from safetensors.numpy import save_file
+        """Write one ``.safetensors`` file that ``Interactions.open`` maps into memory; ``catalog`` is not kept.
 
-        path = Path(path)
+        Raises
+        ------
+        FastrecError
+            If the file cannot be written; one of that name is intact then.
+
+        Guarantee
+        ---------
+        Equal data, name and notes give equal bytes. The file is written whole or not at all, and synced.
+        """
         tensors: dict[str, NDArray[Any]] = {"indptr": self.indptr, "items": self.items}
         for what in ("timestamps", "file_order", "user_ids", "item_ids", "titles"):
             values = getattr(self, what)
             if values is not None:
                 tensors.update(pack(what, values))
         meta = {"fastrec": f"interactions {FILE_VERSION}", "name": self.name, "notes": json.dumps(self.notes)}
-        aside = path.with_name(path.name + ".part")
-        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, aside, metadata=meta)
-        os.replace(aside, path)
-        return path
+        write_tensors(path, tensors, meta, checksum=True)
+        return Path(path)
 
     @staticmethod
     def open(path: str | os.PathLike[str], *, mmap: bool = True) -> Interactions:
@@ -273,83 +311,22 @@ class Interactions:
         Raises
         ------
         DataError
-            If the file is missing, truncated or something else.
+            If the file is missing, damaged in any bit, or something else.
+
+        Cost
+        ----
+        One pass over the file for its checksum, in threads (about 1.2 GB/s each), and one over the CSR; no copy.
         """
+        path = Path(path)
+        sweep(path.parent, re.escape(path.name))
         tensors, meta = map_safetensors(path, mmap=mmap)
-        if meta.get("fastrec") != f"interactions {FILE_VERSION}":
-            raise DataError(
-                f"{path}: not a saved Interactions file of version {FILE_VERSION} (found {meta.get('fastrec')!r})"
-            )
-        return Interactions(
-            indptr=tensors["indptr"],
-            items=tensors["items"],
-            user_ids=unpack("user_ids", tensors),
-            item_ids=unpack("item_ids", tensors),
-            timestamps=tensors.get("timestamps"),
-            file_order=tensors.get("file_order"),
-            titles=unpack("titles", tensors) if "titles.bytes" in tensors else None,
-            name=meta["name"],
-            notes=tuple(json.loads(meta["notes"])),
-        )
-
-
-def pack(name: str, values: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    """Numbers as they are; strings as UTF-8 bytes (``name.bytes``) with offsets (``name.offsets``)."""
-    if values.dtype.kind not in "UO":
-        return {name: values}
-    encoded = [str(v).encode() for v in values.tolist()]
-    offsets = np.concatenate(([0], np.cumsum([len(e) for e in encoded], dtype=np.int64))).astype(np.int64)
-    return {f"{name}.bytes": np.frombuffer(b"".join(encoded), dtype=np.uint8), f"{name}.offsets": offsets}
-
-
-def unpack(name: str, tensors: dict[str, NDArray[Any]]) -> NDArray[Any]:
-    """The inverse of ``pack``."""
-    if name in tensors:
-        return tensors[name]
-    blob, offsets = tensors[f"{name}.bytes"].tobytes(), tensors[f"{name}.offsets"].tolist()
-    return np.array([blob[a:b].decode() for a, b in itertools.pairwise(offsets)], dtype=np.str_)
-
-
-_DTYPES = {
-    "I64": np.int64,
-    "I32": np.int32,
-    "U8": np.uint8,
-    "F32": np.float32,
-    "F64": np.float64,
-    "U32": np.uint32,
-}
-
-
-def map_safetensors(
-    path: str | os.PathLike[str], *, mmap: bool = True
-) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    """Read a safetensors file as arrays over mapped memory (its own NumPy reader copies), with its metadata.
-
-    Source: the format at https://github.com/huggingface/safetensors (8 bytes of header length, JSON, then the data).
-
-    Raises
-    ------
-    DataError
-        If the file is missing, truncated or not in the format.
-    """
-    path = Path(path)
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as f:
-            length = int.from_bytes(f.read(8), "little")
-            if length > size - 8:
-                raise ValueError(f"header of {length} bytes in a file of {size}")
-            header = json.loads(f.read(length))
-        meta = header.pop("__metadata__", {})
-        raw = np.memmap(path, dtype=np.uint8, mode="r") if mmap else np.fromfile(path, dtype=np.uint8)
-        tensors = {}
-        for key, entry in header.items():
-            a, b = entry["data_offsets"]
-            if 8 + length + b > size:
-                raise ValueError(f"{key} ends at byte {8 + length + b} of a file of {size}")
-            tensors[key] = raw[8 + length + a : 8 + length + b].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; save one with Interactions.save") from None
-    except (ValueError, KeyError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a whole safetensors file ({error}); make it again") from None
-    return tensors, meta
+        version = meta.get("fastrec")
+        if version not in (f"interactions {FILE_VERSION}", "interactions 1"):
+            raise DataError(f"{path}: not a saved Interactions file of version {FILE_VERSION} (found {shown(version)})")
+        try:
+            expect(meta, _META if version == "interactions 1" else _META | {"checksum": str}, "header")
+            notes = parse_json(meta["notes"])
+            expect(notes, [str], "notes")
+            return Interactions(**from_tensors(tensors), name=meta["name"], notes=tuple(notes))
+        except ValueError as error:
+            raise DataError(f"{path}: not a whole saved Interactions file ({error}); save it again") from None

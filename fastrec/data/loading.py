@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastrec.data.arrays import frozen
 from fastrec.data.assemble import from_codes
-from fastrec.data.csr_build import MAX_IDS, contiguous
+from fastrec.data.content import one_line
+from fastrec.data.csr_build import MAX_IDS, contiguous, refuse_nul, text_array
 from fastrec.data.interactions import Interactions
 from fastrec.errors import ConfigError, DataError
 
@@ -27,6 +29,7 @@ def load(
     item_col: str | None = None,
     rating_col: str | None = None,
     time_col: str | None = None,
+    time_format: str | None = None,
     min_rating: float | None = None,
     k_core: int = 0,
     unrated_negatives: bool = False,
@@ -37,10 +40,13 @@ def load(
     ----------
     path_or_name : str or path
         A file or folder in a known format (MovieLens ``.dat``, ml-100k, MovieLens csv, the NCF paper's files, adjacency
-        lists, any CSV, TSV or Parquet with named columns, each also as ``.gz``), a ``.safetensors`` file written by
-        ``Interactions.save``, or a name that ``fastrec data list`` shows.
+        lists, any CSV, TSV or Parquet with named columns, each also as ``.gz`` or ``.zst``), a ``.safetensors`` file
+        written by ``Interactions.save``, or a name that ``fastrec data list`` shows.
     user_col, item_col, rating_col, time_col : str, optional
         Columns of a table; usual names are recognised.
+    time_format : str, optional
+        How a table writes its times: a strptime pattern (``%d/%m/%Y %H:%M``), or the unit of numbers: ``s``, ``ms``,
+        ``us`` or ``ns``. By default text must be ISO dates, and the unit follows from the size of the numbers.
     min_rating : float, optional
         Keep interactions rated at least this. By default every rating counts as an interaction.
     k_core : int
@@ -65,9 +71,20 @@ def load(
     ---------
     The same content gives the same ids, whatever the number of threads.
     """
-    asked = {"user_col": user_col, "item_col": item_col, "rating_col": rating_col, "time_col": time_col}
+    with one_line(path_or_name):
+        columns = {"user_col": user_col, "item_col": item_col, "rating_col": rating_col, "time_col": time_col}
+        return _load(path_or_name, columns | {"time_format": time_format}, min_rating, k_core, unrated_negatives)
+
+
+def _load(
+    path_or_name: str | os.PathLike[str],
+    columns: dict[str, str | None],
+    min_rating: float | None,
+    k_core: int,
+    unrated_negatives: bool,
+) -> Interactions:
     if is_synthetic(path_or_name) or Path(path_or_name).suffix == ".safetensors":
-        absent = [f"{name}={value!r}" for name, value in asked.items() if value is not None]
+        absent = [f"{name}={value!r}" for name, value in columns.items() if value is not None]
         absent += [] if min_rating is None else [f"min_rating={min_rating}"]
         if absent:
             raise ConfigError(
@@ -84,14 +101,15 @@ def load(
     from fastrec.data.readers.sniff import read_log
     from fastrec.data.source import Columns
 
-    log = read_log(path, Columns(user_col, item_col, rating_col, time_col))
+    log = read_log(path, Columns(*columns.values()))
     return from_log(log, name=path.name, min_rating=min_rating, k_core=k_core, unrated_negatives=unrated_negatives)
 
 
 def is_synthetic(path_or_name: str | os.PathLike[str]) -> bool:
     """Whether it names a log that is generated, and no file or folder of that name is here."""
-    if Path(path_or_name).exists():
-        return False
+    with one_line(path_or_name):
+        if Path(path_or_name).exists():
+            return False
     from fastrec.data.synthetic.generator import SHAPES
 
     return str(path_or_name) in SHAPES
@@ -138,7 +156,7 @@ def from_log(
     if unrated_negatives:
         made = with_catalogued_items(made)
     if log.catalog.movies is not None:
-        titles = np.array(log.catalog.titles_of(made.item_ids), dtype=np.str_)
+        titles = text_array(log.catalog.titles_of(made.item_ids))
         made = replace(made, titles=titles)
     return made
 
@@ -154,8 +172,11 @@ def number(ids: pl.Series, *, max_ids: int = MAX_IDS) -> tuple[np.ndarray, np.nd
         raise DataError(
             f"{distinct.len()} distinct {ids.name} ids, but contiguous ids are int32: at most {max_ids}; leave some out"
         )
+    if distinct.str.contains("\0", literal=True).any():
+        row = int(ids.str.contains("\0", literal=True).arg_max() or 0)
+        refuse_nul(ids.name, ids[row], row)
     codes = ids.cast(pl.Enum(distinct)).to_physical().cast(pl.Int32)
-    return codes.to_numpy(), distinct.to_numpy().astype(np.str_)
+    return codes.to_numpy(), text_array(distinct.to_list())
 
 
 def with_catalogued_items(interactions: Interactions) -> Interactions:
@@ -173,11 +194,12 @@ def with_catalogued_items(interactions: Interactions) -> Interactions:
             "and there is none; leave the option out"
         )
     every = np.union1d(interactions.item_ids, catalog.movies["item"].to_numpy())
+    every = text_array(every.tolist()) if every.dtype.kind == "O" else every
     new = np.searchsorted(every, interactions.item_ids).astype(np.int32)
     added = every.size - interactions.n_items
     return replace(
         interactions,
-        items=new[interactions.items],
+        items=frozen(new[interactions.items]),
         item_ids=every,
         notes=interactions.notes + (f"{added} catalogued items without interactions were given ids",),
     )

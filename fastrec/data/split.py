@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrec.data.content import one_line
 from fastrec.data.interactions import Interactions
 from fastrec.data.split_kernels import draw_keys, first_shared, mark_last, mark_share
 from fastrec.errors import ConfigError, DataError
@@ -262,11 +263,15 @@ def time_split(interactions: Interactions, test: float = 0.2, validation: float 
             f"{np.unique(times).size} distinct times; take smaller shares, or the ratio split"
         )
     split = from_parts(interactions, parts, "time")
-    new_users = int(((split.test.degrees > 0) & (split.train.degrees == 0)).sum())
-    new_items = int(((split.test.item_counts() > 0) & (split.train.item_counts() == 0)).sum())
-    said = ((new_users, "users"), (new_items, "items"))
-    notes = tuple(f"{count} {what} of the test part have no interaction in train" for count, what in said if count)
-    return replace(split, notes=notes)
+    return replace(split, notes=unseen_in_train(split.train, split.test))
+
+
+def unseen_in_train(train: Interactions, test: Interactions) -> tuple[str, ...]:
+    """Notes that count the users and items of the test part that have no interaction in train."""
+    users = int(((test.degrees > 0) & (train.degrees == 0)).sum())
+    items = int(((test.item_counts() > 0) & (train.item_counts() == 0)).sum())
+    said = ((users, "users"), (items, "items"))
+    return tuple(f"{count} {what} of the test part have no interaction in train" for count, what in said if count)
 
 
 def _cut(times: NDArray[np.int64], share: float) -> int:
@@ -301,6 +306,7 @@ def load_split(
     item_col: str | None = None,
     rating_col: str | None = None,
     time_col: str | None = None,
+    time_format: str | None = None,
 ) -> Split:
     """Load a split that comes with the data, such as the NCF paper's files or ``train.txt`` and ``test.txt``.
 
@@ -313,6 +319,8 @@ def load_split(
         validation.csv; NAME.base with NAME.test.
     user_col, item_col, rating_col, time_col : str, optional
         Columns of train.csv and its like; usual names are recognised.
+    time_format : str, optional
+        How they write times; see ``fastrec.load``.
 
     Returns
     -------
@@ -330,9 +338,10 @@ def load_split(
     from fastrec.data.readers.given_split import find_split, read_split
     from fastrec.data.source import Columns
 
-    direct = Path(path)
-    direct = direct if direct.exists() or find_split(direct) else locate(path)
-    return read_split(direct, Columns(user_col, item_col, rating_col, time_col))
+    with one_line(path):
+        direct = Path(path)
+        direct = direct if direct.exists() or find_split(direct) else locate(path)
+        return read_split(direct, Columns(user_col, item_col, rating_col, time_col, time_format))
 
 
 def has_split(path: str | os.PathLike[str]) -> bool:
@@ -346,7 +355,8 @@ def has_split(path: str | os.PathLike[str]) -> bool:
     from fastrec.data.loading import is_synthetic, locate
     from fastrec.data.readers.given_split import find_split
 
-    direct = Path(path)
     if is_synthetic(path):
         return False
-    return find_split(direct if direct.exists() or find_split(direct) else locate(path)) is not None
+    with one_line(path):
+        direct = Path(path)
+        return find_split(direct if direct.exists() or find_split(direct) else locate(path)) is not None

@@ -7,13 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from fastrec.errors import DataError
 
 
-def write_parquet(path: str | os.PathLike[str], columns: Mapping[str, NDArray[Any]]) -> None:
+def write_parquet(
+    path: str | os.PathLike[str], columns: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None
+) -> None:
     """Write arrays of equal length as the columns of one Parquet file.
 
     Parameters
@@ -22,15 +25,19 @@ def write_parquet(path: str | os.PathLike[str], columns: Mapping[str, NDArray[An
         The file to make or replace.
     columns : mapping of str to array
         Numbers [n] as they are; numbers [n, d] as lists of d; text [n] as strings, in object arrays with None for null.
+    metadata : mapping of str to str, optional
+        Key-value metadata of the file.
 
     Raises
     ------
     DataError
-        If the columns differ in length.
+        If the columns differ in length, or are float16 and this Polars cannot write it.
     """
     lengths = {name: values.shape[0] for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
         raise DataError(f"{path}: columns differ in length ({lengths}); a table has one value of each per row")
+    if not hasattr(pl, "Float16") and any(values.dtype == np.float16 for values in columns.values()):
+        raise DataError(f"{path}: Polars {pl.__version__} writes no float16; use a newer one, or float32")
     series = []
     for name, values in columns.items():
         if values.dtype.kind in "UO":
@@ -39,4 +46,4 @@ def write_parquet(path: str | os.PathLike[str], columns: Mapping[str, NDArray[An
             series.append(pl.Series(name, values).cast(pl.List(pl.Series(values[:0, 0]).dtype)))
         else:
             series.append(pl.Series(name, values))
-    pl.DataFrame(series).write_parquet(Path(path))
+    pl.DataFrame(series).write_parquet(Path(path), metadata=None if metadata is None else dict(metadata))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from fastrec.data.split import Split
 from fastrec.errors import ConfigError
-from fastrec.evaluation.full_ranking import evaluate_candidates
-from fastrec.evaluation.metrics import CUTOFFS, Metrics
+from fastrec.evaluation.full_ranking import candidate_ranks
+from fastrec.evaluation.metrics import CUTOFFS, Metrics, check_cutoffs, single
 from fastrec.jit import resolve_threads
 from fastrec.runs import fingerprints
 from fastrec.sampling import NegativeSampler
@@ -63,7 +63,16 @@ class Candidates:
 
     def evaluate(self, model: Any, ks: Sequence[int] = CUTOFFS, *, threads: int | None = None) -> Metrics:
         """Metrics of a model on these rows (see ``evaluate_candidates``)."""
-        return evaluate_candidates(model, self.users, self.positives, self.items, ks, threads=threads)
+        ks = check_cutoffs(ks)
+        return single(self.ranks(model, threads=threads), self.users, ks)
+
+    def ranks(self, model: Any, *, threads: int | None = None) -> NDArray[np.int64]:
+        """int64[B]: the rank of each positive among its candidates (see ``evaluate.candidate_ranks``)."""
+        return candidate_ranks(model, self.users, self.positives, self.items, threads=threads)
+
+    def only(self, rows: NDArray[np.bool_]) -> Candidates:
+        """The rows where ``rows`` is true, each with the candidates it has here."""
+        return replace(self, users=self.users[rows], positives=self.positives[rows], items=self.items[rows])
 
 
 def candidates_for(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fastrec.data.interactions import Interactions
 from fastrec.errors import ConfigError, DataError
 from fastrec.evaluation import kernels
-from fastrec.evaluation.metrics import CUTOFFS, Metrics, check_cutoffs, check_scores, grouped, ranks, single
+from fastrec.evaluation.metrics import CUTOFFS, MISS, Metrics, check_cutoffs, check_scores, grouped, ranks, single
 from fastrec.jit import resolve_threads, run_ranges
 
 BLOCK_BYTES = 8 << 20
@@ -114,9 +114,9 @@ def evaluate_candidates(
     model : torch.nn.Module
         Scored by ``model.vectors()`` where it has them, else by ``model(users, items)``.
     users, positives : int32[B]
-        The pairs to rank; a user with several is several cases.
+        The pairs to rank; a user may have several.
     candidates : int32[B, C]
-        What each is ranked against; -1 is padding.
+        What each is ranked against; -1 is padding. A positive without any candidate is a miss.
     ks : sequence of int
         Cutoffs.
     threads : int, optional
@@ -125,7 +125,7 @@ def evaluate_candidates(
     Returns
     -------
     Metrics
-        See ``metrics.single``.
+        See ``metrics.single``: means over users, HR@K being any of the user's positives in the top K.
 
     Raises
     ------
@@ -141,6 +141,18 @@ def evaluate_candidates(
     With vectors B * (1 + C) * D multiplications and no memory to speak of.
     """
     ks = check_cutoffs(ks)
+    return single(candidate_ranks(model, users, positives, candidates, threads=threads), np.asarray(users), ks)
+
+
+def candidate_ranks(
+    model: Any,
+    users: NDArray[np.int32],
+    positives: NDArray[np.int32],
+    candidates: NDArray[np.int32],
+    *,
+    threads: int | None = None,
+) -> NDArray[np.int64]:
+    """int64[B]: the rank of each positive among its candidates; ``MISS`` where it has none (see above)."""
     threads = resolve_threads(threads)
     users, positives, candidates = (np.ascontiguousarray(x, dtype=np.int32) for x in (users, positives, candidates))
     if candidates.ndim != 2 or not users.shape == positives.shape == candidates.shape[:1]:
@@ -153,8 +165,9 @@ def evaluate_candidates(
         _in_range(users, vectors.users.shape[0], "users")
         _in_range(positives, vectors.items.shape[0], "positives")
         _in_range(candidates, vectors.items.shape[0], "candidates", low=-1)
-    else:
-        return single(_scored_ranks(model, users, positives, candidates), users, ks)
+    empty = (candidates < 0).all(axis=1)
+    if vectors is None:
+        return np.where(empty, MISS, _scored_ranks(model, users, positives, candidates))
     out = np.empty(users.size, np.int64)
 
     def work(lo: int, hi: int) -> None:
@@ -163,7 +176,8 @@ def evaluate_candidates(
         )
 
     run_ranges(work, users.size, threads, grain=64)
-    return single(out, users, ks)
+    out[empty] = MISS
+    return out
 
 
 def _in_range(ids: NDArray[np.int32], n: int, what: str, low: int = 0) -> None:
@@ -209,7 +223,8 @@ def evaluate_full(
     seen : Interactions or sequence of Interactions
         What is left out of each user's list: train, and validation when test is ranked.
     test : Interactions
-        The positives to rank; users without any are not counted.
+        The positives to rank; users without any are not counted. Where a user's list would hold nothing but its
+        positives, they are misses.
     ks : sequence of int
         Cutoffs.
     threads : int, optional
@@ -218,7 +233,7 @@ def evaluate_full(
     Returns
     -------
     Metrics
-        See ``metrics.grouped``: with several positives a user, HR is any in K, NDCG is normalised, Recall is shown.
+        See ``metrics.grouped``: means over users, HR@K being any of the user's positives in the top K.
 
     Raises
     ------
@@ -234,13 +249,29 @@ def evaluate_full(
     U * I * D multiplications in blocks of ``BLOCK_BYTES``, then one pass over U * I scores for each positive of a user.
     """
     ks = check_cutoffs(ks)
-    counts = count_ahead(model, [seen] if isinstance(seen, Interactions) else list(seen), test, threads=threads)
+    return grouped(full_ranks(model, seen, test, threads=threads), test.users, ks)
+
+
+def full_ranks(
+    model: Any, seen: Interactions | Sequence[Interactions], test: Interactions, *, threads: int | None = None
+) -> NDArray[np.int64]:
+    """int64[E]: the rank of each test positive in its user's list, in CSR order; ``MISS`` if it has no other item."""
+    parts = [seen] if isinstance(seen, Interactions) else list(seen)
+    counts = count_ahead(model, parts, test, threads=threads)
     users = test.users
     # within a user the k-th best positive has k - 1 positives ahead, and counts fall as scores rise
     order = np.lexsort((counts, users))
     place = np.empty(users.size, np.int64)
     place[order] = np.arange(users.size) - test.indptr[users[order]]
-    return grouped(counts + place + 1, users, ks)
+    found = counts + place + 1
+    most = test.degrees.copy()
+    for part in parts:
+        most += part.degrees
+    for user in np.flatnonzero((most >= test.n_items) & (test.degrees > 0)):  # parts may overlap: then look closer
+        known = np.concatenate([part.row(int(user)) for part in (*parts, test)])
+        if np.unique(known).size == test.n_items:
+            found[test.indptr[user] : test.indptr[user + 1]] = MISS
+    return found
 
 
 def count_ahead(

@@ -1,6 +1,20 @@
 """HR, NDCG, MRR and Recall at K, from ranks. Rank 1 is the best; ties count against the positive.
 
+One definition serves both protocols. The user is the unit, and every figure is a mean over users:
+
+- HR@K: 1 if any test positive of the user is in the top K, else 0.
+- MRR@K: 1 / the best rank among the user's positives if that is at most K, else 0.
+- Recall@K: the fraction of the user's positives in the top K; left out where every user has one (it is HR@K then).
+- NDCG@K: the gain of the user's lists over that of ideal lists, a positive at rank r gaining 1 / log2(r + 1).
+
+In full ranking all positives of a user are in one list (``grouped``); with candidates each positive has a list of its
+own (``single``). With one positive per user both are the leave-one-out metrics of the NCF paper.
+
 B rows (one positive each), C candidates, K cutoff.
+Sources: He et al., "Neural collaborative filtering", WWW 2017, section 4.1 (HR and NDCG of leave-one-out); Deshpande
+and Karypis, "Item-based top-N recommendation algorithms", ACM TOIS 22(1), 2004 (hit rate over users); Järvelin and
+Kekäläinen, "Cumulated gain-based evaluation of IR techniques", ACM TOIS 20(4), 2002 (NDCG); Voorhees, "The TREC-8
+question answering track report", 1999 (reciprocal rank of the first hit).
 """
 
 from __future__ import annotations
@@ -16,18 +30,20 @@ from numpy.typing import NDArray
 from fastrec.errors import ConfigError, DataError
 
 CUTOFFS = (5, 10, 20)
+MISS = 2**62
+"""The rank of a positive that counts as a miss at every K."""
 
 
 @dataclass(frozen=True)
 class Metrics(Mapping[str, float]):
-    """Means over cases, read as a mapping: ``metrics["NDCG@10"]``.
+    """Means over users, read as a mapping: ``metrics["NDCG@10"]``.
 
     Parameters
     ----------
     means : dict of str to float
-        ``HR@K``, ``NDCG@K``, ``MRR@K`` for each K; ``Recall@K`` too where a user has several positives in one list.
+        ``HR@K``, ``NDCG@K``, ``MRR@K`` for each K; ``Recall@K`` too where a user has several positives.
     standard_errors : dict of str to float
-        The standard error of each mean, with users as the independent units; empty for a single user.
+        The standard error of each mean over users; empty for a single user.
     n_users, n_positives : int
         Users and positives ranked.
     """
@@ -122,17 +138,17 @@ def ranks(positives: NDArray[Any], others: NDArray[Any], valid: NDArray[np.bool_
 
 
 def single(ranks: NDArray[np.integer[Any]], users: NDArray[np.integer[Any]], ks: Sequence[int] = CUTOFFS) -> Metrics:
-    """Metrics where every positive has a list of its own (leave-one-out, or frozen candidates for each positive).
+    """Metrics where each positive has a list of its own: leave-one-out, or frozen candidates of each positive.
 
-    Each positive is a case: HR@K is whether its rank is at most K, NDCG@K 1 / log2(rank + 1) and MRR@K 1 / rank
-    where it is, else 0. The values are means over positives; Recall@K would equal HR@K and is left out.
+    A user's NDCG@K is the mean over its lists, each of which has one positive and so an ideal gain of 1. HR@K and MRR@K
+    take the best of the user's ranks, Recall@K the fraction of its positives with a rank of at most K (see the module).
 
     Parameters
     ----------
     ranks : int[B]
-        Rank of each positive, from 1.
+        Rank of each positive in its list, from 1; ``MISS`` counts as a miss.
     users : int[B]
-        Its user: the unit of the standard errors (positives of one user are not independent).
+        Its user, in any order.
     ks : sequence of int
         Cutoffs.
 
@@ -148,28 +164,27 @@ def single(ranks: NDArray[np.integer[Any]], users: NDArray[np.integer[Any]], ks:
     He et al., "Neural collaborative filtering", WWW 2017, section 4.1.
     """
     ks = check_cutoffs(ks)
-    r = np.asarray(ranks, dtype=np.float64)
-    cases: dict[str, NDArray[np.float64]] = {}
+    users = np.asarray(users)
+    order = np.argsort(users, kind="stable")
+    users, r = users[order], np.asarray(ranks, dtype=np.float64)[order]
+    starts, counts = _runs(users)
+    cases = _by_best(r, starts, counts, ks)
     for k in ks:
-        hit = r <= k
-        cases[f"HR@{k}"] = hit.astype(np.float64)
-        cases[f"NDCG@{k}"] = np.where(hit, 1.0 / np.log2(r + 1.0), 0.0)
-        cases[f"MRR@{k}"] = np.where(hit, 1.0 / r, 0.0)
-    return _summary(cases, np.asarray(users), n_positives=r.size)
+        gain = np.where(r <= k, 1.0 / np.log2(r + 1.0), 0.0)
+        cases[f"NDCG@{k}"] = np.add.reduceat(gain, starts) / counts
+    return _summary(_ordered(cases, ks), n_positives=r.size)
 
 
 def grouped(ranks: NDArray[np.integer[Any]], users: NDArray[np.integer[Any]], ks: Sequence[int] = CUTOFFS) -> Metrics:
-    """Metrics where all positives of a user stand in one list (full ranking).
+    """Metrics where all positives of a user are in one list: full ranking.
 
-    Each user is a case: HR@K is whether any positive has a rank of at most K, Recall@K the share of positives that
-    have, MRR@K 1 / the best rank, and NDCG@K the gain divided by that of the best possible list, which holds
-    min(K, positives) of them at the top. With one positive a user this equals ``single``, and Recall@K, which then
-    is HR@K, is left out.
+    A user's NDCG@K is the gain of its list divided by that of the ideal list, which has min(K, positives) of them at
+    the top. HR@K, MRR@K and Recall@K are those of ``single``. With one positive per user this equals ``single``.
 
     Parameters
     ----------
     ranks : int[B]
-        Rank of each positive in its user's list, from 1, all different within a user.
+        Rank of each positive in its user's list, from 1, all different within a user; ``MISS`` counts as a miss.
     users : int[B]
         User of each positive, ascending.
     ks : sequence of int
@@ -187,36 +202,60 @@ def grouped(ranks: NDArray[np.integer[Any]], users: NDArray[np.integer[Any]], ks
     Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", ACM TOIS 20(4), 2002.
     """
     ks = check_cutoffs(ks)
-    users = np.asarray(users)
-    starts = np.flatnonzero(np.diff(users, prepend=-1))
-    counts = np.diff(np.append(starts, users.size))
-    if users.size == starts.size:
-        return single(ranks, users, ks)
     r = np.asarray(ranks, dtype=np.float64)
-    best = np.minimum.reduceat(r, starts)
-    ideal = np.concatenate(([0.0], np.cumsum(1.0 / np.log2(np.arange(2, max(ks) + 2)))))
-    cases: dict[str, NDArray[np.float64]] = {}
+    starts, counts = _runs(np.asarray(users))
+    cases = _by_best(r, starts, counts, ks)
+    # no list has more positives than the largest count: cutoffs beyond it add nothing
+    ideal = np.concatenate(([0.0], np.cumsum(1.0 / np.log2(np.arange(2, int(counts.max()) + 2)))))
     for k in ks:
-        hit = r <= k
-        cases[f"HR@{k}"] = (best <= k).astype(np.float64)
-        gain = np.add.reduceat(np.where(hit, 1.0 / np.log2(r + 1.0), 0.0), starts)
+        gain = np.add.reduceat(np.where(r <= k, 1.0 / np.log2(r + 1.0), 0.0), starts)
         cases[f"NDCG@{k}"] = gain / ideal[np.minimum(counts, k)]
-        cases[f"MRR@{k}"] = np.where(best <= k, 1.0 / best, 0.0)
-        cases[f"Recall@{k}"] = np.add.reduceat(hit.astype(np.float64), starts) / counts
-    return _summary(cases, users[starts], n_positives=r.size)
+    return _summary(_ordered(cases, ks), n_positives=r.size)
 
 
-def _summary(cases: dict[str, NDArray[np.float64]], users: NDArray[Any], n_positives: int) -> Metrics:
-    """Means over cases; the standard error sums each user's deviations first (users are the independent units)."""
-    _, unit = np.unique(users, return_inverse=True)
+def over_positives(ranks: NDArray[np.integer[Any]], k: int) -> tuple[float, float]:
+    """(hits, NDCG) at ``k`` as means over positives, each with a list of its own: what selects an epoch in validation.
+
+    Users weigh by their positives here, so these are not HR@K and NDCG@K; with one positive per user they are equal.
+    """
+    r = np.asarray(ranks, dtype=np.float64)
+    hit = r <= k
+    return float(hit.mean()), float(np.where(hit, 1.0 / np.log2(r + 1.0), 0.0).mean())
+
+
+def _runs(users: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where each user's rows start, and how many there are; ``users`` ascend."""
     if not users.size:
         raise DataError("there is no positive to rank: give a test or validation part that has some")
-    _, unit = np.unique(users, return_inverse=True)
-    n_units = int(unit.max()) + 1
-    means, errors = {}, {}
+    starts = np.flatnonzero(np.append(True, users[1:] != users[:-1]))
+    return starts, np.diff(np.append(starts, users.size))
+
+
+def _by_best(
+    r: NDArray[np.float64], starts: NDArray[np.int64], counts: NDArray[np.int64], ks: Sequence[int]
+) -> dict[str, NDArray[np.float64]]:
+    """HR, MRR and, where a user has several positives, Recall: one value per user."""
+    best = np.minimum.reduceat(r, starts)
+    cases: dict[str, NDArray[np.float64]] = {}
+    for k in ks:
+        cases[f"HR@{k}"] = (best <= k).astype(np.float64)
+        cases[f"MRR@{k}"] = np.where(best <= k, 1.0 / best, 0.0)
+        if counts.max() > 1:
+            cases[f"Recall@{k}"] = np.add.reduceat((r <= k).astype(np.float64), starts) / counts
+    return cases
+
+
+def _ordered(cases: dict[str, NDArray[np.float64]], ks: Sequence[int]) -> dict[str, NDArray[np.float64]]:
+    names = [f"{name}@{k}" for k in ks for name in ("HR", "NDCG", "MRR", "Recall")]
+    return {name: cases[name] for name in names if name in cases}
+
+
+def _summary(cases: dict[str, NDArray[np.float64]], n_positives: int) -> Metrics:
+    """Means over users and their standard errors."""
+    means, errors, n = {}, {}, 0
     for name, case in cases.items():
+        n = case.size
         means[name] = float(case.mean())
-        if n_units > 1:
-            deviations = np.bincount(unit, weights=case - means[name])
-            errors[name] = math.sqrt(float(deviations @ deviations) * n_units / (n_units - 1)) / users.size
-    return Metrics(means, errors, n_users=n_units, n_positives=n_positives)
+        if n > 1:
+            errors[name] = float(case.std(ddof=1)) / math.sqrt(n)
+    return Metrics(means, errors, n_users=n, n_positives=n_positives)

@@ -6,14 +6,19 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fastrec.data.split import Split
 from fastrec.errors import DataError
 from fastrec.evaluation.candidates import Candidates, candidates_for
-from fastrec.evaluation.full_ranking import evaluate_full
-from fastrec.evaluation.metrics import CUTOFFS
+from fastrec.evaluation.full_ranking import full_ranks
+from fastrec.evaluation.metrics import CUTOFFS, MISS, Metrics, check_cutoffs, grouped, over_positives, single
 from fastrec.runs import Run, open_run
 
 FULL = "full ranking"
+UNTRAINED = ", users not in train"
+"""What is added to a protocol's name for the users that the model has learned nothing about."""
 
 
 def evaluate(
@@ -84,17 +89,89 @@ def score_split(
         "99 candidates" (whatever their number) and "full ranking", each with ``HR@K``, ``NDCG@K``, ``MRR@K``,
         ``Recall@K`` where users have several test items, ``standard_errors``, ``n_users``, ``n_positives`` and
         ``notes``; the first with ``candidates`` too: where they come from and their sha256. Empty without a test part.
+
+        These two count every test item of the users that have a positive in train; an item that is not in train is a
+        miss, because no model can have learned it. Users that are not in train have rows of their own, named
+        "99 candidates, users not in train" and so on, where there are any. ``notes`` count both.
+
+    Raises
+    ------
+    ConfigError, DataError
+        A cutoff below 1, or scores that cannot be ranked.
     """
-    if not split.test.n_interactions:
+    ks = check_cutoffs(cutoffs)
+    test = split.test
+    if not test.n_interactions:
         return {}
     frozen = candidates_for(split, "test", n=n_candidates, seed=candidate_seed, threads=threads)
-    by_candidates = frozen.evaluate(model, cutoffs, threads=threads).as_dict()
-    full = evaluate_full(model, (split.train, split.validation), split.test, cutoffs, threads=threads).as_dict()
-    notes = [*frozen.notes, *comparison(split, frozen)]
-    return {
-        f"{frozen.source['n']} candidates": {**by_candidates, "notes": notes, "candidates": frozen.describe()},
-        FULL: {**full, "notes": []},
-    }
+    ranks = {f"{frozen.source['n']} candidates": frozen.ranks(model, threads=threads)}
+    ranks[FULL] = full_ranks(model, (split.train, split.validation), test, threads=threads)
+    notes = {name: untrained_notes(split, found) for name, found in ranks.items()}
+    first = next(iter(ranks))
+    notes[first] = [*frozen.notes, *notes[first], *comparison(split, frozen)]
+    users, trained = test.users, split.train.degrees[test.users] > 0
+    unlearned = split.train.item_counts()[test.items] == 0
+    rows: dict[str, dict[str, Any]] = {}
+    for suffix, chosen in (("", trained), (UNTRAINED, ~trained)):
+        if suffix and not chosen.any():
+            continue
+        for name, found in ranks.items():
+            # a user's places are numbered with all its positives: those that become misses stay in its list
+            mine = np.where(unlearned, MISS, found)[chosen]
+            metrics = (grouped if name == FULL else single)(mine, users[chosen], ks) if mine.size else Metrics({})
+            extra = {"candidates": frozen.describe()} if name == first else {}
+            rows[name + suffix] = {**metrics.as_dict(), "notes": [] if suffix else notes[name], **extra}
+    return rows
+
+
+def untrained_notes(split: Split, ranks: NDArray[np.int64]) -> list[str]:
+    """Test positives that no model can have learned, or that have nothing to be ranked against, each with a count."""
+    test = split.test
+    trained = split.train.degrees[test.users] > 0
+    unlearned = split.train.item_counts()[test.items] == 0
+    notes = []
+    if not trained.all():
+        n_users = np.unique(test.users[~trained]).size
+        notes.append(
+            f"{n_users:,} of {np.count_nonzero(test.degrees):,} test users ({np.count_nonzero(~trained):,} of "
+            f"{trained.size:,} test positives) are not in train: rows of their own, not in the headline"
+        )
+    missed = trained & unlearned
+    if missed.any():
+        n_items = np.unique(test.items[missed]).size
+        notes.append(
+            f"{np.count_nonzero(missed):,} test positives are of {n_items:,} items that are not in train: counted as "
+            "misses"
+        )
+    empty = (ranks == MISS) & trained & ~unlearned
+    if empty.any():
+        notes.append(f"{np.count_nonzero(empty):,} test positives have no item to be ranked against: counted as misses")
+    return notes
+
+
+def validate(model: Any, frozen: Candidates, *, threads: int | None = None) -> dict[str, float]:
+    """The two figures that follow a training: NDCG@10, which selects the epoch, and hits@10; means over positives.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        See ``models.nets.build``.
+    frozen : Candidates
+        From ``selection_rows``.
+    threads : int, optional
+        CPU threads; None means all.
+    """
+    hits, ndcg = over_positives(frozen.ranks(model, threads=threads), 10)
+    return {"hits@10": hits, "NDCG@10": ndcg}
+
+
+def selection_rows(split: Split, *, n: int = 99, seed: int = 0, threads: int | None = None) -> Candidates | None:
+    """The validation positives that select an epoch: those of users in train; None where there is no such positive."""
+    if not split.validation.n_interactions:
+        return None
+    frozen = candidates_for(split, "validation", n=n, seed=seed, threads=threads)
+    trained = split.train.degrees[frozen.users] > 0
+    return (frozen if trained.all() else frozen.only(trained)) if trained.any() else None
 
 
 def comparison(split: Split, frozen: Candidates) -> list[str]:

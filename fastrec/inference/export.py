@@ -5,7 +5,10 @@ U users, I items, D dim.
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,26 +17,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrec.data.interactions import pack
-from fastrec.errors import ConfigError
+from fastrec.errors import ConfigError, DataError, FastrecError
 from fastrec.evaluation.full_ranking import Vectors
-from fastrec.runs import Run, aside, write_tensors
+from fastrec.files import aside, sync_folder, write_tensors
+from fastrec.runs import Run
+
+METRICS = {"folded": "dot", "separate": "dot + item_bias"}
+"""How a user's items are ranked by what is in the file, for each value of ``bias``."""
+DTYPES = ("float32", "float16")
 
 
-def export(run: Run, *, to: str, out: str | os.PathLike[str]) -> Path:
-    """Write user and item vectors such that score = user . item + item bias, up to a constant for each user.
+def export(run: Run, *, to: str, out: str | os.PathLike[str], bias: str = "folded", dtype: str = "float32") -> Path:
+    """Write user and item vectors whose dot product ranks the items of each user as the model does.
+
+    Score = user vector . item vector, up to a constant for each user. GMF's h is folded into the item vectors; the item
+    bias of an MF is one more column of them, and the user vectors have a 1 there.
 
     Parameters
     ----------
     run : Run
-        Of a model that has vectors: MF or GMF (whose h is folded into the item vectors).
+        Of a model that has vectors: MF or GMF.
     to : {"npz", "parquet", "safetensors"}
-        npz: ``user_ids``, ``item_ids`` (int64 or str), ``user_vectors`` float32[U, D], ``item_vectors`` float32[I, D],
-        ``item_bias`` float32[I], and ``titles`` where there are any; opens with ``allow_pickle=False``.
-        safetensors: the same names; strings as UTF-8 bytes (``titles.bytes``) with offsets (``titles.offsets``).
-        parquet: one row for each user and item: ``kind`` ("user" or "item"), ``id`` (text where either kind has text
-        ids), ``title``, ``bias`` (0 for users), ``vector`` (a list of D float32).
+        npz: ``user_ids``, ``item_ids`` (int64 or str), ``user_vectors`` [U, D], ``item_vectors`` [I, D] (D + 1 for an
+        MF), ``titles`` where there are any, and ``metric``; opens with ``allow_pickle=False``.
+        safetensors: the same names; strings as UTF-8 bytes (``titles.bytes``) with offsets (``titles.offsets``);
+        ``metric`` is in the metadata, in the JSON under the key ``fastrec``.
+        parquet: a folder with ``users.parquet`` (``id``, ``vector``) and ``items.parquet`` (``id``, ``title`` where
+        there are any, ``vector``), each with ``metric`` in its key-value metadata.
     out : path
-        File to write; it must not exist, its folder must.
+        File to write, or folder for parquet; it must not exist, the folder it goes into must.
+    bias : {"folded", "separate"}
+        "separate" keeps the item bias by itself: ``item_bias`` [I], or ``bias`` in items.parquet; vectors have D
+        columns and score = user . item + item bias.
+    dtype : {"float32", "float16"}
+        Of vectors and bias. float16 halves the file; scores that are close may change places.
 
     Returns
     -------
@@ -43,13 +60,16 @@ def export(run: Run, *, to: str, out: str | os.PathLike[str]) -> Path:
     Raises
     ------
     ConfigError
-        An unknown format, a file that exists, no such folder, or a model without vectors (MLP, NeuMF).
+        An unknown format, bias or dtype, a file that exists, no such folder, or a model without vectors (MLP, NeuMF).
+    DataError
+        If a value does not fit float16.
     CheckpointError
         If the run has no weights, or they were altered.
     """
     path = Path(out)
-    if to not in WRITERS:
-        raise ConfigError(f"to={to!r}: must be one of {', '.join(WRITERS)}")
+    for name, value, known in (("to", to, WRITERS), ("bias", bias, METRICS), ("dtype", dtype, DTYPES)):
+        if value not in known:
+            raise ConfigError(f"{name}={value!r}: must be one of {', '.join(known)}")
     _must_be_new(path)
     model = run.model()
     vectors = Vectors.of(model)
@@ -59,58 +79,86 @@ def export(run: Run, *, to: str, out: str | os.PathLike[str]) -> Path:
             "product is the score; export an mf or gmf run, or score with fastrec.runs.open_run(RUN).model()"
         )
     train = run.split().train
+    users, items = vectors.users, vectors.items
+    if bias == "folded" and hasattr(model, "item_bias"):
+        users = np.concatenate((users, np.ones((len(users), 1), np.float32)), axis=1)
+        items = np.concatenate((items, vectors.bias[:, None]), axis=1)
     columns: dict[str, NDArray[Any]] = {
         "user_ids": train.user_ids,
         "item_ids": train.item_ids,
-        "user_vectors": vectors.users,
-        "item_vectors": vectors.items,
-        "item_bias": vectors.bias,
+        "user_vectors": _cast(users, dtype, "user vector"),
+        "item_vectors": _cast(items, dtype, "item vector"),
     }
+    if bias == "separate":
+        columns["item_bias"] = _cast(vectors.bias, dtype, "item bias")
     if train.titles is not None:
         columns["titles"] = train.titles
-    WRITERS[to](path, columns)
+    WRITERS[to](path, columns, METRICS[bias])
     return path
 
 
+def _cast(values: NDArray[np.float32], dtype: str, what: str) -> NDArray[Any]:
+    if dtype == "float32":
+        return values
+    largest = float(np.abs(values).max(initial=0.0))
+    if largest > np.finfo(np.float16).max:
+        raise DataError(f"{what}: {largest:g} does not fit float16 (at most 65504); export float32")
+    return values.astype(np.float16)
+
+
 def _must_be_new(path: Path) -> None:
-    if path.exists():
+    if os.path.lexists(path):
         raise ConfigError(f"{path}: exists and is not overwritten; name another file with --out")
     if not path.parent.is_dir():
         raise ConfigError(f"{path}: there is no folder {path.parent}; make it first, or name another file with --out")
 
 
-def _npz(path: Path, columns: dict[str, NDArray[Any]]) -> None:
+def _npz(path: Path, columns: dict[str, NDArray[Any]], metric: str) -> None:
+    wide = next((name for name, values in columns.items() if values.dtype.kind == "O"), None)
+    if wide is not None:
+        longest = max(map(len, columns[wide].tolist()))
+        raise ConfigError(
+            f"{path}: one of {wide} has {longest:,} characters, room that npz would give to each of them; export to "
+            "safetensors or parquet"
+        )
     with aside(path) as part, part.open("wb") as f:
-        np.savez(f, **columns)  # type: ignore[arg-type]  # the stub takes the names for its options
+        np.savez(f, **columns, metric=np.array(metric))  # type: ignore[arg-type]  # the stub takes names for options
 
 
-def _safetensors(path: Path, columns: dict[str, NDArray[Any]]) -> None:
+def _safetensors(path: Path, columns: dict[str, NDArray[Any]], metric: str) -> None:
     tensors: dict[str, NDArray[Any]] = {}
     for name, values in columns.items():
         tensors.update(pack(name, values))
-    write_tensors(path, tensors)
+    write_tensors(path, tensors, {"fastrec": json.dumps({"metric": metric})})
 
 
-def _parquet(path: Path, columns: dict[str, NDArray[Any]]) -> None:
+def _parquet(path: Path, columns: dict[str, NDArray[Any]], metric: str) -> None:
     from fastrec.data.tables import write_parquet
 
-    users, items = columns["user_ids"], columns["item_ids"]
-    n_users, n_items = users.size, items.size
-    titles = columns.get("titles", np.full(n_items, None))
-    both_numbers = users.dtype.kind in "iu" and items.dtype.kind in "iu"
-    ids = np.concatenate((users, items)) if both_numbers else np.concatenate((users.astype(str), items.astype(str)))
-    rows = {
-        "kind": np.repeat(np.array(["user", "item"]), [n_users, n_items]),
-        "id": ids,
-        "title": np.concatenate((np.full(n_users, None), titles.astype(object))),
-        "bias": np.concatenate((np.zeros(n_users, np.float32), columns["item_bias"])),
-        "vector": np.concatenate((columns["user_vectors"], columns["item_vectors"])),
-    }
-    with aside(path) as part:
-        write_parquet(part, rows)
+    users = {"id": columns["user_ids"], "vector": columns["user_vectors"]}
+    items = {"id": columns["item_ids"]}
+    for name, key in (("title", "titles"), ("bias", "item_bias"), ("vector", "item_vectors")):
+        if key in columns:
+            items[name] = columns[key]
+    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    try:
+        part.mkdir()
+        for name, rows in (("users", users), ("items", items)):
+            file = part / f"{name}.parquet"
+            write_parquet(file, rows, {"metric": metric})
+            with file.open("rb") as f:
+                os.fsync(f.fileno())
+        sync_folder(part)
+        os.replace(part, path)  # both files or none
+        sync_folder(path.parent)
+    except OSError as error:
+        reason = error.strerror or error
+        raise FastrecError(f"{path}: cannot be written ({reason}); free some space or name another folder") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
-WRITERS: dict[str, Callable[[Path, dict[str, NDArray[Any]]], None]] = {
+WRITERS: dict[str, Callable[[Path, dict[str, NDArray[Any]], str], None]] = {
     "npz": _npz,
     "parquet": _parquet,
     "safetensors": _safetensors,

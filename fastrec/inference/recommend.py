@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ def recommend(run: Run, user_id: Any, k: int = 10, *, model: Any = None) -> list
     return [
         {
             "rank": rank,
-            "item_id": ids[item].item(),
+            "item_id": ids[item : item + 1].tolist()[0],
             "title": None if titles is None else str(titles[item]),
             "score": float(scores[item]),
         }
@@ -74,19 +75,28 @@ def find_user(user_ids: NDArray[Any], user_id: Any, data: str) -> int:
     """
     wanted: Any = str(user_id)
     if user_ids.dtype.kind in "iu":
-        try:
-            wanted = int(user_id)
-        except (TypeError, ValueError):
-            wanted = None
+        wanted = _whole(user_id)
     # out-of-range Python integers compare unequal to every element
     found = np.flatnonzero(user_ids == wanted) if wanted is not None else np.empty(0, np.int64)
     if not found.size:
-        shown = ", ".join(str(u) for u in user_ids[:3].tolist())
+        shown = ", ".join(str(u)[:40] for u in user_ids[:3].tolist())
         raise DataError(
             f"user {user_id!r}: not among the {user_ids.size} users of {data} (such as {shown}); give an id as it "
             "stands in the source data. Users that came later need a new training"
         )
     return int(found[0])
+
+
+def _whole(user_id: Any) -> int | None:
+    """The integer that an id is, exactly, or None: 10.5 is not 10, and "1_0" is not 10 either."""
+    if isinstance(user_id, str):
+        digits = user_id.strip()
+        return int(digits) if re.fullmatch(r"[+-]?[0-9]{1,19}", digits) else None
+    if isinstance(user_id, (int, np.integer)) and not isinstance(user_id, bool):
+        return int(user_id)
+    if isinstance(user_id, (float, np.floating)) and float(user_id).is_integer():
+        return int(user_id)
+    return None
 
 
 def _scores(model: Any, user: int) -> NDArray[np.float32]:

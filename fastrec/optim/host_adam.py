@@ -38,6 +38,7 @@ class HostAdam:
 
     zeroes_gradients = True
     step_on_host = True
+    state_names = frozenset({"step", "exp_avg", "exp_avg_sq"})
 
     def __init__(
         self,

@@ -60,6 +60,8 @@ class Rule:
         A CUDA graph can hold its step.
     step_on_host : bool
         Its step count stays on the host on any device.
+    state_by_row : bool
+        Its state of a table may have one number per row.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Rule:
     decays: bool = False
     captures: bool = True
     step_on_host: bool = False
+    state_by_row: bool = False
 
 
 def register(rule: Rule) -> Rule:

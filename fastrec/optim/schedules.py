@@ -34,7 +34,7 @@ def learning_rate(
     warmup : int
         Steps over which the rate rises in equal parts to ``lr``, counted in ``total``.
     every : int
-        Steps between drops of "step".
+        Steps between drops of "step", counted from the end of the warm-up.
     factor : float
         What each drop multiplies by.
     """
@@ -43,7 +43,7 @@ def learning_rate(
     if schedule == "constant":
         return lr
     if schedule == "step":
-        return lr * factor ** (step // max(1, every))
+        return lr * factor ** ((step - warmup) // max(1, every))
     if schedule not in SCHEDULES:
         raise ConfigError(f"schedule = {schedule!r}: must be one of {', '.join(SCHEDULES)}")
     share = min(1.0, (step - warmup) / max(1, total - warmup))

@@ -1,23 +1,19 @@
 """A run folder: configuration, data, weights and provenance; made, opened, verified."""
 
-from fastrec.files import aside, sha256_file, sync_folder, write_atomic, write_tensors
 from fastrec.runs.folder import Run, create, describe, open_run
+from fastrec.runs.lock import locked
 from fastrec.runs.provenance import environment, fingerprints
 from fastrec.runs.split_file import is_split_file, open_split, save_split
 
 __all__ = [
     "Run",
-    "aside",
     "create",
     "describe",
     "environment",
     "fingerprints",
     "is_split_file",
+    "locked",
     "open_run",
     "open_split",
     "save_split",
-    "sha256_file",
-    "sync_folder",
-    "write_atomic",
-    "write_tensors",
 ]

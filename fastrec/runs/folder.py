@@ -6,26 +6,33 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import time
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from fastrec.config import parse_toml
 from fastrec.data.split import Split
-from fastrec.errors import CheckpointError, ConfigError, DataError
-from fastrec.files import sha256_file, sync_folder, write_atomic, write_tensors
+from fastrec.errors import CheckpointError, ConfigError, DataError, FastrecError, shown
+from fastrec.files import (
+    expect,
+    load_tensors,
+    make_folder,
+    reason,
+    sha256_file,
+    sweep,
+    sync_folder,
+    write_atomic,
+    write_tensors,
+)
+from fastrec.runs.manifest import MANIFEST, MODEL_ARGS, read_manifest, to_json
 from fastrec.runs.provenance import environment, fingerprints
 from fastrec.runs.split_file import open_split, save_split
 
-VERSION = 1
-CONFIG, DATA, MODEL, MANIFEST = "config.toml", "data.safetensors", "model.safetensors", "manifest.json"
+CONFIG, DATA, MODEL = "config.toml", "data.safetensors", "model.safetensors"
 
 
 class Run:
@@ -58,13 +65,12 @@ class Run:
         ConfigError
             If a value is not fit for JSON, NaN among them.
         """
-        manifest = {**self.manifest, **fields}
         try:
-            text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
-        except (TypeError, ValueError) as error:
+            text, manifest = to_json({**self.manifest, **fields})
+        except (TypeError, ValueError, RecursionError) as error:
             raise ConfigError(f"{self.path / MANIFEST}: cannot record {sorted(fields)}: {error}") from None
-        write_atomic(self.path / MANIFEST, text.encode() + b"\n")
-        self.manifest = json.loads(text)
+        write_atomic(self.path / MANIFEST, text)
+        self.manifest = manifest
 
     def save_model(self, model: Any) -> None:
         """Write the weights of a model that ``models.build`` made, and how to build it into the manifest.
@@ -82,8 +88,6 @@ class Run:
         CheckpointError
             If there are no weights yet, or they are not the recorded ones.
         """
-        from safetensors.torch import load_file
-
         from fastrec.models import build
 
         if MODEL not in self.manifest["files"]:
@@ -91,10 +95,18 @@ class Run:
                 f"{self.path}: has no weights yet (status: {self.manifest.get('status')}); end the training with "
                 f"fastrec train --resume {self.path}, or train anew"
             )
-        model = build(**self.manifest["model"])
+        path, args = self.verified(MODEL), self.manifest.get("model", {})
         try:
-            model.load_state_dict(load_file(self.verified(MODEL)))
-        except RuntimeError as error:
+            weights = load_tensors(path)
+            expect(args, MODEL_ARGS, "model")
+            # sizes that are in no tensor would be allocated before they are found wrong
+            most = max((n for weight in weights.values() for n in weight.shape), default=0)
+            sizes = [args["n_users"], args["n_items"], args["dim"], *args.get("layers", ())]
+            if max(sizes) > 2 * most or len(sizes) > 3 + len(weights):
+                raise ValueError(f"sizes {shown(sizes)}, but no tensor has a side above {most}")
+            model = build(**args)
+            model.load_state_dict(weights)
+        except (RuntimeError, ValueError, TypeError) as error:
             raise CheckpointError(
                 f"{self.path / MODEL}: does not fit the model that {MANIFEST} describes ({error}); train anew"
             ) from None
@@ -111,7 +123,7 @@ class Run:
         if self._split is None:
             path = self.verified(DATA)
             try:
-                self._split = open_split(path)
+                self._split = open_split(path, verify=False)  # verified by its sha256
             except DataError as error:
                 raise CheckpointError(f"{path}: not the data of a run ({error}); train anew") from None
         return self._split
@@ -129,7 +141,7 @@ class Run:
             found = sha256_file(path)
         except OSError as error:
             raise CheckpointError(
-                f"{path}: cannot be read ({error.strerror}); bring it back from a copy, or train anew"
+                f"{path}: cannot be read ({reason(error)}); bring it back from a copy, or train anew"
             ) from None
         if found != recorded:
             raise CheckpointError(
@@ -182,16 +194,14 @@ def create(
 
             toml = tomli_w.dumps({k: v for k, v in config.items() if v is not None})
         files = {CONFIG: write_atomic(path / CONFIG, toml.encode()), DATA: save_split(path / DATA, split)}
-        run = Run(path, tomllib.loads(toml), {}, split)
+        run = Run(path, parse_toml(toml.encode()), {}, split)
         run.record(
-            fastrec=f"run {VERSION}",
             status="training",
             created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             data=describe(split),
             environment=environment(),
             files=files,
         )
-        sync_folder(path.parent)
     except BaseException:
         shutil.rmtree(path, ignore_errors=True)
         raise
@@ -216,81 +226,77 @@ def describe(split: Split) -> dict[str, Any]:
 def open_run(path: str | os.PathLike[str]) -> Run:
     """Open a run folder; config.toml and the manifest are checked here, data and weights when they are read.
 
+    A manifest has a sha256 of its own content, so that a flipped bit of a metric is found. The manifest of a run that
+    an earlier fastrec made ("run 1") has none: such a folder opens, its config, data and weights are verified as
+    always, and of its manifest only the types are checked, not the figures.
+
+    Parts of files that a killed run left are removed.
+
     Raises
     ------
     CheckpointError
         If it is no run folder, incomplete, altered or of another version; the message says what to do.
     """
     path = Path(path)
-    if not path.is_dir():
+    if not _is_folder(path):
         near = sorted(p.parent.name for p in path.parent.glob(f"*/{MANIFEST}"))[-3:] if path.parent.is_dir() else []
         hint = f"; the latest in {path.parent} are {', '.join(near)}" if near else "; fastrec train makes one"
         raise CheckpointError(f"{path}: no such run folder{hint}")
+    sweep(path, f"{CONFIG}|{DATA}|{MODEL}|{MANIFEST}".replace(".", r"\."))
+    sweep(path / "checkpoints", r"(step-\d+|best-epoch-\d+)\.(safetensors|json)")
+    run = Run(path, {}, read_manifest(path))
     try:
-        manifest = json.loads((path / MANIFEST).read_bytes())
-        kind, files = manifest["fastrec"], manifest["files"]
-        if not isinstance(files, dict) or not isinstance(kind, str):
-            raise TypeError("not a manifest")
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{path}: not a run folder, or one that was cut off while it was made (no {MANIFEST}); name another, or "
-            "delete it and train anew"
-        ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path / MANIFEST}: damaged ({error}); bring it back from a copy, or train anew"
-        ) from None
-    if kind != f"run {VERSION}":
-        raise CheckpointError(
-            f"{path}: made as {kind!r}, this fastrec reads 'run {VERSION}'; open it with that version"
-        )
-    run = Run(path, {}, manifest)
-    try:
-        run.config = tomllib.loads(run.verified(CONFIG).read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+        run.config = parse_toml(run.verified(CONFIG).read_bytes())
+    except ValueError as error:
         raise CheckpointError(f"{path / CONFIG}: not TOML ({error}); train anew") from None
+    except OSError as error:
+        raise CheckpointError(f"{path / CONFIG}: cannot be read ({reason(error)}); change its rights") from None
     return run
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({reason(error)}); name another run folder") from None
 
 
 def _new_folder(out: str | os.PathLike[str] | None, root: Path, config: Mapping[str, Any], split: Split) -> Path:
     if out is not None:
-        path = Path(out)
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
+        if not _make(Path(out)):
             raise ConfigError(
-                f"{path}: exists; every run gets a new folder, so that nothing is overwritten: name another, or leave "
+                f"{out}: exists; every run gets a new folder, so that nothing is overwritten: name another, or leave "
                 "--out away"
-            ) from None
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be made ({error.strerror}); name another folder with --out") from None
-        return path
+            )
+        return Path(out)
     data = Path(str(config.get("data") or _name(split))).name
     stem = "-".join([time.strftime("%Y%m%d-%H%M%S"), str(config.get("model", "model")), data])
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem)
     for n in range(1, 10_000):
         path = root / (stem if n == 1 else f"{stem}-{n}")
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be made ({error.strerror}); name a folder with --out") from None
-        return path
+        if _make(path):
+            return path
     raise ConfigError(f"{root / stem}: ten thousand runs of this second exist; name a folder with --out")
+
+
+def _make(path: Path) -> bool:
+    """Make a folder that survives a power cut; False where the name is taken."""
+    try:
+        make_folder(path.parent)
+        path.mkdir()
+        try:
+            sync_folder(path.parent)
+        except OSError:
+            path.rmdir()
+            raise
+    except FileExistsError:
+        return False
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be made ({reason(error)}); name another folder with --out") from None
+    except FastrecError as error:
+        raise ConfigError(f"{path}: cannot be made: {error}, with --out") from None
+    return True
 
 
 def _name(split: Split) -> str:
     return split.train.name.removesuffix(" train")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    raise TypeError(f"{type(value).__name__} is not fit for JSON")

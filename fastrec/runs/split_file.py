@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fastrec.data.interactions import Interactions, map_safetensors, pack, unpack
+from fastrec.data.interactions import Interactions
+from fastrec.data.packed import from_tensors, pack
 from fastrec.data.split import TEST, TRAIN, VALIDATION, Split
 from fastrec.errors import DataError
-from fastrec.files import write_tensors
+from fastrec.files import expect, map_safetensors, parse_json, reason, sweep, write_tensors
 
-VERSION = 1
+VERSION = 2
+"""Version 1, without a checksum, is read too; in a run folder the manifest has the sha256 of such a file."""
+_META = {"names": [str], "how": str, "comparable": bool, "notes": [str], "data_notes": [str]}
 
 
 def save_split(path: str | os.PathLike[str], split: Split) -> str:
@@ -37,7 +42,7 @@ def save_split(path: str | os.PathLike[str], split: Split) -> str:
 
     Guarantee
     ---------
-    Equal splits give equal bytes.
+    Equal splits give equal bytes, with a checksum over all of them in the header.
 
     Cost
     ----
@@ -67,59 +72,88 @@ def save_split(path: str | os.PathLike[str], split: Split) -> str:
         "notes": split.notes,
         "data_notes": split.train.notes,
     }
-    return write_tensors(path, tensors, {"fastrec": json.dumps(meta, sort_keys=True)})
+    return write_tensors(path, tensors, {"fastrec": json.dumps(meta, sort_keys=True)}, checksum=True)
 
 
 def is_split_file(path: str | os.PathLike[str]) -> bool:
-    """Whether ``save_split`` wrote this file; also where it is damaged behind its header. False for no such file."""
-    path = Path(path)
-    if path.suffix != ".safetensors" or not path.is_file():
-        return False
-    with path.open("rb") as f:
-        length = int.from_bytes(f.read(8), "little")
-        return b'"part"' in f.read(min(length, 1 << 20))
-
-
-def open_split(path: str | os.PathLike[str]) -> Split:
-    """Open what ``save_split`` wrote, or the ``data.safetensors`` of a run folder; arrays stay on disk until touched.
+    """Whether ``save_split`` wrote this file; also where it is damaged behind its header. False for no such file.
 
     Raises
     ------
     DataError
-        If the file is missing, damaged or something else.
+        If there is such a file, and it cannot be read.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; save a split with fastrec.runs.save_split")
     try:
-        tensors, header = map_safetensors(path)
-        meta = json.loads(header["fastrec"])
-        if meta["version"] != VERSION:
-            raise ValueError(f"version {meta['version']}, this fastrec reads {VERSION}")
-        whole = Interactions(
-            indptr=tensors["indptr"],
-            items=tensors["items"],
-            user_ids=unpack("user_ids", tensors),
-            item_ids=unpack("item_ids", tensors),
-            titles=unpack("titles", tensors) if "titles.bytes" in tensors else None,
-            notes=tuple(meta["data_notes"]),
-        )
-        names = dict(zip((TRAIN, VALIDATION, TEST), meta["names"], strict=True))
-        if tensors["part"].shape != whole.items.shape or not np.isin(tensors["part"], list(names)).all():
-            raise ValueError("the parts do not fit the interactions")
-        train, validation, test = (whole.keep(tensors["part"] == part, name=name) for part, name in names.items())
-        return Split(
-            train=train,
-            validation=validation,
-            test=test,
-            how=meta["how"],
-            candidates=tensors.get("candidates"),
-            comparable=meta["comparable"],
-            notes=tuple(meta["notes"]),
-        )
-    except KeyError as error:
-        raise DataError(
-            f"{path}: not a saved split (it has no {error}); save one with fastrec.runs.save_split"
-        ) from None
-    except (DataError, ValueError, TypeError, AttributeError, OSError) as error:
+        if path.suffix != ".safetensors" or not path.is_file():
+            return False
+        with path.open("rb") as f:
+            length = int.from_bytes(f.read(8), "little")
+            return b'"part"' in f.read(min(length, 1 << 20))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({reason(error)}); name another file or change its rights") from None
+
+
+def open_split(path: str | os.PathLike[str], *, verify: bool = True) -> Split:
+    """Open what ``save_split`` wrote, or the ``data.safetensors`` of a run folder; arrays stay on disk until touched.
+
+    Parameters
+    ----------
+    path : path
+    verify : bool
+        Compare the file with its checksum; not needed where the whole file was compared with its sha256 already.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, damaged in any bit, or something else.
+
+    Cost
+    ----
+    One pass over the file for the checksum (1.2 GB/s a thread), and one over the CSR of each part.
+    """
+    path = Path(path)
+    try:
+        there = path.is_file()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({reason(error)}); name another file") from None
+    if not there:
+        raise DataError(f"{path}: no such file; save a split with fastrec.runs.save_split")
+    sweep(path.parent, re.escape(path.name))
+    try:
+        tensors, header = map_safetensors(path, verify=verify)
+        if "fastrec" not in header:
+            raise DataError(f"{path}: not a saved split (it has no 'fastrec'); save one with fastrec.runs.save_split")
+        return _split(tensors, header)
+    except ValueError as error:
+        if str(error).startswith(f"{path}: not a saved split"):
+            raise
         raise DataError(f"{path}: not a whole saved split ({error}); save it again") from None
+
+
+def _split(tensors: dict[str, NDArray[Any]], header: dict[str, str]) -> Split:
+    """The split of a file's tensors and header, checked; ValueError with the reason."""
+    meta = parse_json(header["fastrec"])
+    expect(meta, {"version": int}, "header")
+    if meta["version"] not in (1, VERSION):
+        raise ValueError(f"version {meta['version']}, this fastrec reads {VERSION}")
+    if meta["version"] == VERSION and "checksum" not in header:
+        raise ValueError("it has no checksum")
+    expect(meta, _META, "header")
+    whole = Interactions(**from_tensors(tensors), notes=tuple(meta["data_notes"]))
+    names = dict(zip((TRAIN, VALIDATION, TEST), meta["names"], strict=True))
+    part, candidates = tensors.get("part"), tensors.get("candidates")
+    if part is None or part.dtype != np.uint8 or part.shape != whole.items.shape or (part > max(names)).any():
+        raise ValueError("the parts do not fit the interactions")
+    if candidates is not None and candidates.dtype.str != "<i4":
+        raise ValueError(f"candidates are {candidates.dtype}")
+    train, validation, test = (whole.keep(part == number, name=name) for number, name in names.items())
+    return Split(
+        train=train,
+        validation=validation,
+        test=test,
+        how=meta["how"],
+        candidates=candidates,
+        comparable=meta["comparable"],
+        notes=tuple(meta["notes"]),
+    )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrec.arguments import unmasked, whole
 from fastrec.errors import DataError
 from fastrec.jit import inline, njit
 from fastrec.sampling.simd import SPREAD
@@ -112,15 +113,14 @@ def bitmap_of(
     return bits, row_words, f"a bitmap of {n_bytes} bytes, within memory_budget"
 
 
-def _integers(name: str, array: Any, dtype: type) -> NDArray[Any]:
-    a = np.asarray(array)
+def _integers(name: str, a: NDArray[Any], dtype: type, *, copy: bool) -> NDArray[Any]:
     if a.ndim != 1 or a.dtype.kind not in "iu":
         raise DataError(f"{name} must be a one-dimensional integer array, not {a.dtype}{list(a.shape)}")
-    return np.ascontiguousarray(a, dtype=dtype)
+    return np.array(a, dtype=dtype, order="C") if copy else np.ascontiguousarray(a, dtype=dtype)
 
 
 def check_csr(
-    indptr: Any, items: Any, n_items: int, *, name: str = "positives"
+    indptr: Any, items: Any, n_items: int, *, name: str = "positives", copy: bool = False
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """Check a CSR once, so that kernels need not: the first offender is named.
 
@@ -134,30 +134,34 @@ def check_csr(
         Number of items I, 1 to 2^31-1.
     name : str
         What the CSR is called in messages.
+    copy : bool
+        Copy first and check the copy: what the caller does with its arrays afterwards, or meanwhile in another thread,
+        then cannot lead a kernel out of bounds.
 
     Returns
     -------
     (int64[U+1], int32[E])
-        The same arrays where their dtypes already fit, else converted copies.
+        The same arrays where their dtypes already fit and ``copy`` is false, else copies.
 
     Raises
     ------
     DataError
         Naming the first user and index at fault.
     """
+    n_items = whole("n_items", n_items)
     if not 1 <= n_items <= MAX_ITEMS:
         raise DataError(f"n_items={n_items}: must lie in 1 to {MAX_ITEMS} (item ids are int32)")
-    indptr = _integers(f"{name}: indptr", indptr, np.int64)
-    raw = np.asarray(items)
+    indptr = _integers(f"{name}: indptr", unmasked(f"{name}: indptr", indptr), np.int64, copy=copy)
+    raw = unmasked(f"{name}: items", items)
     if (
         raw.dtype.kind in "iu"
-        and raw.dtype.itemsize > 4
+        and not np.can_cast(raw.dtype, np.int32)
         and raw.size
         and (int(raw.max()) > MAX_ITEMS or int(raw.min()) < 0)
     ):
         k = int(np.flatnonzero((raw > MAX_ITEMS) | (raw < 0))[0])
         raise DataError(f"{name}: items[{k}] = {int(raw[k])} does not lie in [0, n_items={n_items})")
-    items = _integers(f"{name}: items", items, np.int32)
+    items = _integers(f"{name}: items", raw, np.int32, copy=copy)
     if indptr.size < 1:
         raise DataError(f"{name}: indptr is empty; it needs n_users + 1 entries, the first 0")
     kind, user, at = _first_fault(indptr, items, n_items)
@@ -206,3 +210,44 @@ def union(
     """The CSR of what either of two checked CSRs over the same users holds. Cost: one pass, 4 bytes an item."""
     indptr, items = np.zeros(a[0].size, np.int64), np.empty(a[1].size + b[1].size, np.int32)
     return indptr, items[: _union(*a, *b, indptr, items)]
+
+
+MAX_USERS = 2**31 - 1
+
+
+@njit
+def _distinct(keys, indptr, items):  # type: ignore[no-untyped-def]
+    """CSR of the ascending keys ``user << 32 | item``, each once; returns the number of items."""
+    low = (np.int64(1) << np.int64(32)) - np.int64(1)
+    n = 0
+    for k in range(keys.shape[0]):
+        if k == 0 or keys[k] != keys[k - 1]:
+            items[n] = keys[k] & low
+            indptr[(keys[k] >> np.int64(32)) + 1] += 1
+            n += 1
+    for u in range(1, indptr.shape[0]):
+        indptr[u] += indptr[u - 1]
+    return n
+
+
+def csr_of_pairs(
+    users: NDArray[Any], items: NDArray[Any], n_users: int
+) -> tuple[NDArray[np.int64], NDArray[np.int32], int]:
+    """The CSR of (user, item) pairs in any order, repeats merged: (indptr, items, number of repeats).
+
+    Parameters
+    ----------
+    users, items : integer[R]
+        Already checked: users in [0, n_users), items in [0, 2^31).
+    n_users : int
+        Rows of the result, at most 2^31-1.
+
+    Cost: a sort of 8 bytes a pair, left out where the pairs ascend already.
+    """
+    keys = users.astype(np.int64) << 32
+    keys |= items.astype(np.int64)
+    if not bool((keys[1:] >= keys[:-1]).all()):
+        keys.sort()
+    indptr, merged = np.zeros(n_users + 1, np.int64), np.empty(keys.size, np.int32)
+    n = _distinct(keys, indptr, merged)
+    return indptr, merged[:n].copy() if n < keys.size else merged, keys.size - n

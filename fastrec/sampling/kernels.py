@@ -79,8 +79,9 @@ def load_block(users, positions, start, n_users, at, m, user, pos):  # type: ign
     """Copy users and positions of rows [at, at + m) into scratch; returns the fault found, or OK."""
     fault = False
     for i in range(m):
-        user[i] = users[at + i]
-        fault |= np.uint32(users[at + i]) >= np.uint32(n_users)
+        u = users[at + i]  # read once: another thread may write there
+        user[i] = u
+        fault |= np.uint32(u) >= np.uint32(n_users)
     if fault:
         return BAD_USER
     if positions.shape[0]:

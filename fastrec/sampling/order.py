@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrec.arguments import whole
 from fastrec.errors import ConfigError
 from fastrec.jit import inline, njit
 from fastrec.sampling.philox import TAG_ORDER, philox4x32
@@ -114,16 +115,18 @@ class Order:
     """
 
     def __init__(self, n: int, seed: int) -> None:
+        n, seed = whole("n", n), whole("seed", seed)
         if not 0 <= seed < 2**32:
             raise ConfigError(f"seed={seed}: must lie in 0 to 2^32-1")
         if not 0 <= n <= MAX_POSITIONS:
             raise ConfigError(f"n={n}: an order has 0 to 2^62 positions")
-        self.n, self.seed = int(n), int(seed)
+        self.n, self.seed = n, seed
         self.a = isqrt(max(self.n, 1) - 1) + 1
         self.b = -(-max(self.n, 1) // self.a)
 
     def keys(self, epoch: int) -> NDArray[np.uint32]:
         """uint32[6 or 24]: the round keys of one epoch."""
+        epoch = whole("epoch", epoch)
         if not 0 <= epoch < 2**32:
             raise ConfigError(f"epoch={epoch}: must lie in 0 to 2^32-1, the counter word it fills")
         out = np.empty(ROUNDS if self.a >= ORDER_LANES else SMALL_ROUNDS, np.uint32)
@@ -147,13 +150,18 @@ class Order:
         int64[stop - start]
             ``out``, or a new array.
         """
+        start, stop = whole("start", start), whole("stop", stop)
         if not 0 <= start <= stop <= self.n:
             raise ConfigError(f"order of {self.n} positions: [{start}, {stop}) does not lie in it")
         keys = self.keys(epoch)
         if out is None:
             out = np.empty(stop - start, np.int64)
-        elif out.dtype != np.int64 or out.shape != (stop - start,) or not out.flags.c_contiguous:
-            raise ConfigError(f"out is {out.dtype}{list(out.shape)}; must be C-contiguous int64[{stop - start}]")
+        elif not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
+            raise ConfigError(f"out is a {type(out).__name__}; must be a NumPy array int64[{stop - start}]")
+        elif out.dtype != np.int64 or out.shape != (stop - start,) or not out.flags.carray:
+            raise ConfigError(
+                f"out is {out.dtype}{list(out.shape)}; must be C-contiguous, writeable int64[{stop - start}]"
+            )
         fill_order(self.n, np.uint32(self.a), np.uint32(self.b), keys, start, out, 0, stop - start)
         return out
 
@@ -174,6 +182,9 @@ class Order:
         rank, world : int
             This rank, 0 to world - 1, of so many.
         """
+        k, batch_size, rank, world = (
+            whole("k", k), whole("batch_size", batch_size), whole("rank", rank), whole("world", world)
+        )  # fmt: skip
         if batch_size < 1 or world < 1 or not 0 <= rank < world:
             raise ConfigError(f"batch_size={batch_size}, rank={rank}, world={world}: need sizes of 1 and rank < world")
         if not 0 <= k * batch_size < self.n:

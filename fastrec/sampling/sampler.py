@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrec.arguments import unmasked, whole
 from fastrec.errors import ConfigError, DataError
 from fastrec.jit import resolve_threads, run_ranges
 from fastrec.sampling.csr import bitmap_of, check_csr, filter_of, union
@@ -113,6 +114,9 @@ class NegativeSampler:
         memory_budget: int = DEFAULT_MEMORY_BUDGET,
         tag: int | None = None,
     ) -> None:
+        n_negatives, seed, memory_budget = (
+            whole("n_negatives", n_negatives), whole("seed", seed), whole("memory_budget", memory_budget)
+        )  # fmt: skip
         if not 1 <= n_negatives <= 2**16:
             raise ConfigError(f"n_negatives={n_negatives}: must lie in 1 to 2^16")
         if not 0 <= seed < 2**32:
@@ -129,41 +133,45 @@ class NegativeSampler:
             raise ConfigError(f"memory_budget={memory_budget}: must be bytes, 0 for no bitmap")
         if tag is None:
             tag = TAG_NEGATIVES if distribution == "uniform" else TAG_POPULARITY
+        tag = whole("tag", tag)
         if not 0 <= tag < 2**32:
             raise ConfigError(f"tag={tag}: must lie in 0 to 2^32-1, the key word it fills")
-        self.indptr, self.items = own = check_csr(indptr, items, n_items)
-        self.n_items, self.n_users = int(n_items), self.indptr.size - 1
-        self.n_negatives, self.seed, self.tag = int(n_negatives), int(seed), int(tag)
+        n_items = whole("n_items", n_items)
+        self._indptr, self._items = own = check_csr(indptr, items, n_items, copy=True)
+        self.n_items, self.n_users = n_items, self._indptr.size - 1
+        self.n_negatives, self.seed, self.tag = n_negatives, seed, tag
+        self._merged = (0, 0)
         self.distribution, self.distinct, self.on_full = distribution, bool(distinct), on_full
         self.alpha = (DEFAULT_ALPHA if alpha is None else float(alpha)) if distribution == "popularity" else None
-        self._excluded = []
+        self._excluded: list[tuple[int, int, int]] = []
         for k, other in enumerate(exclude):
             name = f"exclude[{k}]"
-            far = check_csr(*csr_of(other, self.n_items), name=name)
-            if far[0].size != self.indptr.size:
+            source = csr_of(other, self.n_items, n_users=self.n_users)
+            far = check_csr(*source[:3], name=name, copy=True)
+            if far[0].size != self._indptr.size:
                 raise DataError(f"{name} has {far[0].size - 1} users, the positives {self.n_users}; they must agree")
-            self._excluded.append(int(far[1].size))
-            self.indptr, self.items = union((self.indptr, self.items), far)
+            self._excluded.append((int(far[1].size), source.zeros, source.duplicates))
+            self._indptr, self._items = union((self._indptr, self._items), far)
         self._weights = None
         if distribution != "uniform":
             if weights is None:
                 weights = popularity(np.bincount(own[1], minlength=n_items), self.alpha or 0.0)
-            self._weights = Weights(weights, self.items, self.n_items)
+            self._weights = Weights(weights, self._items, self.n_items)
         self._unfit = self._find_unfit()
         self._fast = distribution == "uniform" and not distinct
-        self.memory_budget = int(memory_budget)
+        self.memory_budget = memory_budget
         self._filter = np.empty(0, np.uint32)
         self._bits, self._row_words, self._membership = self._bitmap(cached=self._fast)
         if not self._bits.size:
             other = "binary search in the CSR"
             if self._fast:
-                self._filter, other = filter_of(self.indptr, self.items, memory_budget)
+                self._filter, other = filter_of(self._indptr, self._items, memory_budget)
             self._membership = f"{other}; {self._membership}"
         self._counts = (0, 0, 0, 0)
 
     @classmethod
     def of(cls, source: Any, *, n_items: int | None = None, **options: Any) -> NegativeSampler:
-        """A sampler of an Interactions, scipy CSR, Arrow list array, Polars frame or (indptr, items).
+        """A sampler of an Interactions, scipy CSR, Arrow list array, Polars or pandas frame, or (indptr, items).
 
         Parameters
         ----------
@@ -175,19 +183,21 @@ class NegativeSampler:
             Those of the class; for a frame also ``user_col`` and ``item_col``.
         """
         columns = {k: options.pop(k) for k in ("user_col", "item_col") if k in options}
-        indptr, items, n = csr_of(source, n_items, **columns)
-        return cls(indptr, items, n_items=n, **options)
+        read = csr_of(source, n_items, **columns)
+        made = cls(read.indptr, read.items, n_items=read.n_items, **options)
+        made._merged = (read.zeros, read.duplicates)
+        return made
 
     def _find_unfit(self) -> NDArray[np.uint8]:
         """uint8[U]: 1 where a user has too few legal items; raises under ``on_full="raise"``."""
         need = self.n_negatives if self.distinct else 1
-        legal = self.n_items - np.diff(self.indptr)
+        legal = self.n_items - np.diff(self._indptr)
         if self._weights is not None:
-            legal_counts(self._weights.units, self.indptr, self.items, legal)
+            legal_counts(self._weights.units, self._indptr, self._items, legal)
         unfit = legal < need
         if self.on_full == "raise" and unfit.any():
             u = int(np.flatnonzero(unfit)[0])
-            degree = int(self.indptr[u + 1] - self.indptr[u])
+            degree = int(self._indptr[u + 1] - self._indptr[u])
             more = f" ({int(unfit.sum())} such users)" if int(unfit.sum()) > 1 else ""
             what = "no negative exists" if need == 1 else f"there are not {need} distinct negatives"
             weighted = "" if self._weights is None else f", {int(legal[u])} of the others with a positive weight"
@@ -198,20 +208,31 @@ class NegativeSampler:
         return unfit.astype(np.uint8)
 
     @property
+    def indptr(self) -> NDArray[np.int64]:
+        """int64[U+1]: row bounds of what is never drawn, ``exclude`` included; read-only."""
+        return _read_only(self._indptr)
+
+    @property
+    def items(self) -> NDArray[np.int32]:
+        """int32[E]: items of what is never drawn, ``exclude`` included; read-only."""
+        return _read_only(self._items)
+
+    @property
     def skipped_users(self) -> NDArray[np.int64]:
         """int64[...]: users whose rows are filled with -1, ascending; training leaves their positives out."""
         return np.flatnonzero(self._unfit)
 
     def _bitmap(self, *, cached: bool) -> tuple[NDArray[np.uint32], int, str]:
-        return bitmap_of(self.indptr, self.items, self.n_items, self.memory_budget, cached=cached)
+        return bitmap_of(self._indptr, self._items, self.n_items, self.memory_budget, cached=cached)
 
     @property
     def bitmap(self) -> tuple[NDArray[np.uint32], int]:
         """(bits uint32[U * words], words a row): bit i % 32 of word i // 32 of a row; empty where beyond the budget.
 
-        Made anew where this sampler draws by its filter.
+        Read-only. Built at each call where this sampler draws by its filter.
         """
-        return (self._bits, self._row_words) if self._bits.size else self._bitmap(cached=False)[:2]
+        bits, words = (self._bits, self._row_words) if self._bits.size else self._bitmap(cached=False)[:2]
+        return _read_only(bits), words
 
     def sample(
         self,
@@ -237,7 +258,8 @@ class NegativeSampler:
             Position of every row, 0 to 2^63-1; in training the index of the positive in the train CSR. Exactly one of
             the two is required. int64 is taken as it is.
         out : int32[B, N], optional
-            C-contiguous memory to fill, such as ``tensor.numpy()`` of a pinned tensor.
+            C-contiguous memory to fill, such as ``tensor.numpy()`` of a pinned tensor. Where it shares memory with
+            ``users`` or ``positions``, these are copied first.
         threads : int, optional
             Threads of this call alone; None means all.
 
@@ -258,6 +280,7 @@ class NegativeSampler:
             raise ConfigError(
                 "give exactly one of start= and positions=: without it every batch would repeat one stream"
             )
+        epoch = whole("epoch", epoch)
         if not 0 <= epoch < 2**32:
             raise ConfigError(f"epoch={epoch}: must lie in 0 to 2^32-1, the counter word it fills")
         users = self._vector("users", users, np.int32, self.n_users)
@@ -266,22 +289,32 @@ class NegativeSampler:
             pos = self._vector("positions", positions, np.int64, 2**63)
             if pos.shape != users.shape:
                 raise ConfigError(f"positions has shape {pos.shape}, users {users.shape}; they must agree")
-        elif not 0 <= start <= 2**63 - 1 - users.size:  # type: ignore[operator]
-            raise ConfigError(f"start={start}: positions must lie in 0 to 2^63-1")
+        else:
+            start = whole("start", start)
+            if not 0 <= start <= 2**63 - 1 - users.size:
+                raise ConfigError(f"start={start}: positions must lie in 0 to 2^63-1")
         shape = (users.size, self.n_negatives)
         if out is None:
             out = np.empty(shape, np.int32)
-        elif not isinstance(out, np.ndarray) or out.dtype != np.int32 or out.shape != shape:
+        elif (
+            not isinstance(out, np.ndarray)
+            or isinstance(out, np.ma.MaskedArray)
+            or out.dtype != np.int32
+            or out.shape != shape
+        ):
             raise ConfigError(f"out is {_described(out)}; must be a NumPy array int32{list(shape)}")
         elif not out.flags.c_contiguous or not out.flags.writeable:
             raise ConfigError("out must be C-contiguous and writeable; pass a whole array, not a slice of columns")
+        else:  # bounds decide: all three are contiguous
+            users = users.copy() if np.may_share_memory(out, users) else users
+            pos = pos.copy() if np.may_share_memory(out, pos) else pos
         first, e, s, tag = np.int64(start or 0), np.uint64(epoch), np.uint64(self.seed), np.uint64(self.tag)
         if self._fast:
             any_full = self.on_full == "skip" and bool(self._unfit.any())
 
             def work(lo: int, hi: int) -> tuple[int, int, int, int]:
                 return sample_uniform(
-                    self.indptr, self.items, self._bits, self._row_words, self._filter,
+                    self._indptr, self._items, self._bits, self._row_words, self._filter,
                     self.n_items, users, pos, first, e, s, tag,
                     any_full, out, lo, hi,
                 )  # fmt: skip
@@ -291,7 +324,7 @@ class NegativeSampler:
 
             def work(lo: int, hi: int) -> tuple[int, int, int, int]:
                 return sample_general(
-                    self.indptr, self.items, self._bits, self._row_words, self.n_items, *tables, self._unfit, users,
+                    self._indptr, self._items, self._bits, self._row_words, self.n_items, *tables, self._unfit, users,
                     pos, first, e, s, tag, self.distinct, out, lo, hi,
                 )  # fmt: skip
 
@@ -312,7 +345,7 @@ class NegativeSampler:
     @staticmethod
     def _vector(name: str, values: Any, dtype: type, bound: int) -> NDArray[Any]:
         """``values`` as a contiguous vector of ``dtype``; values that the dtype cannot hold are refused here."""
-        a = np.asarray(values)
+        a = unmasked(name, values)
         if a.ndim != 1 or (a.dtype.kind not in "iu" and a.size):
             raise DataError(f"{name} must be a one-dimensional integer array, not {_described(a)}")
         if a.dtype != dtype and a.size and not np.can_cast(a.dtype, dtype, "safe"):
@@ -337,12 +370,16 @@ class NegativeSampler:
             "alpha": self.alpha,
             "n_users": self.n_users,
             "n_items": self.n_items,
-            "n_positives": int(self.items.size),
+            "n_positives": int(self._items.size),
             "n_negatives": self.n_negatives,
             "seed": self.seed,
             "tag": self.tag,
             "distinct": self.distinct,
-            "excluded_csrs": list(self._excluded),
+            "zeros_dropped": self._merged[0],
+            "duplicates_merged": self._merged[1],
+            "excluded_csrs": [size for size, *_ in self._excluded],
+            "excluded_zeros_dropped": [zeros for _, zeros, _ in self._excluded],
+            "excluded_duplicates_merged": [duplicates for *_, duplicates in self._excluded],
             "on_full": self.on_full,
             "skipped_users": int(self._unfit.sum()),
             "membership": self._membership,
@@ -353,5 +390,10 @@ class NegativeSampler:
         }
 
 
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """A view that cannot be made writeable. The array itself stays so: Numba dispatches read-only arrays slower."""
+    return np.asarray(array.data.toreadonly())
+
+
 def _described(value: Any) -> str:
-    return f"{value.dtype}{list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
+    return f"{value.dtype}{list(value.shape)}" if type(value) is np.ndarray else type(value).__name__

@@ -16,7 +16,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fastrec.arguments import whole
 from fastrec.errors import ConfigError
+from fastrec.sampling.csr import check_csr
 from fastrec.sampling.order import Order
 from fastrec.sampling.philox import MAX_ATTEMPTS
 from fastrec.sampling.sampler import NegativeSampler
@@ -233,12 +235,12 @@ class GpuSampler:
             )
         self.n_items, self.n_negatives = sampler.n_items, sampler.n_negatives
         self.seed, self.tag, self.device = sampler.seed, sampler.tag, torch.device(device)
-        self.indptr = torch.as_tensor(sampler.indptr).to(self.device)
+        self.indptr = torch.tensor(sampler.indptr, device=self.device)
         self.items = torch.as_tensor(np.append(sampler.items, np.int32(0))).to(
             self.device
         )  # never empty: has an address
         bits, self._row_words = sampler.bitmap
-        self._bits = torch.as_tensor(bits.view(np.int32)).to(self.device) if bits.size else self.items
+        self._bits = torch.tensor(bits.view(np.int32), device=self.device) if bits.size else self.items
         self._bitmap = bits.size > 0
         widest = int(np.diff(sampler.indptr).max(initial=0))
         self._steps = max(0, widest - 1).bit_length()
@@ -267,7 +269,12 @@ class GpuSampler:
             raise ConfigError(f"out is {out.dtype}{list(out.shape)}; must be int32[{n_rows}, {self.n_negatives}]")
         if users.dtype != torch.int32 or positions.dtype != torch.int64 or positions.shape != users.shape:
             raise ConfigError("users must be int32[B] and positions int64[B]")
+        storage = out.untyped_storage().data_ptr()
+        users, positions = (x.clone() if x.untyped_storage().data_ptr() == storage else x for x in (users, positions))
         if not isinstance(epoch, Tensor):
+            epoch = whole("epoch", epoch)
+            if not 0 <= epoch < 2**32:
+                raise ConfigError(f"epoch={epoch}: must lie in 0 to 2^32-1, the counter word it fills")
             epoch = torch.full((1,), epoch, dtype=torch.int64, device=self.device)
         if n_rows:
             grid = (triton.cdiv(n_rows, BLOCK), triton.cdiv(self.n_negatives, 4))
@@ -295,6 +302,7 @@ class GpuOrder:
     def positions(self, epoch: int, start: int, stop: int, out: Tensor | None = None) -> Tensor:
         """int64[stop - start] on the device: the positions visited from ``start`` to ``stop`` of an epoch."""
         order = self.order
+        epoch, start, stop = whole("epoch", epoch), whole("start", start), whole("stop", stop)
         if not 0 <= start <= stop <= order.n:
             raise ConfigError(f"order of {order.n} positions: [{start}, {stop}) does not lie in it")
         if self._epoch != epoch:
@@ -303,6 +311,8 @@ class GpuOrder:
         count = stop - start
         if out is None:
             out = torch.empty(count, dtype=torch.int64, device=self.device)
+        if out.dtype != torch.int64 or tuple(out.shape) != (count,) or not out.is_contiguous():
+            raise ConfigError(f"out is {out.dtype}{list(out.shape)}; must be contiguous int64[{count}]")
         if count:
             grid = (triton.cdiv(count, BLOCK),)
             order_kernel[grid](
@@ -336,11 +346,14 @@ class GpuStream:
     ) -> None:
         if sampler.skipped_users.size:
             raise ConfigError(f"{sampler.skipped_users.size} users have no negative: drop their positives first")
+        indptr, items = check_csr(indptr, items, sampler.n_items)
+        if indptr.size - 1 != sampler.n_users:
+            raise ConfigError(f"{indptr.size - 1} users, but the sampler has {sampler.n_users}; they must agree")
         self.sampler = GpuSampler(sampler, device)
         self.order = GpuOrder(Order(len(items), seed), device)
         users = np.repeat(np.arange(len(indptr) - 1, dtype=np.int32), np.diff(indptr))
         self.users_of = torch.as_tensor(users).to(self.order.device)
-        self.items_of = torch.as_tensor(np.asarray(items)).to(self.order.device)
+        self.items_of = torch.tensor(items, device=self.order.device)
 
     def batch(self, epoch: int, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
         """(users int32[B], items int32[B, 1+N] with the positive in column 0, positions int64[B]) of [start, stop)."""

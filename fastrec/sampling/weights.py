@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrec.arguments import unmasked
 from fastrec.errors import ConfigError, DataError
 from fastrec.jit import njit
 
@@ -45,7 +46,7 @@ def quantise(weights: Any, n_items: int) -> NDArray[np.uint64]:
     DataError
         Naming the first weight that is negative or not finite; or where none is positive.
     """
-    w = np.asarray(weights, dtype=np.float64)
+    w = unmasked("weights", weights).astype(np.float64)
     if w.shape != (n_items,):
         raise DataError(f"weights has shape {w.shape}; it needs one weight for each of n_items={n_items}")
     bad = np.flatnonzero(~(np.isfinite(w) & (w >= 0)))

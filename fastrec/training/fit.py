@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,14 @@ from fastrec.batches.stream import Stream
 from fastrec.config import Config
 from fastrec.data.split import Split
 from fastrec.engines.base import Engine
-from fastrec.engines.capabilities import Wish, choose
 from fastrec.errors import CheckpointError, ConfigError
 from fastrec.optim.schedules import learning_rate
-from fastrec.runs import Run, create, fingerprints, open_run
+from fastrec.runs import Run, create, fingerprints, locked, open_run
 from fastrec.runs.checkpoint import Checkpoints
 from fastrec.sampling import NegativeSampler
+from fastrec.training.resolve import check_candidates, in_memory, resolve
 from fastrec.training.tracking import Tracker
-from fastrec.training.trainer import SELECTED_BY, Trainer, clear_memory_errors
+from fastrec.training.trainer import Trainer, clear_memory_errors
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,14 @@ class Result:
     notes: list[str] = field(default_factory=list)
 
 
-def fit(split: Split, config: Config, *, out: str | Path | None = None, progress: bool | None = None) -> Result:
+def fit(
+    split: Split,
+    config: Config,
+    *,
+    out: str | Path | None = None,
+    progress: bool | None = None,
+    loaded: bool = False,
+) -> Result:
     """Train as the config says, keep the run, evaluate once on the test part.
 
     Parameters
@@ -56,21 +63,26 @@ def fit(split: Split, config: Config, *, out: str | Path | None = None, progress
         The run folder, in place of ``config.out``.
     progress : bool, optional
         In place of ``config.progress``.
+    loaded : bool
+        Whether ``split`` is what the data options of ``config`` give (``job.prepare``); else the record says that the
+        split was in memory.
 
     Raises
     ------
     ConfigError
-        If the folder exists, or options do not go together.
+        If the folder exists, options do not go together, or filters of the data are asked for that were not applied.
     FastrecError
         If training diverges or cannot go on; what was saved stays.
     """
-    config = resolve(config)
+    config = resolve(config if loaded else in_memory(split, config))
+    check_candidates(split, config)
     with clear_memory_errors():
         engine = build_engine(split, config)  # before the folder: what cannot be built leaves none behind
     with clear_memory_errors(), _closing(engine, config.threads):
         run = create(out or config.out, config=config.to_dict(), split=split, toml=config.to_toml())
-        run.record(engine=engine.describe(), avoided=config.avoid)
-        return _train(run, split, config, engine, progress=config.progress if progress is None else progress)
+        with locked(run.path):
+            run.record(engine=engine.describe(), avoided=config.avoid)
+            return _train(run, split, config, engine, progress=config.progress if progress is None else progress)
 
 
 def resume(path: str | Path, *, progress: bool | None = None, **given: Any) -> Result:
@@ -88,11 +100,15 @@ def resume(path: str | Path, *, progress: bool | None = None, **given: Any) -> R
     Raises
     ------
     CheckpointError
-        If there is nothing whole to go on from, or config or data are not those of the run: the difference is shown.
+        If there is nothing whole to go on from, config or data are not those of the run (the difference is shown), or
+        another process trains it.
     """
+    from fastrec.batches.device import check_device
+
     run = open_run(path)
     config = Config().override(**run.config)
     asked = config.override(**{k: v for k, v in given.items() if k not in ("data", "out")})
+    check_device(asked.device)
     changes = config.differences(asked)
     if given.get("data", config.data) != config.data:
         changes.insert(0, f"data: {config.data!r} -> {given['data']!r}")
@@ -103,10 +119,14 @@ def resume(path: str | Path, *, progress: bool | None = None, **given: Any) -> R
         )
     if run.manifest.get("status") == "done":
         return _finished(run, config)
-    engine = build_engine(run.split(), asked)
     shown = asked.progress if progress is None else progress
-    with clear_memory_errors(), _closing(engine, asked.threads):
-        return _train(run, run.split(), asked, engine, progress=shown, again=True)
+    with locked(run.path):
+        run = open_run(path)  # another process may have ended it in between
+        if run.manifest.get("status") == "done":
+            return _finished(run, config)
+        engine = build_engine(run.split(), asked)
+        with clear_memory_errors(), _closing(engine, asked.threads):
+            return _train(run, run.split(), asked, engine, progress=shown, again=True)
 
 
 @contextlib.contextmanager
@@ -122,54 +142,6 @@ def _closing(engine: Engine, threads: int | None) -> Iterator[None]:
     finally:
         engine.close()
         torch.set_num_threads(before)
-
-
-def resolve(config: Config) -> Config:
-    """The config with every "auto" but the split's replaced by what it stands for here."""
-    import torch
-
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"device = {device!r}: torch {torch.__version__} finds no CUDA device; use device = cpu")
-    engine = config.engine
-    if engine == "auto":
-        engine = choose(wish(config, device)).engine
-    precision = config.precision
-    if precision == "auto":  # bf16 keeps a float32 master in the torch engine, and none in the fused one
-        precision = "bf16" if device.startswith("cuda") and engine == "torch" else "fp32"
-    config = config.override(device=device, precision=precision, engine=engine)
-    choose(wish(config, device))
-    by_rows = config.model == "gmf" and engine == "torch" and config.init_h != "lecun"
-    given: dict[str, Any] = {k: v for k in ("l2", "l2_h", "lr_h") if (v := getattr(config, k)) is not None}
-    given |= {} if config.init_h == "auto" else {"init_h": config.init_h}
-    weights = GMF_WEIGHTS if by_rows else OTHER_WEIGHTS
-    unused = {"l2_h"} if config.optimizer == "adamw" else set()  # it decays every weight alike
-    return config.override(**{k: v for k, v in weights.items() if k not in unused} | given)
-
-
-GMF_WEIGHTS = {"init_h": "one", "lr_h": 0.1, "l2": 3e-3, "l2_h": 2e-4}
-"""What a GMF of the torch engine has where nothing else is asked: with L2 on h like on the rows, Adam brings h to zero
-before rows that few samples touch have grown, and every score is tied (Gowalla at l2 = 5e-4)."""
-OTHER_WEIGHTS = {"init_h": "lecun", "lr_h": 1.0, "l2": 3e-4}
-
-
-def wish(config: Config, device: str) -> Wish:
-    """What a config asks of an engine on a device."""
-    return Wish(
-        model=config.model,
-        loss=config.loss,
-        optimizer=config.optimizer,
-        distribution=config.distribution,
-        device=device.split(":")[0],
-        precision=config.precision if config.precision != "auto" else "fp32",
-        engine=config.engine,
-        fused_mode=config.fused_mode,
-        accumulate=config.accumulate,
-        hard_negatives=config.hard_negatives,
-        compile=config.compile,
-    )
 
 
 def build_engine(split: Split, config: Config) -> Engine:
@@ -296,7 +268,11 @@ def _train(run: Run, split: Split, config: Config, engine: Engine, *, progress: 
         rate=make_rate(config, engine.n_positives),
         extra={"config": config.digest(), "data": run.manifest["data"]["fingerprints"]["split"]},
     )
-    if again and checkpoints.steps():
+    steps = checkpoints.steps()
+    checkpoints.sweep()
+    if strays := checkpoints.strays():
+        notes.append(f"{checkpoints.folder}: ignored, not written by this run: {', '.join(strays)}")
+    if again and steps:
         tensors, meta = checkpoints.load()
         for what in ("config", "data"):
             if meta[what] != trainer.extra[what]:
@@ -333,6 +309,7 @@ def _train(run: Run, split: Split, config: Config, engine: Engine, *, progress: 
                 tracker.record("test", s.step, numbers)
     finally:
         tracker.close()
+    notes += tracker.notes
     run.record(
         status="interrupted" if stopped == "interrupted" else "done",
         result={**summary, "metrics": metrics, "notes": notes},
@@ -341,7 +318,8 @@ def _train(run: Run, split: Split, config: Config, engine: Engine, *, progress: 
 
 
 def _finished(run: Run, config: Config) -> Result:  # noqa: ARG001
-    result = dict(run.manifest["result"])
+    known = {f.name for f in fields(Result)}
+    result = {k: v for k, v in run.manifest["result"].items() if k in known}
     metrics, notes = result.pop("metrics"), result.pop("notes")
     return _result(run, result, metrics, [*notes, f"{run.path} is done: there was nothing left to train"])
 
@@ -349,16 +327,25 @@ def _finished(run: Run, config: Config) -> Result:  # noqa: ARG001
 def _result(run: Run, summary: dict[str, Any], metrics: dict[str, dict[str, Any]], notes: list[str]) -> Result:
     users = run.split().train
     first = int(np.flatnonzero(users.degrees)[0])
-    return Result(run=run, metrics=metrics, notes=notes, example_user=users.user_ids[first].item(), **summary)
+    example = users.user_ids[first : first + 1].tolist()[0]  # text may be in an object array, without item()
+    return Result(run=run, metrics=metrics, notes=notes, example_user=example, **summary)
 
 
 def _notes(split: Split, config: Config, engine: Engine) -> list[str]:
     notes = [n for n in split.train.notes if not any(n in said for said in split.notes)] + list(split.notes)
+    if slow := getattr(engine, "slow_path", None):
+        notes.append(slow)
     left_out = getattr(getattr(engine, "stream", None), "n_left_out", 0)
     if left_out:
         notes.append(f"{left_out:,} training positives left out: their users have every item, so there is no negative")
-    if config.patience and not split.validation.n_interactions:
-        notes.append("no validation part: all epochs were trained and the last weights kept")
+    cold = split.train.degrees[split.validation.users] == 0
+    if cold.any():
+        notes.append(f"{cold.sum():,} of {cold.size:,} validation positives left out: their users are not in train")
+    if config.patience and cold.all():
+        what = "no validation positive of a user in train" if cold.size else "no validation part"
+        notes.append(f"{what}: all epochs were trained and the last weights kept")
+    if beyond := [k for k in config.cutoffs if k >= split.n_items]:
+        notes.append(f"cutoffs {', '.join(map(str, beyond))}: there are {split.n_items:,} items, so every model hits")
     if config.avoid != "train":
         notes.append(f"negatives avoid {config.avoid}: training knows of held-out positives, which is a leak")
     return notes
@@ -366,19 +353,10 @@ def _notes(split: Split, config: Config, engine: Engine) -> list[str]:
 
 def _validation(split: Split, config: Config, engine: Engine) -> Any:
     """() -> metrics of the model on the validation positives, each against candidates of its own; or None."""
-    from fastrec.evaluation.candidates import candidates_for
+    from fastrec.evaluation.score import selection_rows, validate
 
-    if not split.validation.n_interactions:
-        return None
-    frozen = candidates_for(
-        split, "validation", n=config.candidates, seed=config.candidate_seed, threads=config.threads
-    )
-
-    def validate() -> dict[str, float]:
-        metrics = frozen.evaluate(engine.model, (10,), threads=config.threads)
-        return {k: metrics[k] for k in ("HR@10", SELECTED_BY)}
-
-    return validate
+    frozen = selection_rows(split, n=config.candidates, seed=config.candidate_seed, threads=config.threads)
+    return None if frozen is None else lambda: validate(engine.model, frozen, threads=config.threads)
 
 
 def _test(split: Split, config: Config, engine: Engine) -> dict[str, dict[str, Any]]:

@@ -19,6 +19,7 @@ from fastrec.data.split import (
 from fastrec.errors import ConfigError
 from fastrec.runs import is_split_file, open_split
 from fastrec.training.fit import Result, fit
+from fastrec.training.resolve import FILTERS, MEMORY, resolve
 
 
 def prepare(config: Config) -> Split:
@@ -35,15 +36,12 @@ def prepare(config: Config) -> Split:
     """
     from fastrec.data.loading import load
 
-    options: dict[str, Any] = {
-        "user_col": config.user_col,
-        "item_col": config.item_col,
-        "rating_col": config.rating_col,
-        "time_col": config.time_col,
-        "min_rating": config.min_rating,
-        "k_core": config.k_core,
-        "unrated_negatives": config.unrated_negatives,
-    }
+    if config.data.startswith(MEMORY):
+        raise ConfigError(
+            f"data = {config.data!r}: the run was given its data in memory, so there is no source to load again; name "
+            "the data.safetensors of that run"
+        )
+    options: dict[str, Any] = {name: getattr(config, name) for name in FILTERS}
     saved = is_split_file(config.data)
     if config.split == "given" or (config.split == "auto" and (saved or has_split(config.data))):
         filters = ("min_rating", "k_core", "unrated_negatives")
@@ -80,7 +78,9 @@ def train(data: Interactions | Split | str | Path | None = None, **options: Any)
         What to train on: loaded interactions (split by leave-one-out unless ``split=`` says otherwise), a split, or the
         name or path of a data set, or of a file that ``runs.save_split`` wrote. Left out: MovieLens-1M.
     **options
-        Any field of ``fastrec.config.Config``, and ``preset=`` for a recipe that comes with fastrec.
+        Any field of ``fastrec.config.Config``, and ``preset=`` for a recipe that comes with fastrec. Options of loading
+        go with a name or path only, those of splitting not with a split; the run records data in memory as
+        ``memory:NAME``.
 
     Returns
     -------
@@ -90,17 +90,37 @@ def train(data: Interactions | Split | str | Path | None = None, **options: Any)
     Raises
     ------
     ConfigError
-        For an unknown or impossible option.
+        For an unknown or impossible option, or one that has no effect on ``data``.
     DataError
         For data that cannot be used.
     """
     base = preset(options.pop("preset")) if "preset" in options else Config()
+    if data is not None:
+        _refuse_unused(data, options)
     if isinstance(data, (str, Path)):
         options["data"] = str(data)
-    elif data is not None:
-        name = data.name if isinstance(data, Interactions) else data.train.name
-        options.setdefault("data", name)
-    config = base.override(**options)
+    elif isinstance(data, Interactions):
+        options["data"] = MEMORY + data.name
+    config = resolve(base.override(**options))  # before minutes of loading
     if isinstance(data, Split):
         return fit(data, config)
-    return fit(cut(data, config) if isinstance(data, Interactions) else prepare(config), config)
+    split = cut(data, config) if isinstance(data, Interactions) else prepare(config)
+    return fit(split, config, loaded=True)
+
+
+def _refuse_unused(data: Any, options: dict[str, Any]) -> None:
+    """Refuse what would be recorded but not done."""
+    if not isinstance(data, (str, Path, Interactions, Split)):
+        raise ConfigError(
+            f"data is a {type(data).__name__}: give the name or path of a data set, Interactions "
+            "(fastrec.load, Interactions.from_frame) or a Split"
+        )
+    unused = set() if isinstance(data, (str, Path)) else set(FILTERS)
+    if isinstance(data, Split):
+        unused |= {"split", "validation", "test_share", "split_seed"}
+    if asked := [name for name in options if name in unused]:
+        what = "a split" if isinstance(data, Split) else "data in memory"
+        raise ConfigError(
+            f"{', '.join(asked)}: no effect beside {what}; leave it out, or give it to the function that loads or "
+            "splits the data (fastrec.load, fastrec.ratio_split, ...)"
+        )

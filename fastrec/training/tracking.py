@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
+import itertools
 import json
 import math
 import os
+import socket
+import stat
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from fastrec.errors import FastrecError
+from fastrec.files import write_atomic
+from fastrec.runs.checkpoint import Checkpoints
+from fastrec.terminal import on_terminal, say
 
 
 class Tracker:
     """Writes metrics of a run to metrics.jsonl and TensorBoard.
+
+    metrics.jsonl is the run's record: where it cannot be written, training stops. TensorBoard is an extra: where it
+    fails, that is said once, and training goes on without it.
 
     Parameters
     ----------
@@ -22,73 +36,179 @@ class Tracker:
     tensorboard : bool
         Write TensorBoard files too.
     length : int
-        Bytes of metrics.jsonl to keep: a resumed run cuts off what was written after its checkpoint.
+        Bytes of metrics.jsonl to keep: a resumed run cuts off what was written after its checkpoint. Of a file that is
+        shorter, or gone, the complete lines are kept.
     step : int
         Step it goes on from; TensorBoard drops later points of the run before.
+
+    Attributes
+    ----------
+    notes : list of str
+        What went wrong with either.
 
     Raises
     ------
     FastrecError
-        If a file cannot be written, such as on a full disk.
+        If metrics.jsonl cannot be written, such as on a full disk, or is a link.
     """
 
     def __init__(self, folder: Path, *, tensorboard: bool = True, length: int = 0, step: int = 0) -> None:
-        self.path = folder / "metrics.jsonl"
+        self.path, self.notes = folder / "metrics.jsonl", list[str]()
         self._writer: Any = None
+        self._step = step
         try:
-            self._file = self.path.open("ab")
-            self._file.truncate(length)
-            if tensorboard:
-                from torch.utils.tensorboard import SummaryWriter
-
-                # the writer queues and writes in a thread of its own: no step waits for the disk
-                self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+            self._keep(length)
+            self._file = self._open()
         except OSError as error:
-            raise _cannot_write(self.path, error) from error
+            raise self._cannot_write(error) from error
+        if tensorboard:
+            with self._extra():
+                self._writer = Events(folder / "tensorboard", purge_step=step + 1 if step else None)
+
+    def _keep(self, length: int) -> None:
+        """Cut the file off at ``length``, in a copy where it has a second name (``cp -al``), which keeps all."""
+        try:
+            found = os.lstat(self.path)
+        except FileNotFoundError:
+            if length:
+                self._note(f"{self.path}: is gone; started again at step {self._step:,}")
+            return
+        if not stat.S_ISREG(found.st_mode):
+            raise FastrecError(f"{self.path}: is a link or not a file, and is not written through: move it away")
+        if found.st_size < length:
+            self._note(f"{self.path}: is shorter than at the checkpoint ({found.st_size:,} of {length:,} bytes)")
+        with self._open() as f:
+            kept = f.read(length)
+            kept = kept[: kept.rfind(b"\n") + 1]
+            if found.st_nlink == 1:
+                f.truncate(len(kept))
+        if found.st_nlink > 1:
+            write_atomic(self.path, kept)
+
+    def _open(self) -> io.FileIO:
+        """Open to append, without a buffer, and never through a link."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+        return io.FileIO(os.open(self.path, flags, 0o666), "r+")
+
+    def _write(self, line: bytes) -> None:
+        """Append a line; to a new file where somebody has removed or replaced the one that is open."""
+        try:
+            here = os.lstat(self.path)
+        except FileNotFoundError:
+            here = None
+        mine = os.fstat(self._file.fileno())
+        if here is None or (here.st_ino, here.st_dev) != (mine.st_ino, mine.st_dev):
+            self._note(f"{self.path}: was removed or replaced while training; written on from step {self._step:,}")
+            self._file.close()
+            self._file = self._open()
+        while line:  # a nearly full disk takes a part
+            line = line[self._file.write(line) or 0 :]
 
     @property
     def length(self) -> int:
         """Bytes of metrics.jsonl so far, all of them on the disk."""
         try:
-            self._file.flush()
+            self._write(b"")
             os.fsync(self._file.fileno())
+            return self._file.seek(0, os.SEEK_END)
         except OSError as error:
-            raise _cannot_write(self.path, error) from error
-        return self._file.seek(0, os.SEEK_END)
+            raise self._cannot_write(error) from error
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """One line of metrics.jsonl, and one TensorBoard point for every number in it."""
-        line = {"kind": kind, "step": step, **values}
+        """Write one line of metrics.jsonl, and one TensorBoard point for every number in it."""
+        line, self._step = {"kind": kind, "step": step, **values}, step
         try:
-            self._file.write(json.dumps(line, allow_nan=True).encode() + b"\n")
-            if self._writer is not None:
-                for name, value in values.items():
-                    if isinstance(value, (int, float)) and name != "epoch":
-                        self._writer.add_scalar(f"{kind}/{name}", value, step)
+            self._write(json.dumps(line, allow_nan=True).encode() + b"\n")
         except OSError as error:
-            raise _cannot_write(self.path, error) from error
+            raise self._cannot_write(error) from error
+        with self._extra():
+            for name, value in values.items():
+                if self._writer is not None and isinstance(value, (int, float)) and name != "epoch":
+                    self._writer.add_scalar(f"{kind}/{name}", value, step)
+            if self._writer is not None:
+                self._writer.flush()
 
     def options(self, values: dict[str, Any]) -> None:
-        """The config, as a table in TensorBoard's text tab."""
-        if self._writer is not None:
-            rows = "\n".join(f"| {k} | {v} |" for k, v in values.items())
-            self._writer.add_text("config", f"| option | value |\n|---|---|\n{rows}")
+        """Show the config as a table in TensorBoard's text tab."""
+        rows = "\n".join(f"| {k} | {v} |" for k, v in values.items())
+        with self._extra():
+            if self._writer is not None:
+                self._writer.add_text("config", f"| option | value |\n|---|---|\n{rows}")
 
     def close(self) -> None:
         """Write out what is queued."""
-        try:
-            self._file.close()
+        with self._extra():
             if self._writer is not None:
                 self._writer.close()
+        try:
+            self._file.close()
         except OSError as error:
-            raise _cannot_write(self.path, error) from error
+            raise self._cannot_write(error) from error
+
+    @contextlib.contextmanager
+    def _extra(self) -> Iterator[None]:
+        """Say once that TensorBoard fails, whatever the reason, and go on without it."""
+        try:
+            yield
+        except Exception as error:  # also a missing or incompatible tensorboard
+            self._writer = None
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            self._note(f"{self.path.parent / 'tensorboard'}: cannot be written ({reason}); training goes on without it")
+
+    def _note(self, text: str) -> None:
+        self.notes.append(text)
+        say(f"fastrec: {text}", err=True, flush=True)
+
+    def _cannot_write(self, error: OSError) -> FastrecError:
+        if error.errno == errno.ELOOP:
+            return FastrecError(f"{self.path}: is a link, and is not written through: move it away")
+        left = Checkpoints(self.path.parent / "checkpoints").left()
+        return FastrecError(f"{self.path}: cannot be written ({error.strerror}); free some space. {left}")
 
 
-def _cannot_write(path: Path, error: OSError) -> FastrecError:
-    return FastrecError(
-        f"{path}: cannot be written ({error.strerror}); the last checkpoint is intact; free some space, then go on "
-        f"with `fastrec train --resume {path.parent}`"
-    )
+class Events:
+    """Writes a TensorBoard event file, in the calling thread: SummaryWriter's own thread dies of a failed write with a
+    traceback on stderr. Cost: about 30 microseconds a point.
+    """
+
+    def __init__(self, folder: Path, *, purge_step: int | None = None) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        folder.mkdir(exist_ok=True)
+        now = time.time()
+        stem = f"events.out.tfevents.{int(now):010d}.{socket.gethostname()}.{os.getpid()}"
+        names = (folder / f"{stem}.{n}" for n in itertools.count())
+        self._file = next(path for path in names if not path.exists()).open("xb")
+        self._records, self._event = RecordWriter(self._file), Event
+        self._write(Event(wall_time=now, file_version="brain.Event:2"))
+        if purge_step is not None:
+            start = SessionLog(status=SessionLog.START)
+            self._write(Event(wall_time=now, step=purge_step, session_log=start))
+        self.flush()
+
+    def _write(self, event: Any) -> None:
+        self._records.write(event.SerializeToString())
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        """Write one point."""
+        from torch.utils.tensorboard.summary import scalar
+
+        self._write(self._event(wall_time=time.time(), step=step, summary=scalar(name, value)))
+
+    def add_text(self, name: str, text: str) -> None:
+        """Write a text in Markdown."""
+        from torch.utils.tensorboard import summary
+
+        self._write(self._event(wall_time=time.time(), summary=summary.text(name, text)))
+
+    def flush(self) -> None:
+        """Hand the points to the system."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
 
 class Screen:
@@ -107,7 +227,7 @@ class Screen:
     def __init__(self, shown: bool, *, epochs: int, samples: int, done: int = 0) -> None:
         self._shown, self._epochs = shown, epochs
         self._bar: Any = None
-        if shown and sys.stderr.isatty():
+        if shown and on_terminal():
             from tqdm import tqdm
 
             self._bar = tqdm(
@@ -117,31 +237,44 @@ class Screen:
                 unit_scale=True,
                 dynamic_ncols=True,
                 smoothing=0.1,
+                delay=1e-3,  # nothing is written yet, which could fail here
                 bar_format="{desc} {percentage:3.0f}%|{bar}| {rate_fmt}{postfix} [{elapsed}<{remaining}]",
             )
 
     def advance(self, epoch: int, samples: int, loss: float) -> None:
-        """Some steps were done."""
+        """Show that some steps were done."""
         if self._bar is not None:
-            self._bar.set_description_str(f"epoch {epoch + 1}/{self._epochs}", refresh=False)
-            self._bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
-            self._bar.update(samples)
+            with self._safely():
+                self._bar.set_description_str(f"epoch {epoch + 1}/{self._epochs}", refresh=False)
+                self._bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+                self._bar.update(samples)
 
     def epoch(self, epoch: int, values: dict[str, Any], samples_per_s: float) -> None:
-        """An epoch ended."""
+        """Show that an epoch ended."""
         shown = "  ".join(
             f"{k} {v:.4f}" for k, v in values.items() if isinstance(v, float) and ("@10" in k or k == "loss")
         )
         line = f"epoch {epoch + 1}/{self._epochs}  {shown}  {samples_per_s / 1e6:.2f} M samples/s"
         if self._bar is not None:
-            self._bar.write(line)
+            with self._safely():
+                self._bar.write(line, file=sys.stderr)
         elif self._shown:
-            print(line, file=sys.stderr, flush=True)
+            self._shown = say(line, err=True, flush=True) is None
 
     def close(self) -> None:
         """Leave the terminal clean."""
         if self._bar is not None:
-            self._bar.close()
+            with self._safely():
+                self._bar.close()
+
+    @contextlib.contextmanager
+    def _safely(self) -> Iterator[None]:
+        """Show nothing more where the terminal has gone: that never stops a run."""
+        try:
+            yield
+        except (OSError, ValueError):
+            self._bar.disable = True  # or it writes again when it is collected
+            self._bar, self._shown = None, False
 
 
 def rounded(value: float) -> float:

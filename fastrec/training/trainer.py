@@ -8,17 +8,32 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from fastrec.engines.base import Engine, Progress
-from fastrec.errors import FastrecError
+from fastrec.errors import CheckpointError, FastrecError, shown
+from fastrec.files import COUNT, SHA256, expect
 from fastrec.runs.checkpoint import Checkpoints
 from fastrec.sampling.order import Cursor
 from fastrec.training.tracking import Screen, Tracker, rounded
 
 SELECTED_BY = "NDCG@10"
+MAX_WEIGHT = 1e4
+"""A larger weight means divergence. Initial weights stay below 700 (init_std = 100) and weights that rank well below
+100; `lr = 1e6` gives 1e6 to 1e7 with a finite loss, which no check of the loss finds."""
 _PATIENT_S = 1.0  # an advance lasts about this long at most, so that a signal is answered
+
+
+_STATE = {
+    **dict.fromkeys(("epoch", "position", "step", "n_samples", "waited", "total_samples", "metrics_bytes"), COUNT),
+    **dict.fromkeys(("loss_sum", "train_s", "wall_s"), float),
+    "window": [float],
+    "best": (float, None),
+    "best_epoch": (COUNT, None),
+    "best_file": ({"file": str, "sha256": SHA256}, None),
+    "ended": (str, None),
+}
 
 
 @dataclass
@@ -41,6 +56,18 @@ class State:
     total_samples: int = 0
     metrics_bytes: int = 0
     ended: str | None = None
+
+    @classmethod
+    def of(cls, values: Any, n_positives: int) -> State:
+        """The state that a checkpoint holds, checked; ValueError with the reason."""
+        expect(values, {f"{name}?": kind for name, kind in _STATE.items()}, "trainer")
+        unknown = set(values) - {f.name for f in fields(cls)}
+        if unknown:
+            raise ValueError(f"trainer has unknown fields {shown(sorted(unknown))}")
+        state = cls(**values)
+        if len(state.window) != 3 or state.position > n_positives or (state.position and not state.n_samples):
+            raise ValueError(f"trainer is at position {state.position} of {n_positives}, window {shown(state.window)}")
+        return state
 
     @property
     def cursor(self) -> Cursor:
@@ -116,7 +143,8 @@ class Trainer:
         Raises
         ------
         FastrecError
-            If the loss is no number, memory runs out, or a file cannot be written. The last checkpoint is intact.
+            If the loss or a weight is NaN, infinite or absurd, memory runs out, or a file cannot be written. The last
+            checkpoint is intact.
         """
         s, samples = self.state, self._samples_per_epoch()
         screen = Screen(self.progress, epochs=self.epochs, samples=samples, done=s.total_samples)
@@ -145,9 +173,22 @@ class Trainer:
         return s.ended
 
     def resume(self, tensors: dict[str, Any], meta: dict[str, Any]) -> None:
-        """Take up the state of a checkpoint."""
-        self.state = State(**meta["trainer"])
-        self.engine.load_state(tensors, meta["engine"])
+        """Take up the state of a checkpoint.
+
+        Raises
+        ------
+        CheckpointError
+            If it is not a state of this run's trainer and engine.
+        """
+        try:
+            self.state = State.of(meta.get("trainer"), self.engine.n_positives)
+            expect(meta.get("engine"), {"step": COUNT}, "engine")
+            self.engine.load_state(tensors, meta["engine"])
+        except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+            raise CheckpointError(
+                f"the checkpoint of step {shown(meta.get('step'))} does not fit this run ({shown(error, 300)}); bring "
+                "the run's own files back, or train anew"
+            ) from error
 
     def _samples_per_epoch(self) -> int:
         return self.engine.n_positives * (1 + self.engine.n_negatives)
@@ -192,13 +233,25 @@ class Trainer:
     def _check_loss(self, done: Progress) -> None:
         if not math.isfinite(done.loss_sum):
             epoch, position = done.cursor
-            raise FastrecError(
-                f"the loss is {done.loss_sum} at epoch {epoch + 1}, by positive {position:,}: training diverged; "
-                "train anew with a lower lr or a higher l2. The last checkpoint is intact"
-            )
+            raise self._diverged(f"the loss is {done.loss_sum} at epoch {epoch + 1}, by positive {position:,}")
+
+    def _check_weights(self) -> None:
+        """Refuse weights that mean nothing, before they are validated or kept. Cost: one pass over them, one sync."""
+        for name, weight in self.engine.model.state_dict().items():
+            largest = float(weight.detach().abs().max()) if weight.numel() else 0.0
+            if not largest <= MAX_WEIGHT:  # NaN too
+                raise self._diverged(
+                    f"the largest weight of {name} is {largest:.3g} at epoch {self.state.epoch + 1} "
+                    f"(more than {MAX_WEIGHT:,.0f} means nothing)"
+                )
+
+    def _diverged(self, what: str) -> FastrecError:
+        left = f". {self.checkpoints.left(resume=False)}" if self.checkpoints is not None else ""
+        return FastrecError(f"{what}: training diverged; train again with a lower lr or a higher l2{left}")
 
     def _end_epoch(self, screen: Screen) -> None:
         """Validate, record, decide; then the cursor stands at the start of the next epoch."""
+        self._check_weights()
         s = self.state
         values: dict[str, Any] = {"epoch": s.epoch + 1, "loss": rounded(s.loss_sum / s.n_samples)}
         speed = s.total_samples / s.train_s if s.train_s else 0.0
@@ -239,6 +292,7 @@ class Trainer:
     def _save(self) -> None:
         if self.checkpoints is None:
             return
+        self._check_weights()
         if self.tracker is not None:
             self.state.metrics_bytes = self.tracker.length
         tensors, meta = self.engine.state()
@@ -249,23 +303,28 @@ class Trainer:
                 {"trainer": asdict(self.state), "engine": meta, "best": self.state.best_file, **self.extra},
             )
         except FastrecError as error:
-            run = self.checkpoints.folder.parent
-            raise FastrecError(
-                f"{error}. Earlier checkpoints are intact: go on with `fastrec train --resume {run}`"
-            ) from error
+            raise FastrecError(f"{error}. {self.checkpoints.left()}") from error
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM ask for an end after the step; a second one is not held back."""
+        """SIGINT, SIGTERM and SIGHUP ask for an end after the step; a second SIGINT or SIGTERM is not held back.
+
+        A closing terminal sends SIGHUP, often twice and with SIGTERM: it never keeps the checkpoint from being written.
+        Where it is ignored (``nohup``) it stays so.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield  # Python delivers signals to the main thread alone
             return
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        hangup = getattr(signal, "SIGHUP", None)
+        if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
+            before[hangup] = signal.getsignal(hangup)
 
         def ask(number: int, _: Any) -> None:
             self._signal = number
-            for n, handler in before.items():
-                signal.signal(n, handler)
+            if number != hangup:
+                for n in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(n, before[n])
 
         for number in before:
             signal.signal(number, ask)
@@ -287,6 +346,6 @@ def clear_memory_errors() -> Iterator[None]:
         if isinstance(error, MemoryError) or any(sign in text for sign in signs):
             raise FastrecError(
                 f"out of memory while training ({text.splitlines()[0] if text else 'host memory'}); lower batch_size "
-                "or dim, or set accumulate; the last checkpoint is intact"
+                "or dim, or set accumulate"
             ) from error
         raise

@@ -82,12 +82,30 @@ def test_evaluate_repeats_the_runs_own_figures(run: Path, log: Path) -> None:
                 assert again[protocol][name] == pytest.approx(value, abs=1e-9)
 
 
+def test_users_that_are_not_in_train_have_a_row_of_their_own(tmp_path: Path) -> None:
+    """A file of its own split, as people bring it: test holds a new user, and an item that train lacks."""
+    train = [f"u{u},i{i}" for u in range(8) for i in range(30) if (u + i) % 3]
+    test = [f"u{u},i{i}" for u in range(8) for i in range(30) if (u + i) % 6 == 0] + ["u0,unheard", "new,i1", "new,i2"]
+    for name, rows in (("train", train), ("test", test)):
+        (tmp_path / f"{name}.csv").write_text("\n".join(["user,item", *rows]) + "\n")
+    done = fastrec("train", "--data", ".", *SMALL, "--out", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    note = "note: 1 test positives are of 1 items that are not in train: counted as misses"
+    shown = fastrec("evaluate", "run", cwd=tmp_path)
+    for text in (done.stdout, shown.stdout):
+        assert "99 candidates, users not in train" in text
+        assert "full ranking, users not in train" in text
+        assert note in text
+        assert "note: 1 of 9 test users (2 of 43 test positives) are not in train" in text
+    assert "positives" in shown.stdout
+
+
 def test_export_gives_vectors_whose_product_orders_like_recommend(run: Path, log: Path, tmp_path: Path) -> None:
     out = tmp_path / "v.npz"
     assert fastrec("export", str(run), "--to", "npz", "--out", str(out), cwd=log.parent).returncode == 0
     with np.load(out, allow_pickle=False) as v:
         user = v["user_ids"].tolist().index("u07")
-        scores = v["item_vectors"] @ v["user_vectors"][user] + v["item_bias"]
+        scores = v["item_vectors"] @ v["user_vectors"][user]
         order = [str(v["item_ids"][i]) for i in np.argsort(-scores, kind="stable")]
     rows = json.loads(fastrec("recommend", str(run), "--user", "u07", "-k", "5", "--json", cwd=log.parent).stdout)
     ids = [r["item_id"] for r in rows]

@@ -240,7 +240,10 @@ def test_tables_called_train_validation_and_test(tmp_path: Path) -> None:
         write(tmp_path / f"{part}.csv", "user,item\n" + row)
     split = load_split(tmp_path)
     assert [p.n_interactions for p in (split.train, split.validation, split.test)] == [2, 1, 2]
-    assert split.notes == ("1 users of the test part have no interaction in train",)
+    assert split.notes == (
+        "1 users of the test part have no interaction in train",
+        "1 items of the test part have no interaction in train",
+    )
     assert load(tmp_path).n_interactions == 5
     for part in ("train", "valid", "test"):
         text = (tmp_path / f"{part}.csv").read_text()

@@ -228,3 +228,111 @@ def test_without_timestamps_the_later_row_is_the_latest(rows: list[tuple[int, in
     assert made.timestamps is None
     assert made.file_order is not None
     assert made.file_order.tolist() == [kept[pair] for pair in pairs]
+
+
+ARRAYS = ("indptr", "items", "timestamps", "file_order", "user_ids", "item_ids", "titles")
+
+
+def given() -> dict[str, np.ndarray]:
+    return {
+        "indptr": np.array([0, 2, 3]),
+        "items": np.array([0, 1, 1], np.int32),
+        "user_ids": np.array([5, 6]),
+        "item_ids": np.array(["a", "b"]),
+        "timestamps": np.array([7, 8, 9]),
+        "file_order": np.array([0, 1, 2], np.int32),
+        "titles": np.array(["A", "B"]),
+    }
+
+
+@pytest.mark.parametrize("how", ["own", "view", "read-only view", "wide", "strided"])
+def test_nobody_can_change_the_arrays(how: str, tmp_path: Path) -> None:
+    """A sampler reads them without a copy: a caller that writes to its own arrays must not reach them."""
+    arrays = given()
+    if how == "view":
+        arrays = {k: v[:] for k, v in arrays.items()}
+    elif how == "read-only view":
+        views = {k: v[:] for k, v in arrays.items()}
+        for v in views.values():
+            v.flags.writeable = False
+    elif how == "wide":
+        arrays["items"], arrays["indptr"] = arrays["items"].astype(np.int64), arrays["indptr"].astype(np.uint32)
+    elif how == "strided":
+        arrays = {k: np.repeat(v, 2)[::2] for k, v in arrays.items()}
+    made = Interactions(**(views if how == "read-only view" else arrays))
+    before = {k: getattr(made, k).tolist() for k in ARRAYS}
+    for values in arrays.values():
+        assert values.flags.writeable, "the caller's own arrays stay writable"
+        values[...] = values[0]
+    assert {k: getattr(made, k).tolist() for k in ARRAYS} == before
+    derived = [made, made.keep(np.array([True, False, True])), made.core(1)]
+    derived += [Interactions.open(made.save(tmp_path / "x.safetensors"), mmap=mmap) for mmap in (True, False)]
+    derived.append(Interactions.from_arrays([1, 1, 2], [1, 2, 2], [1, 2, 3]))
+    for one in derived:
+        for what in ARRAYS:
+            array = getattr(one, what)
+            if array is None:
+                continue
+            with pytest.raises(ValueError, match="read-only"):
+                array[0] = array[-1]
+            with pytest.raises(ValueError, match="WRITEABLE"):
+                array.flags.writeable = True
+        with pytest.raises(ValueError, match="read-only"):
+            one.row(0)[0] = 1
+
+
+def test_arrays_that_nobody_can_change_are_not_copied(tmp_path: Path) -> None:
+    path = Interactions(**given()).save(tmp_path / "x.safetensors")
+    opened = Interactions.open(path)
+    again = Interactions(**{what: getattr(opened, what) for what in ARRAYS})
+    for what in ARRAYS:
+        assert np.shares_memory(getattr(again, what), getattr(opened, what)), what
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("user_ids", ["u\0", "u"], r"user id 'u\\x00' in row 0 ends in NUL"),
+        ("item_ids", ("i", "i\0"), r"item id 'i\\x00' in row 1 ends in NUL"),
+        ("user_ids", np.array(["u\0", "u"], object), "ends in NUL"),
+        ("user_ids", np.ma.array([1, 2], mask=[True, False]), "masked array"),
+        ("items", np.ma.array([0, 1, 1], mask=[True, False, False]), "masked array"),
+        ("timestamps", np.ma.array([0, 1, 1], mask=[True, False, False]), "masked array"),
+        ("timestamps", [1.5, 2, 3], "timestamps are float64; they must be integers"),
+        ("timestamps", np.array([2**63, 0, 0], np.uint64), "timestamps are uint64; they must be integers"),
+        ("timestamps", ["a", "b", "c"], "must be integers"),
+        ("file_order", [True, False, True], "must be integers"),
+        ("user_ids", [[5], [6]], "one-dimensional"),
+        ("user_ids", [1.5, 2.5], "never floats"),
+        ("user_ids", [None, "a"], "is not text"),
+        ("titles", [1, 2], "must be text"),
+        ("titles", ["A"], "1 titles for 2 items"),
+        ("indptr", [[0, 2, 3]], "one-dimensional"),
+        ("indptr", None, "one-dimensional"),
+        ("name", 5, "name = 5: must be text"),
+        ("notes", "one", "must be a tuple of texts"),
+        ("notes", (1,), "must be a tuple of texts"),
+    ],
+)
+def test_what_is_no_log_is_refused_where_it_is_made(field: str, value: object, says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        Interactions(**{**given(), field: value})
+
+
+def test_ids_that_end_in_nul_are_refused_wherever_they_can_be_seen() -> None:
+    for make in (
+        lambda: Interactions.from_arrays(["u\0", "u"], [1, 2]),
+        lambda: Interactions.from_arrays([1, 2], ["i", "i\0"]),
+        lambda: Interactions.from_arrays(np.array(["u\0", "u"], object), [1, 2]),
+        lambda: Interactions.from_frame(pl.DataFrame({"user": ["u\0", "u"], "item": [1, 2]})),
+        lambda: Interactions.from_frame({"user": [1, 2], "item": ["i", "i\0"]}),
+    ):
+        with pytest.raises(DataError, match="ends in NUL"):
+            make()
+    assert Interactions.from_arrays(["u\0v", "u"], [1, 2]).n_users == 2, "a NUL inside an id is kept"
+
+
+def test_text_that_is_no_unicode_cannot_be_saved(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is no Unicode text"):
+        Interactions.from_arrays(["\ud800"], [1]).save(tmp_path / "x.safetensors")
+    assert not list(tmp_path.iterdir())

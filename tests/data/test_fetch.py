@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -16,8 +17,8 @@ import numpy as np
 import pytest
 
 from fastrec.data.datasets import fetch as fetching
-from fastrec.data.datasets.fetch import SILENCE_S, download, unpack
-from fastrec.data.datasets.registry import DataSet, fetch
+from fastrec.data.datasets.fetch import SILENCE_S, download, exclusive, unpack
+from fastrec.data.datasets.registry import DataSet, fetch, resolve
 from fastrec.errors import DataError, DataNotFoundError
 from tests.helpers.local_server import cut_after, drip, mute, serving, silent_after, status, whole
 
@@ -324,6 +325,76 @@ def test_what_a_killed_run_left_behind_is_swept_up(tmp_path: Path) -> None:
     with serving(whole(ARCHIVE)) as server:
         get(tmp_path, server)
     assert_in_place(tmp_path)
+
+
+def test_what_a_killed_run_left_behind_is_swept_up_at_the_next_open(tmp_path: Path) -> None:
+    def leave(name: str) -> None:
+        for what in ("unpacking", "old"):
+            (tmp_path / f".{name}.{what}").mkdir()
+            (tmp_path / f".{name}.{what}" / "ratings.dat").write_bytes(b"half")
+        (tmp_path / f"{name}.zip.part").write_bytes(b"some")
+
+    with serving(whole(ARCHIVE)) as server:
+        get(tmp_path, server)
+        leave("tiny")
+        leave("ml-1m")
+        get(tmp_path, server)
+    # the part of a set that is not complete is kept: the next fetch resumes from it
+    assert {p.name for p in tmp_path.iterdir()} - {".tiny.lock", ".ml-1m.lock"} == {"tiny", "ml-1m.zip.part"}
+
+
+def test_the_next_load_sweeps_too_but_never_under_a_running_fetch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("FASTREC_DATA", raising=False)
+    cache = tmp_path / "fastrec"
+    (cache / "ml-1m").mkdir(parents=True)
+    (cache / "ml-1m" / "ratings.dat").write_text("1::2::3::4\n")
+    left = [cache / "ml-1m.zip.part", cache / ".ml-1m.old"]
+    for path in left:
+        path.write_bytes(b"left")
+    with exclusive(cache / ".ml-1m.lock"):
+        assert resolve("ml-1m") == cache / "ml-1m"
+        assert all(path.exists() for path in left)
+    assert resolve("ml-1m") == cache / "ml-1m"
+    assert not any(path.exists() for path in left)
+
+
+def bomb(method: int) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", method) as z:
+        z.writestr("tiny/ratings.dat", bytes(80_000_000))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_a_member_that_unpacks_beyond_the_limit_is_refused(tmp_path: Path, method: int) -> None:
+    archive = tmp_path / "x.zip"
+    archive.write_bytes(bomb(method))
+    with pytest.raises(DataError, match=r"tiny/ratings\.dat: unpacks to more than 67,108,864 .*FASTREC_MAX_UNPACKED"):
+        unpack(archive, tmp_path / "tiny", {"tiny/ratings.dat": "ratings.dat"})
+    assert not (tmp_path / "tiny").exists()
+
+
+def test_a_damaged_archive_is_a_data_error_whatever_was_damaged(tmp_path: Path) -> None:
+    r = random.Random(7)
+    archive, faults = tmp_path / "x.zip", set()
+    for k in range(600):
+        out = io.BytesIO()
+        method = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2)[k % 4]
+        with zipfile.ZipFile(out, "w", method) as z:
+            z.writestr("tiny/ratings.dat", b"1::2::3::4\n" * 9)
+        body = bytearray(out.getvalue())
+        for _ in range(r.randint(1, 3)):
+            body[r.randrange(len(body))] = r.randrange(256)
+        archive.write_bytes(body[: r.choice((len(body), len(body), r.randrange(len(body))))])
+        try:
+            unpack(archive, tmp_path / "tiny", {"tiny/ratings.dat": "ratings.dat"})
+        except DataError as error:
+            faults.add(str(error).removeprefix(f"{archive}: ")[:50])
+    assert len(faults) > 3
+    assert not any(fault.startswith(str(tmp_path)) for fault in faults)  # all name the archive, and only it
 
 
 CHILD = """

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastrec.errors import ConfigError, DataError
-from fastrec.evaluation.metrics import check_cutoffs, grouped, ranks, single
+from fastrec.evaluation.metrics import MISS, check_cutoffs, grouped, over_positives, ranks, single
 
 
 def slow(lists: list[list[int]], k: int) -> dict[str, float]:
@@ -51,6 +51,45 @@ def test_several_positives_a_user_agree_with_the_textbook(lists: list[list[int]]
             assert m[f"{name}@{k}"] == pytest.approx(value), name
     assert m[f"NDCG@{k}"] <= m[f"HR@{k}"] + 1e-12
     assert m.n_users == len(lists)
+
+
+@given(
+    lists=st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=8), min_size=1, max_size=12),
+    k=st.integers(1, 25),
+    shuffled=st.randoms(use_true_random=False),
+)
+@settings(deadline=None)
+def test_lists_of_their_own_are_hit_by_user_as_in_full_ranking(lists: list[list[int]], k: int, shuffled) -> None:
+    """One definition of HR in a table: any positive of the user in K, whichever protocol."""
+    pairs = [(user, rank) for user, mine in enumerate(lists) for rank in mine]
+    shuffled.shuffle(pairs)
+    users, found = (np.array(column) for column in zip(*pairs))
+    m = single(found, users, (k,))
+    n = len(lists)
+    assert m[f"HR@{k}"] == pytest.approx(sum(min(x) <= k for x in lists) / n)
+    assert m[f"MRR@{k}"] == pytest.approx(sum(1 / min(x) for x in lists if min(x) <= k) / n)
+    gains = [[1 / math.log2(r + 1) if r <= k else 0 for r in x] for x in lists]
+    assert m[f"NDCG@{k}"] == pytest.approx(sum(sum(g) / len(g) for g in gains) / n)
+    if any(len(x) > 1 for x in lists):
+        assert m[f"Recall@{k}"] == pytest.approx(sum(sum(r <= k for r in x) / len(x) for x in lists) / n)
+    assert m[f"NDCG@{k}"] <= m[f"HR@{k}"] + 1e-12
+    assert (m.n_users, m.n_positives) == (n, len(pairs))
+    hits, ndcg = over_positives(found, k)
+    assert hits == pytest.approx(sum(r <= k for _, r in pairs) / len(pairs))
+    assert ndcg == pytest.approx(sum(map(sum, gains)) / len(pairs))
+
+
+def test_both_protocols_agree_where_every_user_has_one_positive() -> None:
+    found, users = np.array([1, 4, 12, MISS]), np.arange(4)
+    assert dict(single(found, users)) == dict(grouped(found, users))
+    assert single(found, users).standard_errors == grouped(found, users).standard_errors
+    assert over_positives(found, 10) == (single(found, users)["HR@10"], single(found, users)["NDCG@10"])
+
+
+def test_a_miss_is_a_miss_at_any_cutoff() -> None:
+    for metric in (single, grouped):
+        m = metric(np.array([MISS, MISS, 1]), np.array([0, 0, 1]), (10, 2**31))
+        assert m["HR@10"] == m[f"HR@{2**31}"] == m["Recall@10"] == m["NDCG@10"] == 0.5
 
 
 def test_recall_is_shown_only_where_it_differs_from_the_hit_rate() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from fastrec import runs
-from fastrec.data.interactions import map_safetensors, unpack
+from fastrec.config import Config
+from fastrec.data.interactions import unpack
 from fastrec.data.split import Split
-from fastrec.errors import ConfigError, FastrecError
+from fastrec.errors import ConfigError, DataError, FastrecError
 from fastrec.inference.export import export
 from fastrec.models import build
-from tests.helpers.fakes import random_parts
+from fastrec.training.fit import fit
+from tests.helpers.fakes import interactions, random_parts
 
 IDS = {
     "numbers": (np.array([10, 7, 3, 8]), np.arange(30) * 7 + 1),
@@ -41,28 +45,33 @@ def make_run(tmp_path: Path, kind: str, ids: str = "numbers", titled: bool = Tru
 
 
 def read(path: Path, to: str) -> dict[str, Any]:
-    """user_ids, item_ids, user_vectors, item_vectors, item_bias, titles, whatever the format."""
+    """user_ids, item_ids, user_vectors, item_vectors, metric, item_bias and titles if there, whatever the format."""
     if to == "npz":
         with np.load(path, allow_pickle=False) as f:
-            return dict(f)
+            return {**f, "metric": f["metric"].item()}
     if to == "safetensors":
-        tensors, _ = map_safetensors(path)
+        with safe_open(path, "numpy") as f:
+            header, tensors = f.metadata(), {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118  # no mapping
         names = ("user_ids", "item_ids", "titles")
-        found = {n: unpack(n, tensors) for n in names if n in tensors or f"{n}.bytes" in tensors}
-        return {**found, **{k: v for k, v in tensors.items() if k in ("user_vectors", "item_vectors", "item_bias")}}
+        found: dict[str, Any] = {n: unpack(n, tensors) for n in names if n in tensors or f"{n}.bytes" in tensors}
+        vectors = {k: v for k, v in tensors.items() if k in ("user_vectors", "item_vectors", "item_bias")}
+        return {**found, **vectors, "metric": json.loads(header["fastrec"])["metric"]}
     pq = pytest.importorskip("pyarrow.parquet")
-    rows = pq.read_table(path).to_pylist()
-    users, items = ([r for r in rows if r["kind"] == kind] for kind in ("user", "item"))
-    assert len(users) + len(items) == len(rows)
-    assert all(r["title"] is None and r["bias"] == 0 for r in users)
-    found = {
-        "user_ids": np.array([r["id"] for r in users]),
-        "item_ids": np.array([r["id"] for r in items]),
-        "user_vectors": np.array([r["vector"] for r in users], np.float32),
-        "item_vectors": np.array([r["vector"] for r in items], np.float32),
-        "item_bias": np.array([r["bias"] for r in items], np.float32),
-    }
-    return found if items[0]["title"] is None else {**found, "titles": np.array([r["title"] for r in items])}
+    assert sorted(os.listdir(path)) == ["items.parquet", "users.parquet"]
+    found = {}
+    for kind in ("user", "item"):
+        table = pq.read_table(path / f"{kind}s.parquet")
+        rows = table.to_pydict()
+        dtype = table.schema.field("vector").type.value_type.to_pandas_dtype()
+        found[f"{kind}_ids"] = np.array(rows.pop("id"))
+        found[f"{kind}_vectors"] = np.array(rows.pop("vector"), dtype)
+        found["metric"] = pq.read_metadata(path / f"{kind}s.parquet").metadata[b"metric"].decode()
+        if "title" in rows:
+            found["titles"] = np.array(rows.pop("title"))
+        if "bias" in rows:
+            found["item_bias"] = np.array(rows.pop("bias"), dtype)
+        assert not rows
+    return found
 
 
 @pytest.mark.parametrize("to", ["npz", "parquet", "safetensors"])
@@ -70,16 +79,61 @@ def read(path: Path, to: str) -> dict[str, Any]:
 @pytest.mark.parametrize("ids", IDS)
 def test_vectors_give_the_scores_up_to_a_constant_a_user(tmp_path: Path, to: str, kind: str, ids: str) -> None:
     run, model = make_run(tmp_path, kind, ids)
-    out = export(runs.open_run(run.path), to=to, out=tmp_path / "vectors")
-    found = read(out, to)
-    assert np.array_equal(found["user_ids"], IDS[ids][0])
-    assert np.array_equal(found["item_ids"], IDS[ids][1])
-    assert found["titles"].tolist() == [f"Amélie: {i}" for i in range(30)]
     with torch.no_grad():
         scores = model.score_all(torch.arange(4, dtype=torch.int32)).numpy()
-    constant = scores - (found["user_vectors"] @ found["item_vectors"].T + found["item_bias"])
-    assert np.ptp(constant, axis=1).max() < 1e-5
-    assert found["user_vectors"].dtype == found["item_vectors"].dtype == found["item_bias"].dtype == np.float32
+    for bias, dtype, close in (("folded", "float32", 1e-5), ("separate", "float32", 1e-5), ("folded", "float16", 0.05)):
+        out = export(runs.open_run(run.path), to=to, out=tmp_path / f"{bias} {dtype}", bias=bias, dtype=dtype)
+        found = read(out, to)
+        assert found["user_ids"].tolist() == IDS[ids][0].tolist()
+        assert found["item_ids"].tolist() == IDS[ids][1].tolist()
+        assert found["titles"].tolist() == [f"Amélie: {i}" for i in range(30)]
+        assert found["user_vectors"].dtype == found["item_vectors"].dtype == dtype
+        product = found["user_vectors"].astype(np.float32) @ found["item_vectors"].astype(np.float32).T
+        if bias == "folded":
+            assert "item_bias" not in found
+            assert found["metric"] == "dot"
+            assert found["item_vectors"].shape == (30, 6 if kind == "mf" else 5)
+        else:
+            assert found["item_bias"].dtype == dtype
+            assert found["metric"] == "dot + item_bias"
+            assert found["item_vectors"].shape == (30, 5)
+            product += found["item_bias"]
+        assert np.ptp(scores - product, axis=1).max() < close
+
+
+@pytest.mark.parametrize("to", ["npz", "parquet", "safetensors"])
+@pytest.mark.parametrize("engine", ["torch", "fused"])
+@pytest.mark.parametrize("kind", ["gmf", "mf"])
+def test_a_plain_product_ranks_as_the_model_of_either_engine_does(
+    tmp_path: Path, kind: str, engine: str, to: str
+) -> None:
+    """What a vector database does: no bias, no option. Popular items differ, so that biases decide much."""
+    rng = np.random.default_rng(2)
+    rows = [np.flatnonzero(rng.random(60) < np.linspace(0.9, 0.1, 60)) for _ in range(40)]
+    split = Split(*(interactions([r[k::6].tolist() for r in rows], 60) for k in (0, 1, 2)))
+    options = {"batch_size": 16, "epochs": 4, "lr": 0.05, "optimizer": "sgd" if engine == "fused" else "adam"}
+    config = Config(model=kind, engine=engine, dim=8, progress=False, tensorboard=False, patience=0, **options)
+    run = fit(split, config, out=tmp_path / "run").run
+    found = read(export(run, to=to, out=tmp_path / "v"), to)
+    product = found["user_vectors"] @ found["item_vectors"].T
+    model = run.model()
+    if kind == "mf":
+        assert model.item_bias.abs().max() > 0.01
+    with torch.no_grad():
+        scores = model.score_all(torch.arange(40, dtype=torch.int32)).numpy()
+    top = np.argsort(-product, axis=1, kind="stable")[:, :10]
+    best = -np.sort(-scores, axis=1)[:, :10]
+    assert np.allclose(np.take_along_axis(scores, top, axis=1), best, atol=1e-5), "equal up to ties in float32"
+
+
+def test_what_does_not_fit_float16_is_refused(tmp_path: Path) -> None:
+    run, model = make_run(tmp_path, "mf")
+    with torch.no_grad():
+        model.item_bias[3] = 1e5
+    run.save_model(model)
+    with pytest.raises(DataError, match=r"item vector: 100000 does not fit float16 \(at most 65504\); export float32"):
+        export(run, to="npz", out=tmp_path / "x", dtype="float16")
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize("to", ["npz", "parquet", "safetensors"])
@@ -119,3 +173,7 @@ def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
     run, _ = make_run(tmp_path, "gmf")
     with pytest.raises(ConfigError, match="to='csv': must be one of npz, parquet, safetensors"):
         export(run, to="csv", out=tmp_path / "x")
+    with pytest.raises(ConfigError, match="bias='none': must be one of folded, separate"):
+        export(run, to="npz", out=tmp_path / "x", bias="none")
+    with pytest.raises(ConfigError, match="dtype='int8': must be one of float32, float16"):
+        export(run, to="npz", out=tmp_path / "x", dtype="int8")

@@ -36,7 +36,7 @@ def test_known_items_of_every_part_are_left_out(tmp_path: Path) -> None:
     assert [r["item_id"] for r in recommend(tiny(tmp_path / "b"), 7, 2, model=SCORES)] == [102, 104]
 
 
-@pytest.mark.parametrize("user_id", [10, "10", np.int64(10)])
+@pytest.mark.parametrize("user_id", [10, "10", np.int64(10), " 10 ", "+10", 10.0])
 def test_a_number_may_come_as_text(tmp_path: Path, user_id: object) -> None:
     assert recommend(tiny(tmp_path), user_id, 1, model=SCORES)[0]["item_id"] == 102
 
@@ -49,7 +49,7 @@ def test_titles_and_text_ids(tmp_path: Path) -> None:
     assert type(row["item_id"]) is type(row["title"]) is str
 
 
-@pytest.mark.parametrize("user_id", [11, "x", "10.5", None, 2**70, ""])
+@pytest.mark.parametrize("user_id", [11, "x", "10.5", 10.5, "1_0", "1e1", True, None, 2**70, "1" * 5000, ""])
 def test_an_unknown_user_is_refused_with_some_that_exist(tmp_path: Path, user_id: object) -> None:
     with pytest.raises(DataError, match=r"not among the 2 users of tiny \(such as 10, 7\); give an id"):
         recommend(tiny(tmp_path), user_id, 1, model=SCORES)

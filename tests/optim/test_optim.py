@@ -25,6 +25,14 @@ def test_schedules() -> None:
         learning_rate(0, lr=1.0, schedule="exponential")
 
 
+def test_step_drops_count_from_the_end_of_the_warm_up() -> None:
+    rates = [learning_rate(k, lr=1.0, schedule="step", every=10, warmup=20) for k in (0, 19, 20, 29, 30, 39, 40)]
+    assert rates == [0.05, 1.0, 1.0, 1.0, 0.5, 0.5, 0.25]
+    for schedule in ("constant", "cosine", "linear", "step"):  # every schedule reaches lr, and begins from there
+        at = [learning_rate(k, lr=1.0, schedule=schedule, total=100, every=7, warmup=20) for k in (19, 20)]
+        assert at == [1.0, 1.0], schedule
+
+
 def run(
     name: str, gradients: list[np.ndarray], start: np.ndarray, lr: float = 0.1, l2: float = 0.0, **options: bool
 ) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -154,7 +155,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: p
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("safetensors.torch.save_file", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(FastrecError, match="No space left"):
         folder.save(2, {"x": torch.arange(3)}, {})
     monkeypatch.undo()
@@ -170,3 +171,63 @@ def test_meta_is_plain_json(tmp_path: Path) -> None:
     body = json.loads(outer["body"])
     assert body["trainer"]["position"] == 64
     assert body["step"] == 2
+
+
+def reach(tensors: dict[str, torch.Tensor], meta: dict) -> list[tuple[dict, dict]]:
+    """States that a hostile checkpoint may hold: tensors gone or of another shape, numbers of another type."""
+    states = [({k: v for k, v in tensors.items() if k != name}, meta) for name in tensors if name.startswith("model")]
+    moment = "optimizer.item_factors.exp_avg"
+    for other in (torch.zeros(1), torch.zeros(1, 4), torch.zeros_like(tensors[moment], dtype=torch.int64)):
+        states.append(({**tensors, moment: other}, meta))
+    states.append(({k: v for k, v in tensors.items() if k != moment}, meta))
+    for what, value in (("position", 10**6), ("position", -1), ("step", "x"), ("loss_sum", None), ("window", [1.0])):
+        states.append((tensors, {**meta, "trainer": {**meta["trainer"], what: value}}))
+    states += [(tensors, {**meta, "trainer": {**meta["trainer"], "n_samples": 0}})]
+    states += [
+        (tensors, {**meta, what: odd}) for what in ("trainer", "engine") for odd in (None, [], {"step": "x"}, {"a": 1})
+    ]
+    return states
+
+
+def test_a_state_that_does_not_fit_is_refused_before_a_step(tmp_path: Path) -> None:
+    """The moments of Adam go to a compiled kernel: one too short is memory that is not its own."""
+    first = trainer(tmp_path)
+    first.run(stop_after=2)
+    tensors, meta = first.checkpoints.load()  # type: ignore[union-attr]
+    second = trainer(tmp_path)
+    for bad_tensors, bad_meta in reach(tensors, meta):
+        with pytest.raises(CheckpointError):
+            second.resume(bad_tensors, bad_meta)
+    second.resume(tensors, meta)
+    assert second.run() == "all epochs"
+
+
+@pytest.mark.parametrize("written", [0, 1])
+def test_what_there_is_to_go_on_from_is_said(tmp_path: Path, written: int) -> None:
+    folder = Checkpoints(tmp_path / "run" / "checkpoints")
+    for step in range(written):
+        folder.save(step + 7, {"x": torch.zeros(1)}, {})
+    says = (
+        "Earlier checkpoints, the last of step 7, are intact: go on" if written else "No checkpoint was written before"
+    )
+    assert folder.left().startswith(says)
+
+
+def test_the_folder_of_checkpoints_survives_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced, fsync = set(), os.fsync
+    monkeypatch.setattr(os, "fsync", lambda d: (synced.add(os.fstat(d).st_ino), fsync(d))[1])
+    Checkpoints(tmp_path / "run" / "checkpoints").save(1, {"x": torch.zeros(1)}, {})
+    assert {tmp_path.stat().st_ino, (tmp_path / "run").stat().st_ino} <= synced, "its parents hold its name"
+
+
+@pytest.mark.parametrize("call", ["unlink", "mkdir"])
+def test_a_failing_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    folder = Checkpoints(tmp_path / "checkpoints", keep=1)
+    if call == "unlink":
+        folder.save(1, {"x": torch.zeros(1)}, {})
+    monkeypatch.setattr(Path, call, fail)
+    with pytest.raises(FastrecError, match=r"cannot be (removed|made) \(Input/output error\)"):
+        folder.save(2, {"x": torch.zeros(1)}, {})

@@ -141,7 +141,7 @@ def test_another_version_is_refused(tmp_path: Path, split: Split) -> None:
     run = runs.create(tmp_path / "run", config=CONFIG, split=split)
     manifest = json.loads((run.path / "manifest.json").read_text())
     (run.path / "manifest.json").write_text(json.dumps({**manifest, "fastrec": "run 99"}))
-    with pytest.raises(CheckpointError, match=r"made as 'run 99', this fastrec reads 'run 1'"):
+    with pytest.raises(CheckpointError, match=r"made as 'run 99', this fastrec reads 'run 2'"):
         runs.open_run(run.path)
 
 

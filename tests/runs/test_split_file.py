@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastrec import runs
+from fastrec import files, runs
 from fastrec.config import Config
 from fastrec.data.interactions import Interactions
 from fastrec.data.split import Split, ratio_split
@@ -88,7 +88,7 @@ def test_a_damaged_or_other_file_is_refused(tmp_path: Path, split: Split) -> Non
     whole().save(path)
     with pytest.raises(DataError, match=r"x\.safetensors: not a"):
         runs.open_split(path)
-    runs.write_tensors(path, {"indptr": np.zeros(1, np.int64)})
+    files.write_tensors(path, {"indptr": np.zeros(1, np.int64)})
     with pytest.raises(DataError, match=r"not a saved split \(it has no 'fastrec'\)"):
         runs.open_split(path)
 
@@ -96,7 +96,7 @@ def test_a_damaged_or_other_file_is_refused(tmp_path: Path, split: Split) -> Non
 @pytest.mark.parametrize(
     ("meta", "says"),
     [
-        ({"version": 2}, "version 2, this fastrec reads 1"),
+        ({"version": 3}, "version 3, this fastrec reads 2"),
         ({"names": ["a", "b"]}, "not a whole saved split"),
         ({"notes": None}, "not a whole saved split"),
     ],
@@ -110,6 +110,11 @@ def test_what_another_version_wrote_is_refused(tmp_path: Path, split: Split, met
     header["__metadata__"]["fastrec"] = json.dumps({**json.loads(header["__metadata__"]["fastrec"]), **meta})
     text = json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
+    with pytest.raises(DataError, match="checksum does not fit"):
+        runs.open_split(path)
+    header["__metadata__"].pop("checksum")
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
     with pytest.raises(DataError, match=says):
         runs.open_split(path)
 
@@ -119,9 +124,9 @@ def test_parts_that_do_not_fit_are_refused(tmp_path: Path, split: Split, monkeyp
 
     for part in (np.zeros(3, np.uint8), np.full(10_000, 7, np.uint8)):
 
-        def damaged(path: Any, tensors: Any, meta: Any, part: Any = part) -> str:
+        def damaged(path: Any, tensors: Any, meta: Any, part: Any = part, **options: Any) -> str:
             size = tensors["part"].size
-            return runs.write_tensors(path, {**tensors, "part": part[:size]}, meta)
+            return files.write_tensors(path, {**tensors, "part": part[:size]}, meta, **options)
 
         monkeypatch.setattr(split_file, "write_tensors", damaged)
         runs.save_split(tmp_path / "x.safetensors", split)

@@ -17,8 +17,10 @@ from fastrec.data.interactions import Interactions
 from fastrec.data.split import Split, ratio_split
 from fastrec.errors import CheckpointError, ConfigError
 from fastrec.runs import open_run
-from fastrec.training.fit import Result, fit, make_sampler, resolve, resume
+from fastrec.training.fit import Result, fit, make_sampler, resume
+from fastrec.training.resolve import resolve
 from fastrec.training.trainer import Trainer
+from tests.helpers.fakes import interactions
 from tests.helpers.training import positives
 
 SMALL: dict[str, Any] = {
@@ -102,7 +104,7 @@ def test_another_config_or_other_data_are_refused_with_the_difference(
         train(split, tmp_path / "run")
     with pytest.raises(CheckpointError, match=r"lr: 0\.02 -> 0\.5"):
         resume(tmp_path / "run", lr=0.5)
-    with pytest.raises(CheckpointError, match=r"data: 'ml-1m' -> 'gowalla'"):
+    with pytest.raises(CheckpointError, match=r"data: 'memory:small' -> 'gowalla'"):
         resume(tmp_path / "run", data="gowalla")
     resume(tmp_path / "run", threads=1, log_every=3)
 
@@ -204,3 +206,21 @@ def test_a_saved_run_trains_on_without_polars(split: Split, tmp_path: Path, monk
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
     assert done.stdout.strip() == "all epochs", done.stderr
+
+
+def test_untrained_users_have_no_say_in_early_stopping(tmp_path: Path) -> None:
+    """Validation of new users only: nothing to select by, said in a note, and no epoch is kept for its luck."""
+    rows = [list(range(k % 5, 40, 3)) for k in range(20)]
+    train = interactions([*rows, [], []], 40)
+    cold, mixed = ([[]] * 20 + [[1, 2], [3]], [[(k % 5) + 1] for k in range(20)] + [[1, 2], [3]])
+    nothing = interactions([[]] * 22, 40)
+    for name, validation in (("cold", cold), ("mixed", mixed)):
+        result = fit(
+            Split(train, interactions(validation, 40), nothing), Config(**{**SMALL, "patience": 2}), out=tmp_path / name
+        )
+        said = [note for note in result.notes if "left out" in note]
+        assert said == [
+            f"3 of {3 if name == 'cold' else 23} validation positives left out: their users are not in train"
+        ]
+        assert (result.best_epoch is None) == (name == "cold")
+        assert any("no validation positive of a user in train" in note for note in result.notes) == (name == "cold")

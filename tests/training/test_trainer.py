@@ -76,7 +76,7 @@ def test_patience_zero_never_stops_and_keeps_the_last() -> None:
     assert (t.state.epoch, t.state.best_epoch) == (4, None)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_checkpoints_and_ends(tmp_path: Path, number: int) -> None:
     engine = make_engine()
     t = make(engine=engine, epochs=50, checkpoints=Checkpoints(tmp_path))
@@ -133,10 +133,14 @@ def test_out_of_memory_after_the_last_step_and_a_full_disk_say_what_to_do(
     with pytest.raises(FastrecError, match=r"out of memory.*lower batch_size"):
         t.run()
     t = make(epochs=9, checkpoints=Checkpoints(tmp_path / "run" / "c"))
+    with monkeypatch.context() as patch:
+        patch.setattr("fastrec.runs.checkpoint.write_tensors", failing(FastrecError("x: cannot be written")))
+        with pytest.raises(FastrecError, match=r"cannot be written\. No checkpoint was written before"):
+            t.run()
+    t = make(epochs=9, checkpoints=Checkpoints(tmp_path / "run" / "c"))
+    t.run(stop_after=1)
     monkeypatch.setattr("fastrec.runs.checkpoint.write_tensors", failing(FastrecError("x: cannot be written")))
-    with pytest.raises(
-        FastrecError, match=r"cannot be written\. Earlier.*intact: go on with `fastrec train --resume .*run`"
-    ):
+    with pytest.raises(FastrecError, match=r"cannot be written\. No checkpoint was written$"):
         t.run()
 
 
@@ -199,12 +203,19 @@ def test_tensorboard_holds_losses_metrics_and_the_config(tmp_path: Path) -> None
     assert events.Tags()["tensors"] == ["config/text_summary"]
 
 
-def test_a_full_disk_says_so(tmp_path: Path) -> None:
+def test_a_full_disk_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> int:
+        raise OSError(28, "No space left on device")
+
     tracker = Tracker(tmp_path, tensorboard=False)
-    tracker._file.close()
-    tracker._file = open("/dev/full", "wb")  # noqa: SIM115
-    tracker.record("train", 1, {"loss": 1.0})
-    with pytest.raises(FastrecError, match=r"No space left.*intact"):
+    tracker._file.write = lambda _: full()  # type: ignore[method-assign]
+    with pytest.raises(FastrecError, match=r"No space left.*No checkpoint was written$"):
+        tracker.record("train", 1, {"loss": 1.0})
+    Checkpoints(tmp_path / "checkpoints").save(1, {"x": torch.arange(3)}, {})
+    monkeypatch.setattr(os, "fsync", lambda _: full())
+    with pytest.raises(
+        FastrecError, match=r"No space left.*step 1 is intact: go on with `fastrec train --resume \S+`$"
+    ):
         _ = tracker.length
 
 

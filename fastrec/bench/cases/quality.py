@@ -69,6 +69,7 @@ def epochs_to(target: float, train: Any, score: Any, longest: int) -> tuple[floa
 def time_to_quality(context: Context) -> dict[str, Any]:
     """Every engine from initial weights to validation HR@10 of .60 (99 frozen candidates), scored after each epoch."""
     from fastrec.evaluation.candidates import candidates_for
+    from fastrec.evaluation.metrics import over_positives
 
     split, threads = context.split, context.threads
     frozen = candidates_for(split, "validation", threads=threads)
@@ -77,8 +78,7 @@ def time_to_quality(context: Context) -> dict[str, Any]:
     rows, reached, notes = [], [], []
 
     def hit_rate(model: Any) -> float:
-        found: float = frozen.evaluate(model, (10,), threads=threads)["HR@10"]
-        return found
+        return over_positives(frozen.ranks(model, threads=threads), 10)[0]
 
     def add(name: str, seconds: float, epochs: int, scores: list[float], how: str, extrapolated: str = "") -> None:
         if seconds == float("inf"):

@@ -10,27 +10,36 @@ import contextlib
 import errno
 import hashlib
 import http.client
+import lzma
 import os
 import queue
 import shutil
 import ssl
+import struct
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fastrec.data.content import over_limit, unpack_limit
 from fastrec.errors import DataError, DataNotFoundError
+from fastrec.terminal import printable, say
 
 SILENCE_S = 8.0
 """Seconds without one byte, over all sources together, after which a download gives up."""
 
 _RESUMES = 20
 _CHUNK = 1 << 18
+_ZIP_FAULTS = (
+    *(zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError, ValueError, OverflowError),
+    *(zlib.error, lzma.LZMAError, struct.error),
+)
 _DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
@@ -147,7 +156,15 @@ def _append(url: str, part: Path, n_bytes: int | None, patience_s: float, *, lab
 def _write(response: Any, part: Path, start: int, end: int | None, *, label: str, progress: bool) -> None:
     from tqdm import tqdm
 
-    bar = tqdm(total=end, initial=start, desc=label, unit="B", unit_scale=True, file=sys.stderr, disable=not progress)
+    bar = tqdm(
+        total=end,
+        initial=start,
+        desc=printable(label),
+        unit="B",
+        unit_scale=True,
+        file=sys.stderr,
+        disable=not progress,
+    )
     at = start
     try:
         with part.open("r+b" if start else "wb") as out, bar:
@@ -249,7 +266,8 @@ def unpack(archive: Path, folder: Path, members: Mapping[str, str]) -> None:
     Raises
     ------
     DataError
-        If the archive is damaged, lacks a member, or ``folder`` cannot be written.
+        If the archive is damaged, lacks a member or holds one that passes ``unpack_limit``, or ``folder`` cannot be
+        written.
     """
     aside, old = (folder.with_name(f".{folder.name}.{what}") for what in ("unpacking", "old"))
     try:
@@ -260,6 +278,10 @@ def unpack(archive: Path, folder: Path, members: Mapping[str, str]) -> None:
             for member, name in members.items():
                 if Path(name).name != name or name in {"", ".", ".."}:
                     raise DataError(f"{archive}: {member} may not be unpacked to {name!r}: not a plain file name")
+                info = z.getinfo(member)
+                limit = unpack_limit(info.compress_size)
+                if info.file_size > limit:  # zipfile reads no more than the size that is declared
+                    raise over_limit(f"{archive}: {member}", info.compress_size, limit)
                 with z.open(member) as source, (aside / name).open("wb") as out:
                     shutil.copyfileobj(source, out, _CHUNK)
                     out.flush()
@@ -270,9 +292,12 @@ def unpack(archive: Path, folder: Path, members: Mapping[str, str]) -> None:
         shutil.rmtree(old, ignore_errors=True)
     except KeyError as error:
         raise DataError(f"{archive}: {error.args[0]}") from None
-    except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
-        raise DataError(f"{archive}: not a sound zip archive ({error}); delete it and fetch it again") from None
-    except OSError as error:
+    except DataError:
+        raise
+    except (*_ZIP_FAULTS, OSError) as error:
+        # bz2 raises OSError without a number, and a damaged directory makes zipfile seek before the start
+        if not isinstance(error, OSError) or error.errno in (None, errno.EINVAL):
+            raise DataError(f"{archive}: not a sound zip archive ({error}); delete it and fetch it again") from None
         raise DataError(f"{folder}: cannot be written: {error.strerror or error}") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -287,6 +312,29 @@ def exclusive(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"waiting for another process that holds {path}", file=sys.stderr, flush=True)
+            say(f"waiting for another process that holds {path}", err=True, flush=True, keep="")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def sweep(base: Path, name: str, *, complete: bool) -> None:
+    """Remove what a killed fetch of one set left in ``base``, unless a fetch of it is running.
+
+    The half of a folder that was being unpacked or replaced goes; the downloaded ``.part`` goes where the set is
+    complete, and stays otherwise: the next fetch resumes from it.
+    """
+    import fcntl
+
+    left = [base / f".{name}.unpacking", base / f".{name}.old", *([base / f"{name}.zip.part"] if complete else [])]
+    if not any(map(os.path.lexists, left)):
+        return
+    with (
+        contextlib.suppress(OSError),
+        (base / f".{name}.lock").open("w") as lock,
+    ):  # OSError: held, or a read-only cache
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for path in left:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)

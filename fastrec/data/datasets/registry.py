@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastrec.data.datasets.fetch import SILENCE_S, download, exclusive, unpack
+from fastrec.data.content import PACKED, expanded, one_line
+from fastrec.data.datasets.fetch import SILENCE_S, download, exclusive, sweep, unpack
 from fastrec.errors import DataError, DataNotFoundError
+from fastrec.terminal import say
 
 _GROUPLENS = "https://files.grouplens.org/datasets/movielens"
 _MIRROR = "https://huggingface.co/datasets/Recommenders/MovieLens/resolve/main"
@@ -65,7 +66,7 @@ class DataSet:
 
     def missing_from(self, folder: Path) -> list[str]:
         """The required files that ``folder`` lacks."""
-        return [f for f in self.required if not ((folder / f).is_file() or (folder / f"{f}.gz").is_file())]
+        return [f for f in self.required if not any((folder / f"{f}{end}").is_file() for end in ("", *PACKED))]
 
 
 def _movielens(
@@ -136,15 +137,32 @@ SETS: dict[str, DataSet] = {s.name: s for s in _ALL}
 
 
 def cache_dir() -> Path:
-    """Where fetched sets are kept: ``$XDG_CACHE_HOME/fastrec``, else ``~/.cache/fastrec``. Not created here."""
+    """Where fetched sets are kept: ``$XDG_CACHE_HOME/fastrec``, else ``~/.cache/fastrec``. Not created here.
+
+    Raises
+    ------
+    DataError
+        If neither is known.
+    """
     base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path("~/.cache").expanduser()) / "fastrec"
+    if os.path.isabs(base):
+        return Path(base) / "fastrec"
+    try:
+        return Path("~/.cache").expanduser() / "fastrec"
+    except RuntimeError:
+        raise DataError("no home folder, so no place for fetched data sets; set XDG_CACHE_HOME to a folder") from None
 
 
 def data_dir() -> Path | None:
-    """The folder that ``FASTREC_DATA`` names, or None."""
+    """The folder that ``FASTREC_DATA`` names, or None.
+
+    Raises
+    ------
+    DataError
+        If it starts with the home folder of a user that there is not.
+    """
     given = os.environ.get("FASTREC_DATA")
-    return Path(given).expanduser() if given else None
+    return expanded(given) if given else None
 
 
 def find(name: str) -> Path | None:
@@ -154,10 +172,12 @@ def find(name: str) -> Path | None:
     ------
     DataError
         If there is such a folder under ``$FASTREC_DATA`` but it is incomplete: it is the user's own, so it is neither
-        passed over nor overwritten.
+        passed over nor overwritten. Also if a folder cannot be read, or there is no home folder to look in.
     """
     given = data_dir()
-    if given is not None and (given / name).is_dir():
+    with one_line(given or name):
+        there = given is not None and (given / name).is_dir()
+    if given is not None and there:
         missing = SETS[name].missing_from(given / name)
         if missing:
             raise DataError(
@@ -165,8 +185,13 @@ def find(name: str) -> Path | None:
                 "folder, so that the set is looked for elsewhere"
             )
         return given / name
-    cached = cache_dir() / name
-    return cached if cached.is_dir() and not SETS[name].missing_from(cached) else None
+    try:
+        cached = cache_dir() / name
+    except DataError:
+        return None  # no home folder: nothing was ever fetched
+    complete = cached.is_dir() and not SETS[name].missing_from(cached)
+    sweep(cached.parent, name, complete=complete)
+    return cached if complete else None
 
 
 def resolve(
@@ -198,10 +223,12 @@ def resolve(
     DataError
         If neither path nor name is known, or a folder is incomplete.
     """
-    path = Path(name_or_path).expanduser()
-    if allow_path and path.exists():
-        return path
     name = os.fspath(name_or_path)
+    if allow_path:
+        with one_line(name_or_path):
+            path = expanded(name_or_path)
+            if path.exists():
+                return path
     if name not in SETS:
         return _unlisted(name, allow_path)
     there = find(name)
@@ -257,6 +284,9 @@ def fetch(
     known = SETS[name] if isinstance(name, str) else name
     base = Path(folder) if folder is not None else cache_dir()
     target = base / known.name
+    for other in [known, *SETS.values()]:
+        whole = (base / other.name).is_dir() and not other.missing_from(base / other.name)
+        sweep(base, other.name, complete=whole)
     if target.is_dir() and not known.missing_from(target):
         return target
     if not known.fetchable:
@@ -274,7 +304,7 @@ def fetch(
         if target.is_dir() and not known.missing_from(target):
             return target  # another process was faster
         if progress:
-            print(f"{known.name}: fetching {_megabytes(known)} to {target}\nlicence: {known.licence}", file=sys.stderr)
+            say(f"{known.name}: fetching {_megabytes(known)} to {target}\nlicence: {known.licence}", err=True)
         part = base / f"{known.name}.zip.part"
         pins = {"n_bytes": known.n_bytes, "md5": known.md5, "sha256": known.sha256}
         try:
@@ -296,19 +326,32 @@ def found() -> list[tuple[str, str | None, str]]:
             there = find(name)
             how = f"can be fetched, {_megabytes(known)}" if known.fetchable else f"by hand, from {known.page}"
             rows.append((name, str(there) if there else None, "ready" if there else how))
-        except DataError:
-            folder = (data_dir() or Path()) / name
-            rows.append((name, str(folder), f"incomplete: no {', '.join(known.missing_from(folder))}"))
+        except DataError as error:
+            rows.append((name, *_fault(name, error)))
     rows += [(name, None, f"generated: {u:,} x {i:,}, {e:,} interactions") for name, (u, i, e) in SHAPES.items()]
     return rows
+
+
+def _fault(name: str, error: DataError) -> tuple[str | None, str]:
+    """(folder, state) of a set that ``find`` refused."""
+    try:
+        given = data_dir()
+        if given is not None and (given / name).is_dir():
+            missing = SETS[name].missing_from(given / name)
+            if missing:
+                return str(given / name), f"incomplete: no {', '.join(missing)}"
+    except DataError:
+        pass  # it is what ``error`` says
+    return None, str(error)
 
 
 def _unlisted(name: str, allow_path: bool) -> Path:
     """A folder under ``$FASTREC_DATA`` that no set of ours is called after, or the error that fits."""
     given = data_dir()
     plain = Path(name).name == name and name not in {"", ".", ".."}
-    if plain and given is not None and (given / name).exists():
-        return given / name
+    with one_line(name):
+        if plain and given is not None and (given / name).exists():
+            return given / name
     if allow_path and (not plain or Path(name).suffix or os.sep in name):
         raise DataError(f"{name}: no such file or folder (looked from {Path.cwd()})")
     raise DataError(_unknown(name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -11,18 +12,23 @@ from numpy.typing import NDArray
 
 from fastrec.data.assemble import from_codes
 from fastrec.data.catalog import Catalog
+from fastrec.data.content import content_of
 from fastrec.data.interactions import Interactions
 from fastrec.data.loading import number
 from fastrec.data.readers.table import read_table
-from fastrec.data.readers.text import lines_of, require_file
-from fastrec.data.source import TABLES, Columns, Log, present, read_columns
-from fastrec.data.split import Split
+from fastrec.data.readers.text import lines_of, shown, undecodable
+from fastrec.data.source import TABLES, Columns, Log, plain_name, present, read_columns
+from fastrec.data.spelling import settle_ids
+from fastrec.data.split import Split, unseen_in_train
 from fastrec.errors import DataError
 
 PAPER_SIZES = {(994_169, 6_040), (1_445_622, 55_187)}
 """Train and test pairs of the NCF paper's MovieLens-1M and Pinterest files; other data in that layout are not those."""
 
 LIST_SPLIT, TABLE_SPLIT = "adjacency lists", "tables of train and test"
+LISTS = ("train.txt", "test.txt")
+"""Starts of names that make a file a list whatever it holds."""
+
 WHOLE = "the files' own split was joined into one log; fastrec.load_split keeps it"
 
 
@@ -50,8 +56,8 @@ def find_split(path: Path) -> Files | None:
                 kind = "the NCF paper's files" if negative else "files of base and test"
                 return _files(kind, {"train": first}, path.parent, path.name + test, negative and path.name + negative)
         return None
-    trains = [p.name.removesuffix(".gz").removesuffix(".train.rating") for p in sorted(path.iterdir())]
-    stems = [s for s, p in zip(trains, sorted(path.iterdir())) if s != p.name.removesuffix(".gz")]
+    trains = [plain_name(p.name).removesuffix(".train.rating") for p in sorted(path.iterdir())]
+    stems = [s for s, p in zip(trains, sorted(path.iterdir())) if s != plain_name(p.name)]
     if len(stems) > 1:
         raise DataError(f"{path}: holds {len(stems)} splits ({', '.join(stems)}); give one as {path / stems[0]}")
     if stems:
@@ -86,76 +92,155 @@ def read_split(path: Path, columns: Columns) -> Split:
             "train.csv with test.csv, or NAME.base with NAME.test); load it and split it, for instance with "
             "fastrec.leave_one_out"
         )
-    frames = {part: read(files, file, columns)[0] for part, file in files.parts.items()}
+    parts = {part: read(files, file, columns) for part, file in files.parts.items()}
     rows = None if files.negative is None else read_negatives(files.negative)
-    return _assemble(path.name, files, frames, rows)
+    notes = [f"{part}: {note}" for part in sorted(parts, key=_order) for note in parts[part].notes]
+    return _assemble(path.name, files, {part: log.frame for part, log in parts.items()}, rows, notes)
 
 
-def read(files: Files, file: Path, columns: Columns) -> tuple[pl.DataFrame, pl.LazyFrame]:
-    """One file of a split: its canonical frame, and the same rows lazily."""
+def read(files: Files, file: Path, columns: Columns) -> Log:
+    """One file of a split."""
     if files.kind == TABLE_SPLIT:
-        log = read_table(file, columns)
-        assert log.catalog.ratings is not None
-        return log.frame, log.catalog.ratings
+        return read_table(file, columns)
     columns.refuse(str(file))
-    return read_list(file) if files.kind == LIST_SPLIT else read_columns(file, "\t")
+    if files.kind == LIST_SPLIT:
+        frame, lazy = read_list(file, named=True)
+        return Log(frame, Catalog(ratings=lazy), files.kind)
+    frame, lazy, notes = read_columns(file, "\t")
+    return Log(frame, Catalog(ratings=lazy), files.kind, notes)
 
 
 def read_whole(files: Files, columns: Columns) -> Log:
-    """All parts of a split as one log, in the order train, validation, test."""
-    parts = [read(files, files.parts[part], columns) for part in sorted(files.parts, key=_order)]
-    _same_columns(files, [frame for frame, _ in parts])
-    frame = pl.concat([frame for frame, _ in parts])
-    return Log(frame, Catalog(ratings=pl.concat([lazy for _, lazy in parts])), files.kind, (WHOLE,))
+    """All parts of a split as one log, in the order train, validation, test, with the columns that all of them have."""
+    names = sorted(files.parts, key=_order)
+    logs = [read(files, files.parts[part], columns) for part in names]
+    frames = alike(files, [log.frame for log in logs])
+    shared = [name for name in frames[0].columns if all(name in frame.columns for frame in frames)]
+    lazies = []
+    for log, frame in zip(logs, frames):
+        assert log.catalog.ratings is not None
+        lazies.append(
+            log.catalog.ratings.with_columns(pl.col(what).cast(frame.schema[what]) for what in ("user", "item"))
+        )
+    seen = [*shared, "datetime"] if "timestamp" in shared else shared
+    notes = [f"{part}: {note}" for part, log in zip(names, logs) for note in log.notes]
+    notes += _partial(frames)
+    return Log(
+        pl.concat([frame.select(shared) for frame in frames]),
+        Catalog(ratings=pl.concat([lazy.select(seen) for lazy in lazies])),
+        files.kind,
+        (WHOLE, *notes),
+    )
 
 
 def _order(part: str) -> int:
     return ("train", "validation", "test").index(part)
 
 
-def _same_columns(files: Files, frames: list[pl.DataFrame]) -> None:
-    if any(frame.schema != frames[0].schema for frame in frames):
-        shown = "; ".join(f"{file.name}: {dict(frame.schema)}" for file, frame in zip(files.parts.values(), frames))
-        raise DataError(f"the parts of the split differ in their columns ({shown}); write them alike")
+def _partial(frames: list[pl.DataFrame]) -> list[str]:
+    """A note on each column that only some parts have."""
+    names = [name for name in ("rating", "timestamp") if any(name in frame.columns for frame in frames)]
+    partial = [name for name in names if not all(name in frame.columns for frame in frames)]
+    return [f"{name} is not in every part of the split, so it is not used" for name in partial]
 
 
-def read_list(file: Path) -> tuple[pl.DataFrame, pl.LazyFrame]:
-    """Adjacency list: a user and its items per line, separated by blanks. A user without items has no row.
+def alike(files: Files, frames: list[pl.DataFrame]) -> list[pl.DataFrame]:
+    """The frames with one type of ids: in tables, text in all of them where it is text in one.
+
+    An integer id and its text are the same id, since integers are read from their plain spelling only.
 
     Raises
     ------
     DataError
-        If the file is missing or empty, or some ids are integers and others not.
+        If the parts differ in a format whose columns never mix integers and text.
     """
-    require_file(file)
+    for what in ("user", "item"):
+        types = [frame.schema[what] for frame in frames]
+        if len(set(types)) > 1 and files.kind != TABLE_SPLIT:
+            shown = ", ".join(f"{file.name}: {dtype}" for file, dtype in zip(files.parts.values(), types))
+            raise DataError(
+                f"the parts of the split differ in their columns ({what} ids are {shown}); write them alike"
+            )
+        if pl.String in types:
+            frames = [frame.with_columns(pl.col(what).cast(pl.String)) for frame in frames]
+    return frames
+
+
+def read_list(file: Path, *, named: bool = False) -> tuple[pl.DataFrame, pl.LazyFrame]:
+    """Adjacency list: a user and its items per line, separated by blanks. A user without items has no row.
+
+    Parameters
+    ----------
+    file : Path
+        The list.
+    named : bool
+        Whether the folder tells that it is one (train.txt next to test.txt), rather than its first line.
+
+    Raises
+    ------
+    DataError
+        If the file is missing or empty, some ids are integers and others not, or every line has as many fields as
+        ``user item rating`` would.
+    """
     try:
         lines = pl.read_csv(
-            file, separator="\x01", has_header=False, schema={"line": pl.String}, quote_char=None, glob=False
+            content_of(file),
+            separator="\x01",
+            has_header=False,
+            schema={"line": pl.String},
+            quote_char=None,
+            glob=False,
         )
-    except (pl.exceptions.PolarsError, OSError) as error:  # OSError: a gzip file cut short
-        raise DataError(f"{file}: not readable as text ({str(error).splitlines()[0]}); fetch it again") from None
-    pairs = (
+    except pl.exceptions.PolarsError as error:
+        odd = undecodable(file)
+        where = f", line {odd[0]}: not UTF-8, in {odd[1]}" if odd else f": not lines of text ({_cause(error)})"
+        raise DataError(f"{file}{where}; save it as UTF-8, one user and its items per line") from None
+    words = (
         lines.with_row_index("number", offset=1)
-        .with_columns(pl.col("line").str.extract_all(r"\S+"))
-        .select("number", user=pl.col("line").list.first(), item=pl.col("line").list.slice(1))
-        .explode("item")
-        .filter(pl.col("item").is_not_null())
+        .with_columns(words=pl.col("line").str.extract_all(r"\S+"))
+        .filter(pl.col("words").list.len() > 0)
+        .select("number", "line", user=pl.col("words").list.first(), item=pl.col("words").list.slice(1))
     )
-    if not pairs.height:
+    _refuse_ratings(file, words, named)
+    if not words["item"].list.len().sum():
         raise DataError(f"{file}: no line holds a user and an item; every line must be: user item item ...")
-    for what in ("user", "item"):
-        ids = pairs[what].cast(pl.Int64, strict=False)
-        bad = ids.is_null()
-        if not bad.any():
-            pairs = pairs.with_columns(ids)
-        elif not bad.all():
-            row = int(bad.arg_max() or 0)
-            raise DataError(
-                f"{file}, line {pairs['number'][row]}: {what} {pairs[what][row]!r} is not a whole number of 64 bits, "
-                "but others are. Mend or remove it"
-            )
-    frame = pairs.select("user", "item")
+    mixed: Literal["refused", "integers"] = "refused" if named or file.name.startswith(LISTS) else "integers"
+    # users without items have no row, but their ids are checked like the others
+    users = settle_ids(words["user"], "user", lambda row: f"{file}, line {words['number'][row]}", mixed)
+    pairs = words.select("number", users, "item").explode("item").filter(pl.col("item").is_not_null())
+    items = settle_ids(pairs["item"], "item", lambda row: f"{file}, line {pairs['number'][row]}", mixed)
+    frame = pairs.select("user", items)
     return frame, frame.lazy()
+
+
+def _cause(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _refuse_ratings(file: Path, words: pl.DataFrame, named: bool) -> None:
+    """Refuse blank-separated ratings, which would read as lists of items.
+
+    A list names each user once, and lists are seldom all of one length: a file with as many fields in every line is
+    taken for ratings if a user occurs twice, and is ambiguous if only its content makes it a list.
+    """
+    if not named:
+        tabs = words["line"].str.contains("\t", literal=True)
+        if tabs.any():
+            line = words["number"][int(tabs.arg_max() or 0)]
+            raise DataError(f"{file}, line {line}: a tab; lists are separated by blanks, ratings by tabs only")
+    widths = words["item"].list.len() + 1
+    width = int(widths.max() or 0)  # type: ignore[arg-type]
+    if width < 3 or widths.min() != width:
+        return
+    twice = words["user"].is_duplicated()
+    if twice.any() or (width <= 4 and not named and not file.name.startswith(LISTS)):
+        row = int(twice.arg_max() or 0)
+        seen = f"and user {shown(words['user'][row])} occurs on several lines" if twice.any() else "as ratings would"
+        raise DataError(
+            f"{file}, line {words['number'][row]}: every line has {width} fields, {seen}, so these may be ratings "
+            "(user item rating) or lists (user item item). Separate ratings by tabs, or write a csv with names of "
+            "columns; write the items of a user on one line of train.txt, next to test.txt"
+        )
 
 
 def read_negatives(file: Path) -> dict[tuple[int, int], tuple[int, NDArray[np.int64]]]:
@@ -166,7 +251,6 @@ def read_negatives(file: Path) -> dict[tuple[int, int], tuple[int, NDArray[np.in
     DataError
         Naming the line that is cut short or holds other than whole numbers.
     """
-    require_file(file)
     rows: dict[tuple[int, int], tuple[int, NDArray[np.int64]]] = {}
     for line_number, line in lines_of(file):
         head, _, rest = line.partition("\t")
@@ -175,10 +259,12 @@ def read_negatives(file: Path) -> dict[tuple[int, int], tuple[int, NDArray[np.in
                 raise ValueError(head)
             user, item = map(int, head[1:-1].split(","))
             negatives = np.array(rest.split("\t"), dtype=np.int64)
+            if head != f"({user},{item})" or rest != "\t".join(map(str, negatives.tolist())):
+                raise ValueError(line)  # another spelling, such as 007, is another id
         except (ValueError, OverflowError):
             raise DataError(
-                f"{file}, line {line_number}: {line[:60]!r} is not (user,item)<tab>item<tab>item ... in whole "
-                "numbers of 64 bits. Mend the line, or fetch the file again"
+                f"{file}, line {line_number}: {shown(line)} is not (user,item)<tab>item<tab>item ... in whole "
+                "numbers of 64 bits, plainly spelled. Fix the line, or fetch the file again"
             ) from None
         if (user, item) in rows:
             raise DataError(
@@ -193,18 +279,22 @@ def _assemble(
     files: Files,
     frames: dict[str, pl.DataFrame],
     negatives: dict[tuple[int, int], tuple[int, NDArray[np.int64]]] | None,
+    notes: list[str],
 ) -> Split:
     """Number users and items over all parts and candidates together, then build the parts."""
     names = sorted(frames, key=_order)
-    _same_columns(files, [frames[p] for p in names])
-    every = pl.concat([frames[p] for p in names])
+    every = pl.concat(alike(files, [frames[p].select("user", "item") for p in names]))
+    if negatives is not None and pl.String in every.dtypes:
+        raise DataError(
+            f"{files.negative}: candidates are integers, but the ids of the parts are text; write them alike"
+        )
     users, user_ids = number(every["user"])
     item_column = every["item"]
     if negatives is not None:
         listed = np.unique(np.concatenate([row for _, row in negatives.values()])) if negatives else np.empty(0, int)
         item_column = pl.concat([item_column, pl.Series("item", listed, dtype=pl.Int64)])
     items, item_ids = number(item_column)
-    notes: list[str] = []
+    notes = _partial([frames[part] for part in names])
     parts: dict[str, Interactions] = {}
     start = 0
     for part in names:
@@ -222,9 +312,7 @@ def _assemble(
         candidates, own = _align(files.negative, test, negatives)
         if own:
             notes.append(f"{own} candidate rows held the test item itself; it was dropped there")
-    unseen = int(((test.degrees > 0) & (train.degrees == 0)).sum())
-    if unseen:
-        notes.append(f"{unseen} users of the test part have no interaction in train")
+    notes += unseen_in_train(train, test)
     return Split(
         train,
         parts["validation"],

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import polars as pl
 
 from fastrec.data.catalog import Catalog, movies_frame
-from fastrec.data.readers.text import read_delimited, require_file, unpack_gzip
+from fastrec.data.content import content_of, open_content
+from fastrec.data.readers.text import open_text, read_delimited, shown
 from fastrec.data.source import Log, is_integer, present, read_columns
 from fastrec.errors import DataError
 
@@ -37,17 +39,18 @@ GENRES_100K = [
 def read_lines(file: Path, kind: str) -> Log:
     """``user item rating timestamp`` per line, by ``::`` or tabs, with the films and users that lie beside it."""
     if kind == "dat":
-        frame, ratings = read_columns(file, "::")
-        return Log(frame, Catalog(movies_dat(file.parent), users_dat(file.parent), ratings), "MovieLens .dat")
-    frame, ratings = read_columns(file, "\t")
+        frame, ratings, notes = read_columns(file, "::")
+        return Log(frame, Catalog(movies_dat(file.parent), users_dat(file.parent), ratings), "MovieLens .dat", notes)
+    frame, ratings, notes = read_columns(file, "\t")
     if present(file.parent, "u.item"):
-        return Log(frame, Catalog(movies_100k(file.parent), users_100k(file.parent), ratings), "MovieLens 100k")
-    return Log(frame, Catalog(ratings=ratings), "lines of tab-separated numbers")
+        return Log(frame, Catalog(movies_100k(file.parent), users_100k(file.parent), ratings), "MovieLens 100k", notes)
+    return Log(frame, Catalog(ratings=ratings), "lines of tab-separated numbers", notes)
 
 
 def decoded_lines(path: Path) -> list[str]:
     """The lines of a file in UTF-8, or in Latin-1 where it is not UTF-8 (MovieLens up to 1M)."""
-    raw = unpack_gzip(path) if path.suffix == ".gz" else require_file(path).read_bytes()
+    with open_content(path) as f:
+        raw = f.read().removeprefix(b"\xef\xbb\xbf")
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
@@ -57,7 +60,9 @@ def decoded_lines(path: Path) -> list[str]:
 
 def _number(path: Path, number: int, what: str, text: str) -> int:
     if not is_integer(text):
-        raise DataError(f"{path}, line {number}: {what} {text!r} is not a whole number. Mend or remove the line")
+        raise DataError(
+            f"{path}, line {number}: {what} {shown(text)} is not a whole number of 64 bits. Mend or remove the line"
+        )
     return int(text)
 
 
@@ -72,7 +77,7 @@ def movies_dat(folder: Path) -> pl.DataFrame | None:
         title, mid, kinds = tail.rpartition("::")
         if not mid:
             raise DataError(
-                f"{path}, line {number}: {line[:80]!r} is not MovieID::Title::Genres. Mend or remove the line"
+                f"{path}, line {number}: {shown(line, 80)} is not MovieID::Title::Genres. Mend or remove the line"
             )
         ids.append(_number(path, number, "MovieID", head))
         titles.append(title)
@@ -102,7 +107,7 @@ def movies_100k(folder: Path) -> pl.DataFrame:
         fields = line.split("|")
         if len(fields) != 5 + len(names):
             raise DataError(
-                f"{path}, line {number}: {len(fields)} fields in {line[:60]!r}, but id, title, two dates, URL and "
+                f"{path}, line {number}: {len(fields)} fields in {shown(line)}, but id, title, two dates, URL and "
                 f"{len(names)} genre flags make {5 + len(names)}. Mend or remove the line"
             )
         ids.append(_number(path, number, "movie id", fields[0]))
@@ -120,16 +125,44 @@ def users_100k(folder: Path) -> pl.DataFrame | None:
     return read_delimited(path, "|", schema).select("user", "gender", "age", "occupation", "zip")
 
 
+CSV_COLUMNS = {
+    "item": ("movieid", "movie_id", "itemid", "item_id", "movie", "item"),
+    "title": ("title", "name"),
+    "genres": ("genres", "genre"),
+}
+"""Spellings of the columns of ``movies.csv``, whatever their case; genres may be absent, other columns are not read."""
+
+
 def movies_csv(folder: Path) -> pl.DataFrame | None:
-    """``movies.csv``: movieId,title,genres with titles quoted where they hold a comma."""
+    """``movies.csv``: movieId, title and perhaps genres, by name and in any order, quoted where they hold a comma."""
     path = present(folder, "movies.csv")
     if path is None:
         return None
+    layout = f"{path}: not a table of movieId,title,genres"
     try:
-        frame = pl.read_csv(path, schema={"movieId": pl.Int64, "title": pl.String, "genres": pl.String})
-    except (pl.exceptions.PolarsError, OSError) as error:  # OSError: a gzip file cut short
-        raise DataError(f"{path}: not a table of movieId,title,genres ({str(error).splitlines()[0]})") from None
-    if frame["movieId"].null_count() or frame["title"].null_count():
-        row = frame.select((pl.col("movieId").is_null() | pl.col("title").is_null()).arg_max()).item()
-        raise DataError(f"{path}, line {row + 2}: movieId or title is missing. Mend or remove the line")
-    return movies_frame(frame["movieId"], frame["title"].to_list(), frame["genres"].fill_null("").to_list())
+        with open_text(path) as f:
+            header = next(csv.reader(f, strict=True), [])
+    except csv.Error as error:
+        raise DataError(f"{layout} ({error} in the first line)") from None
+    names = {name.strip().lower().replace("-", "_"): k for k, name in reversed(list(enumerate(header)))}
+    at = {use: next((names[s] for s in spellings if s in names), -1) for use, spellings in CSV_COLUMNS.items()}
+    absent = [use for use in ("item", "title") if at[use] < 0]
+    if absent:
+        raise DataError(f"{layout}: no {absent[0]} column among {', '.join(header)[:200]}; name it in the first line")
+    schema = {f"{k}": pl.String for k in range(len(header))}  # by place: unused columns may share a name
+    try:
+        table = pl.read_csv(content_of(path), has_header=False, schema=schema, glob=False).slice(1)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"{layout} ({str(error).splitlines()[0]})") from None
+    frame = table.select(**{use: pl.col(f"{k}") for use, k in at.items() if k >= 0})
+    missing = frame.select(pl.col("item").is_null() | pl.col("title").is_null()).to_series()
+    if missing.any():
+        raise DataError(f"{path}, data row {missing.arg_max()}: movieId or title is missing. Add it or remove the row")
+    ids = frame["item"].cast(pl.Int64, strict=False)
+    if ids.null_count():
+        row = int(ids.is_null().arg_max() or 0)
+        raise DataError(
+            f"{layout} (data row {row}: movieId {shown(frame['item'][row])} is not a whole number of 64 bits)"
+        )
+    genres = frame["genres"].fill_null("").to_list() if "genres" in frame.columns else None
+    return movies_frame(ids, frame["title"].to_list(), genres)

@@ -6,18 +6,19 @@ import os
 from pathlib import Path
 
 from fastrec.data.catalog import Catalog
+from fastrec.data.content import is_parquet
 from fastrec.data.datasets.registry import SETS
 from fastrec.data.readers import given_split as formats_split
 from fastrec.data.readers import movielens as formats_movielens
 from fastrec.data.readers import table as formats_table
-from fastrec.data.readers.text import lines_of, require_file
-from fastrec.data.source import TABLES, Columns, Log, is_number, present, suffix_of
+from fastrec.data.readers.text import lines_of, shown
+from fastrec.data.source import TABBED, TABLES, Columns, Log, is_integer, is_number, present, suffix_of
 from fastrec.errors import DataError
 
 KNOWN = (
     "MovieLens .dat (ratings.dat), ml-100k (u.data), MovieLens csv (ratings.csv), the NCF paper's NAME.train.rating "
     "and NAME.test.rating, adjacency lists (train.txt and test.txt, a user and its items per line), or one CSV, TSV or "
-    "Parquet table with named columns; each also as .gz"
+    "Parquet table with named columns; each also as .gz or .zst"
 )
 
 
@@ -79,22 +80,27 @@ def main_file(path: Path) -> Path:
 
 
 def sniff(file: Path) -> str:
-    """One of "dat", "tabs", "lists", "table" by suffix and first line."""
-    require_file(file)
-    if suffix_of(file) == ".parquet":
+    """One of "dat", "tabs", "lists", "table" by suffix and first line.
+
+    Any line of a file that its reader accepts gives the same answer, so that the order of the lines does not matter.
+    """
+    if file.suffix.lower() == ".parquet" and is_parquet(file):
         return "table"
-    first = next((line for _, line in lines_of(file)), None)
+    if suffix_of(file) in TABBED:
+        return "tabs"
+    first = next((line for _, line in lines_of(file) if line.strip()), None)
     if first is None:
         raise DataError(f"{file}: there is nothing in the file; fetch it again")
+    fields = first.split("\t")
+    if 3 <= len(fields) <= 4 and all(map(is_number, fields[2:])):
+        return "tabs"
     if "::" in first:
         return "dat"
-    fields = first.split("\t")
-    numbers = 2 <= len(fields) <= 4 and all(map(is_number, fields[2:] or fields))
-    if numbers or suffix_of(file) in (".data", ".base", ".rating"):
+    if len(fields) == 2 and all(map(is_number, fields)):
         return "tabs"
     words = first.split()
-    if words and (all(map(str.isdigit, words)) or file.name.startswith(("train.txt", "test.txt"))):
+    if all(map(is_integer, words)) or file.name.startswith(formats_split.LISTS):
         return "lists"
     if suffix_of(file) in TABLES or any(mark in first for mark in ",\t;|"):
         return "table"
-    raise DataError(f"{file}: the first line, {first[:60]!r}, fits no known format. Known are: {KNOWN}")
+    raise DataError(f"{file}: the first line, {shown(first)}, fits no known format. Known are: {KNOWN}")

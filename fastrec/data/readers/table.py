@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
-import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,17 +14,29 @@ import numpy as np
 import polars as pl
 
 from fastrec.data.catalog import Catalog, with_datetime
+from fastrec.data.content import content_of
+from fastrec.data.csr_build import as_array
+from fastrec.data.parquet_check import check_parquet
 from fastrec.data.readers.movielens import movies_csv
-from fastrec.data.readers.text import Schema, fault_of, holds_quotes, lines_of, open_text, read_delimited, undecodable
-from fastrec.data.source import Columns, Log, is_integer, is_number, suffix_of
-from fastrec.errors import DataError
+from fastrec.data.readers.text import (
+    Schema,
+    fault_of,
+    holds_quotes,
+    lines_of,
+    open_text,
+    read_delimited,
+    shown,
+    undecodable,
+)
+from fastrec.data.source import Columns, Log, is_integer, suffix_of
+from fastrec.data.spelling import refuse_endless, settle_ids
+from fastrec.data.times import PER_SECOND, settle_time
+from fastrec.errors import DataError, FastrecError
+from fastrec.sampling.sources import ITEM_COLUMNS, USER_COLUMNS, plain_name
 
 SPELLINGS = {
-    "user": ("user", "user_id", "userid", "uid", "reviewerid", "customer_id", "customerid", "visitorid"),
-    "item": (
-        *("item", "item_id", "itemid", "iid", "movie", "movie_id", "movieid", "product_id", "productid", "asin"),
-        *("parent_asin", "business_id", "book_id", "track_id", "song_id", "article_id"),
-    ),
+    "user": USER_COLUMNS,
+    "item": ITEM_COLUMNS,
     "rating": ("rating", "score", "stars", "overall"),
     "timestamp": ("timestamp", "time", "ts", "unixreviewtime", "unix_timestamp", "datetime", "date"),
 }
@@ -34,6 +46,9 @@ OPTIONS = {"user": "user", "item": "item", "rating": "rating", "timestamp": "tim
 """The option that names a column: ``--time-col`` for ``timestamp``."""
 
 TEXT = (pl.String, pl.Categorical, pl.Enum)
+
+PLAIN = r"^(0|-?[1-9][0-9]{0,18})$"
+NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
 
 def choose(where: str, header: list[str], columns: Columns) -> dict[str, str]:
@@ -45,20 +60,26 @@ def choose(where: str, header: list[str], columns: Columns) -> dict[str, str]:
         If a named column is not there, user or item cannot be recognised, or one column would serve twice.
     """
     chosen = {}
-    plain = {name.split(":")[0].strip().lower().replace("-", "_"): name for name in reversed(header)}
+    plain = {plain_name(name): name for name in reversed(header)}
     for use, spellings in SPELLINGS.items():
         option = OPTIONS[use]
         asked = getattr(columns, option)
+        asked = asked if asked is None else str(asked)  # pandas numbers columns without names
         if asked is not None and asked not in header:
-            raise DataError(f"{where}: no column {asked!r} (--{option}-col); the columns are {', '.join(header)}")
+            raise DataError(f"{where}: no column {asked!r} (--{option}-col); the columns are {listed(header)}")
         found = asked or next((plain[s] for s in spellings if s in plain), None)
         if found is not None:
             chosen[use] = found
         elif use in ("user", "item"):
             raise DataError(
-                f"{where}: no {use} column recognised among {', '.join(header)}; name it with --{option}-col "
+                f"{where}: no {use} column recognised among {listed(header)}; name it with --{option}-col "
                 f"(from Python {option}_col=). The first line of a table must hold names"
             )
+    if columns.time_format is not None and "timestamp" not in chosen:
+        raise DataError(
+            f"{where}: --time-format {columns.time_format} needs a column of times, and none is recognised among "
+            f"{', '.join(header)}; name it with --time-col, or leave the format out"
+        )
     for use, name in chosen.items():
         twice = [other for other in chosen if chosen[other] == name and other != use]
         if twice:
@@ -67,6 +88,12 @@ def choose(where: str, header: list[str], columns: Columns) -> dict[str, str]:
                 "--item-col, --rating-col and --time-col"
             )
     return chosen
+
+
+def listed(names: list[str]) -> str:
+    """Names of columns for a message, the first 20, each cut to 40 characters."""
+    some = [name if len(name) <= 40 else f"{name[:37]}..." for name in names[:20]]
+    return ", ".join(some) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
 def read_table(path: Path, columns: Columns) -> Log:
@@ -78,15 +105,17 @@ def read_table(path: Path, columns: Columns) -> Log:
         Naming the file and line (row, for Parquet) at fault.
     """
     if suffix_of(path) == ".parquet":
-        try:
+        with readable(str(path), "not a readable Parquet file"):
             lazy = pl.scan_parquet(path, glob=False)
-            header = list(lazy.collect_schema())
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise DataError(f"{path}: not a readable Parquet file ({_first_line(error)}); make it again") from None
-        frame, lazy, notes = settle(str(path), lazy, choose(str(path), header, columns))
+            chosen = choose(str(path), list(lazy.collect_schema()), columns)
+            check_parquet(path, chosen.values())
+        frame, lazy, notes = settle(str(path), lazy, chosen, time_format=columns.time_format)
     else:
-        raw, scan = _read_text(path, columns)
-        frame, lazy, notes = settle(str(path), raw.lazy(), {name: name for name in raw.columns}, scan)
+        raw, scan, mixed = _read_text(path, columns)
+        frame, lazy, notes = settle(
+            str(path), raw.lazy(), {name: name for name in raw.columns}, scan, columns.time_format
+        )
+        notes = mixed + notes
     movies = movies_csv(path.parent) if path.name.startswith("ratings.") else None
     kind = "table with named columns" if movies is None else "MovieLens csv"
     return Log(frame, Catalog(movies=movies, ratings=with_datetime(lazy)), kind, notes)
@@ -104,20 +133,36 @@ def read_frame(frame: Any, columns: Columns, name: str) -> Log:
         lazy = frame.lazy()
         header = list(lazy.collect_schema())
     else:
-        header = [str(column) for column in (frame.columns if hasattr(frame, "columns") else frame)]
+        try:
+            keys = {str(column): column for column in (frame.columns if hasattr(frame, "columns") else frame)}
+        except TypeError:
+            raise DataError(f"{name}: {type(frame).__name__} has no named columns; pass a frame or a mapping") from None
+        header = list(keys)
     chosen = choose(name, header, columns)
     if not isinstance(frame, (pl.DataFrame, pl.LazyFrame)):
-        lazy = pl.LazyFrame({column: _series(name, column, frame[column]) for column in chosen.values()})
-    settled, lazy, notes = settle(name, lazy, chosen)
+        arrays = {column: _series(name, column, frame[keys[column]]) for column in chosen.values()}
+        lengths = {column: series.len() for column, series in arrays.items()}
+        if len(set(lengths.values())) > 1:
+            raise DataError(f"{name}: the columns differ in length ({lengths}); each row needs all of them")
+        lazy = pl.LazyFrame(arrays)
+    settled, lazy, notes = settle(name, lazy, chosen, time_format=columns.time_format)
     return Log(settled, Catalog(ratings=with_datetime(lazy)), "frame in memory", notes)
 
 
 def _series(where: str, column: str, values: Any) -> pl.Series:
-    array = np.asarray(values)
+    if isinstance(values, pl.Series):
+        return values.alias(column)
+    values = as_array(values, f"{where}: the values of column {column!r}")
     try:
-        return pl.Series(column, array.tolist() if array.dtype.kind == "O" else array)
-    except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"{where}: column {column!r} mixes types ({_first_line(error)}); make it one type") from None
+        array = values if isinstance(values, (list, tuple)) else np.asarray(values)
+        if isinstance(array, np.ndarray) and array.dtype.kind in "OT":
+            array = array.tolist()
+        return pl.Series(column, array)
+    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError) as error:
+        raise DataError(
+            f"{where}: column {column!r} mixes types or holds none of them ({_first_line(error)}); ids are integers of "
+            "64 bits or text, times and ratings numbers"
+        ) from None
 
 
 def _first_line(error: Exception) -> str:
@@ -125,9 +170,13 @@ def _first_line(error: Exception) -> str:
 
 
 def settle(
-    where: str, lazy: pl.LazyFrame, chosen: dict[str, str], again: pl.LazyFrame | None = None
+    where: str,
+    lazy: pl.LazyFrame,
+    chosen: dict[str, str],
+    again: pl.LazyFrame | None = None,
+    time_format: str | None = None,
 ) -> tuple[pl.DataFrame, pl.LazyFrame, tuple[str, ...]]:
-    """Bring chosen columns to the canonical names and types.
+    """Bring chosen columns to the canonical names, order and types.
 
     Parameters
     ----------
@@ -139,6 +188,8 @@ def settle(
         Column for each of "user", "item" and perhaps "rating", "timestamp".
     again : polars.LazyFrame, optional
         A scan that gives the same columns as ``lazy``, for the lazy result, where ``lazy`` holds them in memory.
+    time_format : str, optional
+        See ``fastrec.data.times.settle_time``.
 
     Returns
     -------
@@ -148,7 +199,7 @@ def settle(
     Raises
     ------
     DataError
-        For ids that are floats, missing values, numbers that are none, times that cannot be read.
+        For ids that are floats or end in NUL, missing values, values that are not numbers, times that cannot be read.
     """
     schema = lazy.collect_schema()
     casts = {}
@@ -166,11 +217,17 @@ def settle(
             if not dtype.is_numeric():
                 raise DataError(f"{where}: rating column {column!r} is {dtype}; ratings are numbers")
             kept = kept.cast(pl.Float32)
+        elif dtype.is_integer():
+            kept = kept.cast(pl.Int64)
+        elif dtype in TEXT:
+            kept = kept.cast(pl.String)
         casts[use] = kept
-    try:
-        frame = lazy.select(**casts).collect()
-    except pl.exceptions.PolarsError as error:
-        raise DataError(f"{where}: {_first_line(error)}; integer ids must fit 64 bits with sign") from None
+    with readable(where, "cannot be read"):
+        try:
+            frame = lazy.select(**casts).collect()
+        except pl.exceptions.InvalidOperationError:
+            _refuse_large(where, lazy, chosen)
+            raise
     if not frame.height:
         raise DataError(f"{where}: the table has no rows")
     for use, column in chosen.items():
@@ -178,113 +235,120 @@ def settle(
         if frame[use].dtype.is_float():
             bad = bad | ~frame[use].is_finite().fill_null(False)
         if bad.any():
-            raise DataError(f"{where}, data row {bad.arg_max()}: {column} is missing or no number. Mend or remove it")
-    frame, seconds, notes = settle_time(where, frame)
+            raise DataError(f"{where}, data row {bad.arg_max()}: {column} is missing or no number. Fix or remove it")
+        if use in ("user", "item") and frame[use].dtype == pl.String:
+            refuse_endless(frame[use], column, lambda row: f"{where}, data row {row}")
+    frame, seconds, notes = settle_time(frame, lambda row: f"{where}, data row {row}", time_format)
     lazy = (lazy if again is None else again).select(**casts)
     return frame, lazy if seconds is None else lazy.with_columns(timestamp=seconds), notes
 
 
-def settle_time(where: str, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.Expr | None, tuple[str, ...]]:
-    """Bring ``timestamp`` to whole seconds since 1970 UTC; also the expression that does so.
+def _refuse_large(where: str, lazy: pl.LazyFrame, chosen: dict[str, str]) -> None:
+    """Name the first integer that does not fit 64 bits with sign."""
+    schema = lazy.collect_schema()
+    for use, column in chosen.items():
+        if use != "rating" and schema[column].is_integer():
+            values = lazy.select(column).collect().to_series()
+            lost = values.cast(pl.Int64, strict=False).is_null() & values.is_not_null()
+            if lost.any():
+                row = int(lost.arg_max() or 0)
+                advice = "write these ids as text" if use != "timestamp" else "no date is that far away"
+                raise DataError(
+                    f"{where}, data row {row}: {column} {values[row]} does not fit 64 bits with sign; {advice}"
+                )
 
-    Integers of 10^11 and more are taken for milli-, micro- or nanoseconds by their size; text is read as ISO dates, UTC
-    where no zone is given. Where fractions of a second are cut, the rows are put in order of time first, so that ties
-    still fall the right way; a note says so.
+
+@contextlib.contextmanager
+def readable(where: str, what: str) -> Iterator[None]:
+    """Turn what Polars raises into a DataError, panics of its Rust code included (they are no ``Exception``).
 
     Raises
     ------
     DataError
-        If text in the column is no date, naming the row.
+        Instead of PolarsError, PanicException and OSError.
     """
-    if "timestamp" not in frame.columns:
-        return frame, None, ()
-    time, notes = pl.col("timestamp"), []
-    dtype = frame.schema["timestamp"]
-    per_second = 1
-    if dtype == pl.String:
-        time = time.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
-        parsed = frame.select(time).to_series()
-        if parsed.null_count():
-            row = int(parsed.is_null().arg_max() or 0)
-            raise DataError(
-                f"{where}, data row {row}: time {frame['timestamp'][row]!r} is neither a number nor an ISO date. "
-                "Mend or remove it"
-            )
-    elif dtype == pl.Date:
-        time = time.cast(pl.Datetime("us"))
-    elif dtype.is_float():
-        time = (time * 1e6).round()
-    elif not dtype.is_integer() and dtype != pl.Datetime:
-        raise DataError(f"{where}: the time column is {dtype}; it must hold numbers, dates or text")
-    if dtype.is_integer():
-        per_second = time_unit(frame["timestamp"])
-        if per_second > 1:
-            notes.append(f"times taken for {TIME_UNITS[per_second]}, by their size")
-    else:
-        per_second = 1_000_000
-        time = time if dtype.is_float() else time.dt.epoch("us")
-    fine = frame.select(time.cast(pl.Int64)).to_series()
-    seconds = time.cast(pl.Int64) // per_second
-    frame = frame.with_columns(timestamp=fine // per_second)
-    if per_second > 1 and ((fine % per_second) != 0).any():
-        frame = frame[np.argsort(fine.to_numpy(), kind="stable")]
-        notes.append("times cut to whole seconds, after their order was taken")
-    return frame, seconds, tuple(notes)
+    try:
+        yield
+    except FastrecError:
+        raise
+    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+        raise DataError(f"{where}: {what} ({_first_line(error)[:200]}); write it again") from None
+    except pl.exceptions.PanicException as error:
+        raise DataError(
+            f"{where}: {what}: damaged, Polars stops with {_first_line(error)[:200]!r}; write it again"
+        ) from None
 
 
-TIME_UNITS = {1: "seconds", 10**3: "milliseconds", 10**6: "microseconds", 10**9: "nanoseconds"}
+def _read_text(path: Path, columns: Columns) -> tuple[pl.DataFrame, pl.LazyFrame, tuple[str, ...]]:
+    """The chosen columns of a text table under their canonical names, a lazy scan of the same, and notes.
 
-
-def time_unit(values: pl.Series) -> int:
-    """How many of the unit make a second: 1, 10^3, 10^6 or 10^9, by the largest value (10^11 s is the year 5138)."""
-    largest = max(abs(int(v)) for v in (values.max(), values.min()))  # type: ignore[arg-type]
-    return next((10**power for power in (0, 3, 6) if largest < 10 ** (11 + power)), 10**9)
-
-
-def _read_text(path: Path, columns: Columns) -> tuple[pl.DataFrame, pl.LazyFrame]:
-    """The chosen columns of a text table under their canonical names, and a lazy scan of the same."""
+    The first row suggests the types; a file that does not fit them, or that spells ids apart, is read again as text,
+    and the types follow from all rows. So the order of the rows does not matter.
+    """
     first = next((line for _, line in lines_of(path)), "").lstrip("\ufeff")
     separator = max(",\t;|", key=first.count)
     try:
         header = next(csv.reader([first], delimiter=separator), [])
     except csv.Error as error:
         raise DataError(
-            f"{path}, line 1: {first[:60]!r} holds no names of columns ({error}); is this a table?"
+            f"{path}, line 1: {shown(first)} holds no names of columns ({error}); is this a table?"
         ) from None
     if len(set(header)) < len(header):
-        raise DataError(f"{path}: two columns are called {max(header, key=header.count)!r}; rename one")
+        raise DataError(f"{path}: two columns are called {shown(max(header, key=header.count))}; rename one")
     chosen = choose(str(path), header, columns)
-    sample = dict(zip(header, next((row for number, row in rows_of(path, separator) if number > 1 and row), [])))
+    quoted = holds_quotes(path)
+    second = next((line for number, line in lines_of(path) if number > 1 and line), "")
+    if quoted:
+        sample = dict(zip(header, next((row for number, row in rows_of(path, separator) if number > 1 and row), [])))
+    else:  # not by csv, which reads no field of more than 128 KiB
+        sample = dict(zip(header, second.split(separator)))
     types: dict[str, type[pl.DataType]] = dict.fromkeys(header, pl.String)
-    for use, column in chosen.items():
-        text = sample.get(column, "")
-        if use == "rating":
-            types[column] = pl.Float32
-        elif is_integer(text):
-            types[column] = pl.Int64
-        elif use == "timestamp" and is_number(text):
-            types[column] = pl.Float64
-        elif use != "timestamp" and re.fullmatch(r"\d+\.0*", text):
-            raise DataError(
-                f"{path}: {use} id {text!r} is a decimal number; ids are integers or text: write them without the point"
-            )
+    if "rating" in chosen:
+        types[chosen["rating"]] = pl.Float32
+    text = dict(types)
+    if not quoted:
+        types |= {column: pl.Int64 for use, column in chosen.items() if is_integer(sample.get(column, ""))}
+        types |= {chosen[use]: text[chosen[use]] for use in chosen if use == "rating" or _pattern(use, columns)}
     keep = list(chosen.values())
     try:
-        frame = _scan(path, separator, types, keep)
+        frame = _scan(path, separator, types, keep, quoted)
     except DataError:
-        ids = (chosen["user"], chosen["item"])
-        if all(types[column] == pl.String for column in ids):
+        if types == text:
             raise
-        types |= dict.fromkeys(ids, pl.String)
-        frame = _scan(path, separator, types, keep)
-        for column in ids:  # only a column that holds other than integers becomes text
-            numbers = frame[column].cast(pl.Int64, strict=False)
-            if not numbers.null_count() and (numbers.cast(pl.String) == frame[column]).all():
-                types[column] = pl.Int64
-                frame = frame.with_columns(numbers)
+        frame = _scan(path, separator, text, keep, quoted)
     names = {column: use for use, column in chosen.items()}
+    frame = frame.select(keep).rename(names)
+    notes: list[str] = []
+    for use in chosen:
+        if frame[use].dtype != pl.String:
+            continue
+        if use == "timestamp":
+            frame = frame if _pattern(use, columns) else frame.with_columns(_numbers(frame[use]))
+            continue
+        settled = settle_ids(frame[use], use, lambda row: f"{path}, data row {row}", "text")
+        odd = settled.filter(~settled.str.contains(PLAIN)) if settled.dtype == pl.String else settled.head(0)
+        if 0 < odd.len() < settled.len():
+            notes.append(
+                f"{use} ids are text: {odd.len()} of {settled.len()} are no plain integers, as {odd[0][:40]!r}"
+            )
+        frame = frame.with_columns(settled)
+    types |= {chosen[use]: type(frame.schema[use]) for use in chosen}
     scan = pl.scan_csv(path, separator=separator, schema=types, glob=False)
-    return frame.rename(names), scan.select(keep).rename(names)
+    return frame, scan.select(keep).rename(names), tuple(notes)
+
+
+def _pattern(use: str, columns: Columns) -> bool:
+    """Whether the column holds times that a strptime pattern reads, which stay text."""
+    return use == "timestamp" and columns.time_format is not None and columns.time_format not in PER_SECOND
+
+
+def _numbers(times: pl.Series) -> pl.Series:
+    """Times that were read as text, as integers or floats where every one of them is a number, else unchanged."""
+    if not times.str.contains(NUMBER).all():
+        return times
+    plain = times.str.strip_chars().str.strip_prefix("+")
+    whole = plain.cast(pl.Int64, strict=False)
+    return whole if not whole.null_count() else plain.cast(pl.Float64)
 
 
 def rows_of(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
@@ -295,14 +359,16 @@ def rows_of(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
             for row in reader:
                 yield reader.line_num, row
         except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: {error}. Mend the quotes") from None
+            hint = "Shorten it" if "limit" in str(error) else "Correct the quotes"
+            raise DataError(f"{path}, line {reader.line_num}: {error}. {hint}") from None
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise DataError(f"{path}: not a whole gzip file ({error}); fetch it again") from None
 
 
-def _scan(path: Path, separator: str, types: Schema, keep: list[str]) -> pl.DataFrame:
-    if not holds_quotes(path):
-        return read_delimited(path, separator, types, header=True, keep=keep)
+def _scan(path: Path, separator: str, types: Schema, keep: list[str], quoted: bool) -> pl.DataFrame:
+    if not quoted:
+        plain = any(dtype.is_integer() for dtype in types.values())
+        return read_delimited(path, separator, types, header=True, keep=keep, plain=plain)
     names = list(types)
     rows = 0
     for k, (number, row) in enumerate(rows_of(path, separator)):  # quotes: every row goes through Python once
@@ -316,11 +382,11 @@ def _scan(path: Path, separator: str, types: Schema, keep: list[str]) -> pl.Data
         for name, text in zip(names, row):
             fault = fault_of(types[name], text) if name in keep else ""
             if fault:
-                raise DataError(f"{path}, line {number}: {name} {text!r} {fault}. Mend or remove the line")
+                raise DataError(f"{path}, line {number}: {name} {shown(text)} {fault}. Mend or remove the line")
     if not rows:
         raise DataError(f"{path}: no line of data after the names of the columns")
     try:
-        frame = pl.read_csv(path, separator=separator, schema=types, glob=False).select(keep)
+        frame = pl.read_csv(content_of(path), separator=separator, schema=types, glob=False).select(keep)
     except (pl.exceptions.PolarsError, OSError) as error:
         odd = undecodable(path)
         where = f", line {odd[0]}: not UTF-8, in {odd[1]}. Save the file as UTF-8" if odd else f": {_first_line(error)}"

@@ -7,22 +7,26 @@ fields; only a file that fails is read again, line by line, for the message.
 
 from __future__ import annotations
 
-import gzip
-import itertools
+import io
 import mmap
-import zlib
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import IO, TypeAlias, cast
+from typing import IO, TypeAlias
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from fastrec.data.content import content_of, open_content
+from fastrec.data.spelling import plainly_spelled
 from fastrec.errors import DataError
 from fastrec.jit import available_threads, run_ranges
 
 Schema: TypeAlias = Mapping[str, type[pl.DataType]]
+
+
+class OddSpelling(DataError):
+    """Ids that parse as integers may be spelled apart, so they must be read as text."""
 
 
 def count_separators(raw: NDArray[np.uint8], separator: str) -> tuple[int, int]:
@@ -46,70 +50,44 @@ def count_separators(raw: NDArray[np.uint8], separator: str) -> tuple[int, int]:
     return sum(single for single, _ in counts), sum(double for _, double in counts)
 
 
-def require_file(path: Path) -> Path:
-    """The path itself if it is a file with something in it.
-
-    Raises
-    ------
-    DataError
-        If it is missing, a folder, or empty.
-    """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; give the path of an existing one")
-    if path.stat().st_size == 0:
-        raise DataError(f"{path}: the file is empty; it may be a download that failed: fetch it again")
-    return path
+def shown(text: str, limit: int = 60) -> str:
+    """Text for a message: quoted, control characters escaped, cut to ``limit`` characters."""
+    return repr(text if len(text) <= limit else f"{text[: limit - 3]}...")
 
 
-def unpack_gzip(path: Path) -> bytes:
-    """The whole content of a ``.gz`` file in memory.
-
-    Raises
-    ------
-    DataError
-        If the file is missing or empty, or the gzip stream is damaged.
-    """
-    try:
-        content = gzip.decompress(require_file(path).read_bytes())
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: not a whole gzip file ({error}); fetch it again") from None
-    if not content:
-        raise DataError(f"{path}: there is nothing in the gzip file; fetch it again")
-    return content
+def open_text(path: Path, encoding: str = "utf-8-sig") -> IO[str]:
+    """A file or a packed one as text, undecodable bytes shown as backslash escapes."""
+    return io.TextIOWrapper(open_content(path), encoding=encoding, errors="backslashreplace", newline="\n")
 
 
-def open_text(path: Path, encoding: str = "utf-8") -> IO[str]:
-    """A file or a ``.gz`` as text, undecodable bytes shown as backslash escapes."""
-    require_file(path)
-    opener = gzip.open if path.suffix == ".gz" else open
-    return cast(IO[str], opener(path, "rt", encoding=encoding, errors="backslashreplace", newline="\n"))
-
-
-def lines_of(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
+def lines_of(path: Path, encoding: str = "utf-8-sig") -> Iterator[tuple[int, str]]:
     """(line number from 1, text without its line end)."""
-    try:
-        with open_text(path, encoding) as f:
-            for number, line in enumerate(f, 1):
-                yield number, line.rstrip("\r\n")
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: not a whole gzip file ({error}); fetch it again") from None
+    with open_text(path, encoding) as f:
+        for number, line in enumerate(f, 1):
+            yield number, line.rstrip("\r\n")
 
 
 def undecodable(path: Path) -> tuple[int, str] | None:
     """Number and start of the first line that is not UTF-8, or None."""
     for number, line in lines_of(path, "latin-1"):
         try:
-            line.encode("latin-1").decode("utf-8")
+            line.encode("latin-1").decode("utf-8")  # never split: no byte of a longer sequence is a line end
         except UnicodeDecodeError:
             return number, f"{line[:60].encode('latin-1')!r}"
     return None
 
 
+def bytes_of(source: Path | bytes) -> NDArray[np.uint8]:
+    """uint8[n] over what ``content_of`` gave; a file is mapped, not read."""
+    return np.frombuffer(source, np.uint8) if isinstance(source, bytes) else np.memmap(source, np.uint8, mode="r")
+
+
 def holds_quotes(path: Path) -> bool:
-    """Whether a double quote stands anywhere in the text."""
-    if path.suffix == ".gz":
-        return b'"' in unpack_gzip(path)
-    with require_file(path).open("rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as raw:
+    """Whether a double quote occurs anywhere in the text."""
+    source = content_of(path)
+    if isinstance(source, bytes):
+        return b'"' in source
+    with source.open("rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as raw:
         return raw.find(b'"') >= 0
 
 
@@ -120,13 +98,14 @@ def read_delimited(
     *,
     header: bool = False,
     keep: Collection[str] | None = None,
+    plain: bool = False,
 ) -> pl.DataFrame:
     """Read all lines of a file whose fields are never quoted.
 
     Parameters
     ----------
     path : Path
-        A text file, or ``.gz``.
+        A text file, plain or packed by gzip or zstd.
     separator : str
         One byte, or the same byte twice (``::``).
     schema : mapping
@@ -135,6 +114,8 @@ def read_delimited(
         Whether the first line holds names.
     keep : collection of str, optional
         Names of the fields to keep, all of them by default; the others are counted, not read.
+    plain : bool
+        Refuse fields that start like an integer in another spelling than its plain one (``007``, ``+7``).
 
     Returns
     -------
@@ -145,20 +126,20 @@ def read_delimited(
     ------
     DataError
         Naming file and line: a missing or extra field, a value that does not parse.
+    OddSpelling
+        With ``plain``.
     """
-    source = unpack_gzip(path) if path.suffix == ".gz" else require_file(path)
-    raw = np.frombuffer(source, np.uint8) if isinstance(source, bytes) else np.memmap(source, np.uint8, mode="r")
+    source = content_of(path)
     kept = {name: dtype for name, dtype in schema.items() if keep is None or name in keep}
     lazy = scan_delimited(source, separator, schema, header=header).select(list(kept))
     try:
         frame = lazy.collect()
     except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
         raise _explain(path, separator, schema, kept, header, str(error)) from None
-    rows = frame.height
-    while rows and all(v is None for v in frame.row(rows - 1)):
-        rows -= 1  # blank lines at the end
-    frame = frame.head(rows) if rows < frame.height else frame
-    n_separators, n_pairs = count_separators(raw, separator[0])
+    if frame.height and all(value is None for value in frame.row(-1)):  # blank lines at the end
+        filled = frame.select(~pl.all_horizontal(pl.all().is_null())).to_series().arg_true()
+        frame = frame.head(filled[-1] + 1 if filled.len() else 0)
+    n_separators, n_pairs = count_separators(bytes_of(source), separator[0])
     lines = frame.height + header
     if len(separator) == 1:
         whole = n_separators == lines * (len(schema) - 1)
@@ -169,6 +150,10 @@ def read_delimited(
     for name, dtype in kept.items():
         if dtype.is_float() and not frame[name].is_finite().all():
             raise _explain(path, separator, schema, kept, header, f"{name} holds NaN or infinity")
+        if dtype == pl.String and frame[name].str.contains("\0", literal=True).any():
+            raise _explain(path, separator, schema, kept, header, f"{name} holds a NUL character")
+    if plain and not plainly_spelled(bytes_of(source), separator[0], header=header):
+        raise OddSpelling(f"{path}: a field starts with a zero, a sign or a blank")
     return frame
 
 
@@ -193,29 +178,33 @@ def _explain(
     cause: str,
 ) -> DataError:
     """Read line by line and name the first fault; ``cause`` is what the fast path said, if no line shows it."""
-    n_lines = 0
+    n_lines, last = 0, None
     layout = separator.replace("\t", "<tab>").join(schema)
+    layout = layout if len(layout) <= 200 else f"{layout[:197]}..."
     names = list(schema)
     for number, line in lines_of(path):
         if header and number == 1:
             continue
         fields = line.split(separator)
-        shown = line if len(line) <= 80 else line[:77] + "..."
         if not line:
-            if any(rest for _, rest in itertools.islice(lines_of(path), number, None)):
+            if last is None:  # one more pass, once: blank lines at the end are no fault
+                last = max((n for n, rest in lines_of(path) if rest), default=0)
+            if number < last:
                 return DataError(f"{path}, line {number}: blank; every line must be {layout}. Remove it")
             continue
         n_lines += 1
         if len(fields) != len(names):
             few = "only " if len(fields) < len(names) else ""
             return DataError(
-                f"{path}, line {number}: {few}{len(fields)} fields in {shown!r}, but every line must be {layout}. "
-                "Mend or remove the line, or fetch the file again if it was cut short"
+                f"{path}, line {number}: {few}{len(fields)} fields in {shown(line, 80)}, but every line must be "
+                f"{layout}. Correct or remove the line, or fetch the file again if it was cut short"
             )
         for (name, dtype), text in zip(schema.items(), fields):
             fault = fault_of(dtype, text) if name in kept else ""
             if fault:
-                return DataError(f"{path}, line {number}: {name} {text!r} {fault}, in {shown!r}. Mend or remove it")
+                return DataError(
+                    f"{path}, line {number}: {name} {shown(text)} {fault}, in {shown(line, 80)}. Mend or remove it"
+                )
     if n_lines == 0:
         return DataError(f"{path}: no line of data; every line must be {layout}")
     odd = undecodable(path)
@@ -227,12 +216,13 @@ def _explain(
 def fault_of(dtype: type[pl.DataType], text: str) -> str:
     """What is wrong with the text of one field, or nothing."""
     if dtype == pl.String:
-        return "" if text else "is empty"
+        return "holds a NUL character" if "\0" in text else "" if text else "is empty"
     if dtype.is_integer():
         digits = text[1:] if text[:1] in "+-" else text
         if not (digits.isascii() and digits.isdigit()):
             return "is not a whole number"
-        return "" if -(2**63) <= int(text) < 2**63 else "does not fit 64 bits"
+        size = len(digits.lstrip("0"))  # Python refuses to convert more than 4,300 digits
+        return "" if size <= 19 and -(2**63) <= int(text) < 2**63 else "does not fit 64 bits"
     try:
         value = float(text if text == text.strip() and "_" not in text else "no")
     except ValueError:

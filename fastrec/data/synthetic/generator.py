@@ -12,6 +12,7 @@ from importlib.util import find_spec
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrec.data.arrays import frozen
 from fastrec.data.interactions import Interactions
 from fastrec.data.synthetic import titles as synthetic_titles
 from fastrec.data.synthetic.kernels import draw_rows, item_facts, share_out, shuffled, user_weights
@@ -103,11 +104,11 @@ def generate(
 
     run_ranges(work, n_users, threads)
     made = Interactions(
-        indptr=indptr,
-        items=items,
+        indptr=frozen(indptr),
+        items=frozen(items),
         user_ids=np.arange(1, n_users + 1),
         item_ids=np.arange(1, n_items + 1),
-        timestamps=moments if timestamps else None,
+        timestamps=frozen(moments) if timestamps else None,
         name=name or f"synthetic-{n_users}x{n_items}x{n_interactions}",
         notes=(f"synthetic: generated from seed {seed}, no real data",),
     )

@@ -21,7 +21,7 @@ from fastrec.engines.capabilities import BACKENDS, Wish, choose, name_of, slow_p
 from fastrec.engines.minibatch.cuda_step import CudaStep
 from fastrec.engines.minibatch.graph import GraphedStep
 from fastrec.engines.minibatch.steps import AutogradStep, CpuStep, Options
-from fastrec.errors import ConfigError
+from fastrec.errors import CheckpointError, ConfigError
 from fastrec.jit import triton_runs
 from fastrec.models.parts.base import Model
 from fastrec.models.parts.dropout import AddressedDropout
@@ -214,16 +214,35 @@ class TorchEngine:
         return tensors, {"step": self.step, "scaler": scaler}
 
     def load_state(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
-        """Put back what ``state`` gave."""
+        """Put back what ``state`` gave.
+
+        Raises
+        ------
+        CheckpointError
+            If a tensor of the optimiser is not of its parameter's shape: compiled kernels would write past its end.
+        """
         self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
         for name, p in self.model.named_parameters():
             prefix = f"optimizer.{name}."
             given = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+            self._check(name, given, p)
             self.optimizer.state[p] = {k: self._placed(k, v.clone(), p) for k, v in given.items()}
         self.step = int(meta["step"])
         if meta["scaler"] is not None and self._step.scaler is not None:
             self._step.scaler.load_state_dict(meta["scaler"])
         self._step.refresh()
+
+    def _check(self, name: str, given: dict[str, Tensor], p: Tensor) -> None:
+        for key, value in given.items():
+            by_row = (p.shape[:1], (*p.shape[:1], 1)) if self._rule.state_by_row else ()
+            fits = value.numel() == 1 if key == "step" else value.shape in (p.shape, *by_row)
+            if not fits or (key != "step" and value.dtype != p.dtype):
+                raise CheckpointError(
+                    f"optimizer.{name}.{key} is {value.dtype}{list(value.shape)}, but {name} {p.dtype}{list(p.shape)}"
+                )
+        whole = getattr(self.optimizer, "state_names", given.keys())
+        if given.keys() not in (whole, set()):
+            raise CheckpointError(f"the optimiser's state of {name} holds {sorted(given)}")
 
     def _placed(self, key: str, value: Tensor, p: Tensor) -> Tensor:
         """A step count stays where its optimiser keeps it: on the host, unless the optimiser is a fused one."""

@@ -43,4 +43,4 @@ def make(params: list[Any], setting: Setting) -> Any:
     return RowAdagrad(params, lr=setting.lr)
 
 
-ROW_ADAGRAD = register(Rule("row-adagrad", make))
+ROW_ADAGRAD = register(Rule("row-adagrad", make, state_by_row=True))

@@ -1,0 +1,78 @@
+"""Arrays that nobody can change: what a sampler or a model reads without copying it."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrec.data.csr_build import text_array
+from fastrec.errors import DataError
+
+Array = TypeVar("Array", bound=NDArray[Any])
+
+
+def frozen(array: Array) -> Array:
+    """Make an array read-only, with the memory under it. For arrays just made, which no caller holds.
+
+    Cost: none, where ``immutable`` would copy.
+    """
+    at: Any = array
+    while isinstance(at, np.ndarray):
+        at.flags.writeable = False
+        at = at.base
+    return array
+
+
+def immutable(array: NDArray[Any]) -> NDArray[Any]:
+    """A read-only view that cannot be made writable again; a copy where somebody could write to the memory.
+
+    Cost: a copy of an array that is writable, or a view of one that is; none for mapped files and ``frozen`` arrays.
+    """
+    if _writable(array):
+        array = frozen(array.copy())
+    # the owner of memory may be made writable again, a view of a read-only owner may not
+    return array.view(np.ndarray) if array.flags.owndata or type(array) is not np.ndarray else array
+
+
+def _writable(array: NDArray[Any]) -> bool:
+    """Whether the array, or anything that it is a view of, may be written to."""
+    at: Any = array
+    while isinstance(at, np.ndarray):
+        if at.flags.writeable:
+            return True
+        at = at.base
+    try:
+        return at is not None and not memoryview(at).readonly
+    except TypeError:  # not a buffer: its owner is unknown
+        return True
+
+
+def plain(values: Any, what: str) -> NDArray[Any]:
+    """``values`` as a one-dimensional array; a mask is refused, because it would be ignored.
+
+    Raises
+    ------
+    DataError
+        For a masked array, another number of dimensions, or what is no array.
+    """
+    if isinstance(values, np.ma.MaskedArray):
+        raise DataError(f"{what} is a masked array, whose mask would be ignored; pass {what}.compressed() or fill it")
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise DataError(f"{what} is no array ({error}); pass one value per entry") from None
+    if array.ndim != 1:
+        raise DataError(f"{what} has shape {array.shape}; it must be one-dimensional")
+    return array
+
+
+def texts(values: Any, what: str) -> NDArray[Any]:
+    """One-dimensional text: of fixed width, or objects where one long text would widen all the others."""
+    array = plain(values, what)
+    if array.dtype.kind == "U":
+        return array
+    if not all(isinstance(v, str) for v in array.tolist()):
+        raise DataError(f"{what} are {array.dtype}; they must be text")
+    return text_array(array.tolist())

@@ -1,0 +1,23 @@
+"""Files: the only writer (whole or absent, synced), and the only reader of what fastrec wrote (checked before use)."""
+
+from fastrec.files.atomic import aside, make_folder, reason, remove, sha256_file, sweep, sync_folder, write_atomic
+from fastrec.files.checked import COUNT, SHA256, expect, parse_json
+from fastrec.files.tensors import load_tensors, map_safetensors, write_tensors
+
+__all__ = [
+    "COUNT",
+    "SHA256",
+    "aside",
+    "expect",
+    "load_tensors",
+    "make_folder",
+    "map_safetensors",
+    "parse_json",
+    "reason",
+    "remove",
+    "sha256_file",
+    "sweep",
+    "sync_folder",
+    "write_atomic",
+    "write_tensors",
+]
