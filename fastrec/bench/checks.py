@@ -45,7 +45,7 @@ def check_negatives(
     output : integer[B, N]
         What the sampler returned for ``users``.
     exact : bool
-        False for a rival that lets positives through: its share is then reported instead of refused.
+        False for a baseline that lets positives through: its share is then reported instead of refused.
     sample_rows : int
         Rows looked up in the CSR (the first, the last, and evenly between); shape and range are checked on all.
 

@@ -75,7 +75,7 @@ class Printer:
         self.line(f"  the machine runs at {speed:.2f} times the reference speed just now (calibration kernel)")
 
     def case(self, result: dict[str, Any]) -> None:
-        """One case: a row for each contender, ratios, facts and notes."""
+        """One case: a row for each entry, ratios, facts and notes."""
         self.line()
         self.line(f"{self.paint(result['name'], '1')}: {result['title']}  [{result['seconds']:.1f} s]")
         if result["status"] != "ok":

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastrec.bench.context import Context
-from fastrec.bench.harness import Bench, Contender, Refused
+from fastrec.bench.harness import Bench, Entry, Refused
 from fastrec.data.interactions import Interactions
 
 
@@ -58,13 +58,13 @@ def load(context: Context) -> Bench:
         if total != want:
             raise Refused(f"the parts hold {total} interactions; the log holds {want}")
 
-    def row(name: str, what: str, run: Any, check: Any) -> Contender:
-        made = Contender(name, run, want, check, unit="interactions/s", what=what, role="cost", threads=context.threads)
+    def row(name: str, what: str, run: Any, check: Any) -> Entry:
+        made = Entry(name, run, want, check, unit="interactions/s", what=what, role="cost", threads=context.threads)
         made.details = lambda rate: {"whole_s": want / rate}
         return made
 
     bench.facts["file_bytes"] = file.stat().st_size
-    bench.contenders = [
+    bench.entries = [
         row(
             "fastrec",
             "the log to a CSR with id maps and times",
@@ -103,7 +103,7 @@ def split(context: Context) -> Bench:
 
     return Bench(
         [
-            Contender(
+            Entry(
                 "fastrec",
                 lambda _k: leave_one_out(data, validation=0.1, seed=context.seed),
                 data.n_interactions,

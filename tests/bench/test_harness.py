@@ -7,7 +7,7 @@ import pytest
 
 from fastrec.bench import harness
 from fastrec.bench.checks import check_batch, check_loss, check_negatives
-from fastrec.bench.harness import Bench, Contender, Refused, measure, ratios, run_bench, spread
+from fastrec.bench.harness import Bench, Entry, Refused, measure, ratios, run_bench, spread
 from fastrec.errors import ConfigError
 from fastrec.sampling import NegativeSampler
 
@@ -16,17 +16,17 @@ def passes(_output: object) -> None:
     return None
 
 
-def contender(name: str, **kwargs) -> Contender:
-    return Contender(
+def entry(name: str, **kwargs) -> Entry:
+    return Entry(
         name, kwargs.pop("run", lambda _k: None), kwargs.pop("work", 10.0), kwargs.pop("check", passes), **kwargs
     )
 
 
-def test_contenders_are_called_in_turn_and_each_beside_the_calibration(monkeypatch) -> None:
+def test_entries_are_called_in_turn_and_each_with_the_calibration(monkeypatch) -> None:
     log: list[str] = []
     monkeypatch.setattr(harness, "calibration_rate", lambda: log.append("c") or 1.0)
     monkeypatch.setattr(harness, "_timed", lambda c, *_: log.append(c.name) or 1.0)
-    measure([contender("a"), contender("b")], repeats=3)
+    measure([entry("a"), entry("b")], repeats=3)
     assert log == ["c", "a", "b", *["c", "a", "c", "b"] * 3]
 
 
@@ -34,7 +34,7 @@ def test_a_case_may_take_more_rounds_but_never_fewer(monkeypatch) -> None:
     monkeypatch.setattr(harness, "_timed", lambda *_: 1.0)
     monkeypatch.setattr(harness, "calibration_rate", lambda: 1.0)
     for rounds, expected in ((None, 5), (3, 5), (11, 11)):
-        bench = Bench([contender("a"), contender("b")], pairs=[("b", "a")], rounds=rounds)
+        bench = Bench([entry("a"), entry("b")], pairs=[("b", "a")], rounds=rounds)
         result = run_bench("x", "x", bench, repeats=5, min_s=0.1)
         assert [len(row["rates"]) for row in result["rows"]] == [expected] * 2
         assert [(r["of"], r["to"]) for r in result["ratios"]] == [("b", "a")]
@@ -44,7 +44,7 @@ def test_rates_are_work_over_time_and_the_median_counts(monkeypatch) -> None:
     seconds = iter([1.0, 0.5, 0.25, 1.0])  # warm call, then three rounds
     monkeypatch.setattr(harness, "_timed", lambda *_: next(seconds))
     monkeypatch.setattr(harness, "calibration_rate", lambda: harness.REFERENCE_RATE / 2)
-    (row,) = measure([contender("a", work=6.0)], repeats=3, min_s=0.1)
+    (row,) = measure([entry("a", work=6.0)], repeats=3, min_s=0.1)
     assert row["rates"] == [12.0, 24.0, 6.0]
     assert (row["rate"], row["low"], row["high"]) == (12.0, 6.0, 24.0)
     assert row["calibrated"] == 24.0  # the machine ran at half the reference speed
@@ -54,14 +54,14 @@ def test_rates_are_work_over_time_and_the_median_counts(monkeypatch) -> None:
 def test_fast_work_is_called_many_times_between_two_readings(monkeypatch) -> None:
     calls: list[int] = []
     monkeypatch.setattr(harness, "_timed", lambda _c, _first, n: calls.append(n) or 0.01 * n)
-    (row,) = measure([contender("a", work=1.0)], repeats=2, min_s=0.2)
+    (row,) = measure([entry("a", work=1.0)], repeats=2, min_s=0.2)
     assert calls == [1, 20, 20]
     assert row["rate"] == pytest.approx(100.0)
 
 
 def test_every_call_has_its_own_number() -> None:
     seen: list[int] = []
-    measure([contender("a", run=seen.append)], repeats=2, min_s=1e-9)
+    measure([entry("a", run=seen.append)], repeats=2, min_s=1e-9)
     assert seen == list(range(len(seen)))
 
 
@@ -70,7 +70,7 @@ def test_a_failed_check_refuses_everything_before_any_clock(monkeypatch) -> None
         raise Refused("wrong shape")
 
     monkeypatch.setattr(harness, "_timed", lambda c, *_: pytest.fail(f"{c.name} was timed"))
-    result = run_bench("x", "", Bench([contender("a"), contender("b", check=refuse)]), repeats=2, min_s=0.01)
+    result = run_bench("x", "", Bench([entry("a"), entry("b", check=refuse)]), repeats=2, min_s=0.01)
     assert result["status"] == "refused"
     assert "b: wrong shape" in result["reason"]
     assert not {"rate", "rows", "low", "high"} & result.keys()
@@ -83,9 +83,9 @@ def test_an_assertion_in_a_check_refuses_too_but_another_error_is_raised() -> No
     def broken(_output: object) -> None:
         raise KeyError("a bug in the case itself")
 
-    assert run_bench("x", "", Bench([contender("a", check=wrong)]), repeats=1, min_s=0.01)["status"] == "refused"
+    assert run_bench("x", "", Bench([entry("a", check=wrong)]), repeats=1, min_s=0.01)["status"] == "refused"
     with pytest.raises(KeyError):
-        run_bench("x", "", Bench([contender("a", check=broken)]), repeats=1, min_s=0.01)
+        run_bench("x", "", Bench([entry("a", check=broken)]), repeats=1, min_s=0.01)
 
 
 def test_the_case_is_closed_even_when_refused() -> None:
@@ -94,16 +94,16 @@ def test_the_case_is_closed_even_when_refused() -> None:
     def wrong(_output: object) -> None:
         raise AssertionError
 
-    run_bench("x", "", Bench([contender("a", check=wrong)], close=lambda: closed.append(True)), repeats=1, min_s=0.01)
+    run_bench("x", "", Bench([entry("a", check=wrong)], close=lambda: closed.append(True)), repeats=1, min_s=0.01)
     assert closed == [True]
 
 
 def test_ratios_are_of_the_fastest_own_row_round_by_round_within_one_unit() -> None:
     own = {"name": "a", "unit": "x/s", "role": "fastrec", "rates": [5.0, 5.0, 8.0], "rate": 5.0}
     best = {"name": "b", "unit": "x/s", "role": "fastrec", "rates": [10.0, 20.0, 40.0], "rate": 20.0}
-    rival = {"name": "c", "unit": "x/s", "role": "rival", "rates": [100.0], "rate": 100.0}
-    other = {"name": "d", "unit": "y/s", "role": "rival", "rates": [1.0, 1.0, 1.0], "rate": 1.0}
-    assert ratios([own, best, rival, other]) == [
+    baseline = {"name": "c", "unit": "x/s", "role": "baseline", "rates": [100.0], "rate": 100.0}
+    other = {"name": "d", "unit": "y/s", "role": "baseline", "rates": [1.0, 1.0, 1.0], "rate": 1.0}
+    assert ratios([own, best, baseline, other]) == [
         {"of": "b", "to": "a", "ratio": 4.0, "low": 2.0, "high": 5.0},
         {"of": "b", "to": "c", "ratio": 0.2, "low": 0.1, "high": 0.4},
     ]
@@ -120,9 +120,9 @@ def test_spread_and_bad_arguments() -> None:
     assert spread([1.0, 2.0, 3.0]) == 1.0
     assert spread([1.0, 2.0, 3.0, 4.0, 5.0]) == pytest.approx(2 / 3)
     with pytest.raises(ConfigError, match="repeats=0"):
-        measure([contender("a")], repeats=0)
+        measure([entry("a")], repeats=0)
     with pytest.raises(ConfigError, match="names must differ"):
-        measure([contender("a"), contender("a")])
+        measure([entry("a"), entry("a")])
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_constant_negatives_are_refused() -> None:
         )
 
 
-def test_an_approximate_rival_is_told_its_share_of_false_negatives(toy) -> None:
+def test_an_approximate_baseline_is_told_its_share_of_false_negatives(toy) -> None:
     negatives, facts = toy
     assert check_negatives(broken_positive(negatives.copy(), facts), **facts, exact=False) == {
         "false_negative_rate": pytest.approx(1 / negatives.size)
