@@ -110,7 +110,7 @@ def time_to_quality(context: Context) -> dict[str, Any]:
 
     twin = pytorch.Careful(train, dim=context.dim, batch_size=NOTEBOOK_BATCH, threads=1, seed=context.seed)
     _, epochs, scores = epochs_to(TARGET, lambda _k: twin.epoch(), lambda: hit_rate(Vectors(twin.model)), longest)
-    path = pytorch.Notebook(train, dim=context.dim, batch_size=NOTEBOOK_BATCH)
+    path = pytorch.fastest_notebook(train, threads=threads, dim=context.dim, batch_size=NOTEBOOK_BATCH)
     path.train(2_000)
     beside = calibration_rate()
     started = time.perf_counter()

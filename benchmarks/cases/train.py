@@ -21,7 +21,6 @@ from fastrec.bench.harness import Bench, Entry, Refused
 
 SMALL_BATCH = 1024
 NOTEBOOK_POSITIVES = 20_000
-QUICK_NOTEBOOK_POSITIVES = 2_000
 
 
 def extend(context: Context, bench: Bench) -> None:
@@ -84,9 +83,10 @@ def careful(context: Context, batch_size: int, n_positives: int, *, compiled: bo
 
 def notebook(context: Context) -> Entry:
     """The notebook's path on 20,000 positives: every positive costs the same, and start-up is timed apart."""
-    path = pytorch.Notebook(context.train, dim=context.dim, n_negatives=context.n_negatives)
     train = context.train
-    some = QUICK_NOTEBOOK_POSITIVES if context.quick else NOTEBOOK_POSITIVES
+    options = {"dim": context.dim, "n_negatives": context.n_negatives}
+    path = pytorch.fastest_notebook(train, threads=context.threads, **options)
+    some = min(NOTEBOOK_POSITIVES, train.n_interactions)
 
     def run(_k: int) -> Any:
         return path.train(some)
@@ -116,7 +116,8 @@ def notebook(context: Context) -> Entry:
         check,
         what="Dataset item by item, DataLoader, GMF, BCE, Adam 1e-3, batch 256",
         role="baseline",
-        threads=torch.get_num_threads(),
+        threads=path.threads,
         extrapolated=f"from {some:,} positives",
-        repeats=3,
+        half=lambda _k: path.train(some // 2),
+        repeats=2 if context.quick else 3,
     )

@@ -23,7 +23,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastrec.bench.calibration import REFERENCE_RATE, calibration_rate
@@ -31,6 +31,9 @@ from fastrec.errors import ConfigError, FastrecError
 
 NOISY_SPREAD = 0.15
 """Above it a row is flagged noisy: interquartile range over median, of its rates or of the calibration rates."""
+
+START_UP_LIMIT = 20.0
+"""Percent of an extrapolated entry's time that may be start-up: above it a ratio says nothing about complete work."""
 
 
 class Refused(FastrecError):
@@ -66,6 +69,9 @@ class Entry:
         Called with the median rate after the last repeat; its dict joins the row (``data_wait_pct``, ...).
     extrapolated : str
         What part of the work a rate was scaled from, printed in the table. Empty: all of it was measured.
+    half : callable, optional
+        ``half(k)`` does half of that part; required of an extrapolated entry. What the part takes beyond twice its half
+        is start-up, which an extrapolation counts again and again.
     repeats : int, optional
         Fewer repeats than the others, for slow work; 0 takes the first call as the measurement.
     """
@@ -81,6 +87,7 @@ class Entry:
     sync: Callable[[], None] | None = None
     details: Callable[[float], dict[str, Any]] | None = None
     extrapolated: str = ""
+    half: Callable[[int], Any] | None = None
     repeats: int | None = None
 
 
@@ -121,6 +128,7 @@ class _Lane:
     calls: int
     rates: list[float] = field(default_factory=list)
     calibration: list[float] = field(default_factory=list)
+    halves: list[float] = field(default_factory=list)
 
 
 def spread(values: Sequence[float]) -> float:
@@ -204,6 +212,9 @@ def measure(entries: Sequence[Entry], *, repeats: int = 5, min_s: float = 0.2) -
     names = [c.name for c in entries]
     if len(set(names)) != len(names):
         raise ConfigError(f"entries named {names}: names must differ, records are compared by them")
+    for entry in entries:
+        if entry.extrapolated and entry.half is None:
+            raise ConfigError(f"{entry.name} is extrapolated {entry.extrapolated}: give half, to tell its start-up")
     calibration_rate()  # compiled before the first round
     lanes = [_open_lane(entry) for entry in entries]
     for lane in lanes:
@@ -217,13 +228,23 @@ def measure(entries: Sequence[Entry], *, repeats: int = 5, min_s: float = 0.2) -
             seconds = _timed(lane.entry, lane.calls, lane.inner)
             lane.calls += lane.inner
             lane.rates.append(lane.entry.work * lane.inner / seconds)
+            if lane.entry.half is not None:
+                lane.halves.append(_timed(replace(lane.entry, run=lane.entry.half), lane.calls, lane.inner))
     return [_row(lane) for lane in lanes]
+
+
+def _start_up(lane: _Lane) -> dict[str, Any]:
+    """``start_up_pct``: percent of the time of a timed part that does not grow with it, from the fastest readings."""
+    if not lane.halves:
+        return {}
+    part = lane.entry.work * lane.inner / max(lane.rates)
+    return {"start_up_pct": 100.0 * max(0.0, 2 * min(lane.halves) - part) / part}
 
 
 def _row(lane: _Lane) -> dict[str, Any]:
     entry = lane.entry
     rate = statistics.median(lane.rates)
-    details = lane.found | (entry.details(rate) if entry.details else {})
+    details = lane.found | (entry.details(rate) if entry.details else {}) | _start_up(lane)
     scaled = [r * REFERENCE_RATE / c for r, c in zip(lane.rates, lane.calibration)]
     width = spread(lane.rates)
     return {
@@ -265,6 +286,17 @@ def single_row(
     return _row(lane)
 
 
+def _dominated(row: dict[str, Any]) -> bool:
+    return bool(row.get("details", {}).get("start_up_pct", 0.0) > START_UP_LIMIT)
+
+
+def _no_ratio(row: dict[str, Any]) -> str:
+    return (
+        f"no ratio to {row['name']}: start-up takes {row['details']['start_up_pct']:.0f} % of its time, and a rate "
+        f"extrapolated {row['extrapolated']} counts it again and again"
+    )
+
+
 def ratios(rows: Sequence[dict[str, Any]], pairs: Sequence[tuple[str, str]] | None = None) -> list[dict[str, Any]]:
     """Ratios of rows: median, smallest and largest of the rounds' ratios.
 
@@ -286,6 +318,8 @@ def ratios(rows: Sequence[dict[str, Any]], pairs: Sequence[tuple[str, str]] | No
     result = []
     for of, to in pairs:
         first, other = named[of], named[to]
+        if _dominated(first) or _dominated(other):
+            continue
         if len(other["rates"]) == len(first["rates"]):
             found = [a / b for a, b in zip(first["rates"], other["rates"])]
         else:
@@ -320,6 +354,7 @@ def run_bench(
             if bench.close:
                 bench.close()
         compared = ratios(rows, bench.pairs)
+        notes = [*notes, *map(_no_ratio, filter(_dominated, rows))]
     result = {
         "name": name,
         "title": title,

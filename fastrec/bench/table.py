@@ -15,6 +15,9 @@ FOUR = {
 }
 """The four rates that stand together: what each of them leaves out tells where the time goes."""
 
+ABOVE_BANDWIDTH = "above 100 %: many of the rows come from a cache, which is faster than copying memory"
+"""What is printed with a ``bandwidth_pct`` above 100."""
+
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -119,6 +122,8 @@ class Printer:
 def _told(row: dict[str, Any]) -> list[str]:
     """A row's details as text; the first call too where it took far longer than the others: it compiled."""
     told = [f"{key} {fact_text(key, value)}" for key, value in row["details"].items() if not isinstance(value, dict)]
+    if row["details"].get("bandwidth_pct", 0.0) > 100.0:
+        told.append(ABOVE_BANDWIDTH)
     if row["first_call_s"] > max(0.5, 3 * row["work"] / row["rate"]):
         told.append(f"first call {row['first_call_s']:.1f} s, compilation in it")
     return told

@@ -13,6 +13,7 @@ import jsonschema
 import numpy as np
 import pytest
 
+from benchmarks.cases import train as baselines_of_training
 from fastrec.bench import cases, checkout, engines, machine, traffic
 from fastrec.bench.__main__ import main
 from fastrec.bench.cases import available, select
@@ -87,7 +88,8 @@ def test_a_broken_sampler_gets_no_rate(reason, log, tmp_path, monkeypatch, capsy
     assert not {"rate", "rows", "low", "high"} & case.keys()
 
 
-def test_quick_gives_the_four_rates_a_numpy_baseline_and_the_notebook(log, tmp_path, capsys) -> None:
+def test_quick_gives_the_four_rates_a_numpy_baseline_and_the_notebook(log, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(baselines_of_training, "NOTEBOOK_POSITIVES", 2_000)
     out = tmp_path / "r.json"
     assert main(["--quick", "--threads", "2", "--device", "cpu", "--data", log, "--json", str(out)]) == 0
     record = json.loads(out.read_text())
@@ -97,6 +99,7 @@ def test_quick_gives_the_four_rates_a_numpy_baseline_and_the_notebook(log, tmp_p
     rows = {row["name"]: row for name in FOUR for row in record["cases"][name]["rows"]}
     assert rows["numpy-dense"]["role"] == "baseline"
     assert rows["notebook"]["extrapolated"] == "from 2,000 positives"
+    assert all(rows[name]["details"]["start_up_pct"] >= 0 for name in ("notebook", "notebook-loop"))
     (trained,) = [row for row in record["cases"]["end_to_end"]["rows"] if row["name"] == "torch"]
     assert trained["details"]["data_wait_pct"] >= 0  # the row of that name under `step` has no data path
     assert rows["torch"]["details"]["bytes_per_sample"] > 0

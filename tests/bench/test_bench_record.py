@@ -50,6 +50,14 @@ def test_ratios_are_written_plainly() -> None:
     assert [times_text(x) for x in (0.25, 3.917, 41.26, 1203.7)] == ["0.25x", "3.92x", "41.3x", "1,204x"]
 
 
+@pytest.mark.parametrize(("percent", "explained"), [(99.9, False), (100.1, True), (320.0, True)])
+def test_more_than_the_copy_bandwidth_is_explained_where_it_is_printed(percent, explained, capsys) -> None:
+    Printer().case(case("step", row("torch", [1.0], details={"bandwidth_pct": percent})))
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"bandwidth_pct {percent:.1f} %" in printed
+    assert ("above 100 %: many of the rows come from a cache" in printed) == explained
+
+
 def test_roles_of_old_records_are_read_by_their_present_names(tmp_path) -> None:
     records.write(record(x=case("x", row("a", [2.0]), row("b", [1.0], role="rival"))), tmp_path / "old.json")
     assert [r["role"] for r in records.read(tmp_path / "old.json")["cases"]["x"]["rows"]] == ["fastrec", "baseline"]

@@ -8,6 +8,7 @@ import pytest
 from fastrec.bench import harness
 from fastrec.bench.checks import check_batch, check_loss, check_negatives
 from fastrec.bench.harness import Bench, Entry, Refused, measure, ratios, run_bench, spread
+from fastrec.bench.table import Printer
 from fastrec.errors import ConfigError
 from fastrec.sampling import NegativeSampler
 
@@ -113,6 +114,41 @@ def test_ratios_keep_to_given_pairs_and_need_a_row_of_fastrecs_own() -> None:
     rows = [{"name": n, "unit": "x/s", "role": "cost", "rates": [r], "rate": r} for n, r in (("a", 8.0), ("b", 2.0))]
     assert ratios(rows) == []
     assert ratios(rows, [("b", "a")]) == [{"of": "b", "to": "a", "ratio": 0.25, "low": 0.25, "high": 0.25}]
+
+
+def extrapolated(name: str, start_up_s: float, monkeypatch) -> dict:
+    """A case with an entry whose part takes ``start_up_s`` and then a second per half of its work."""
+    seconds = {passes: 2.0 + start_up_s, len: 1.0 + start_up_s}
+    monkeypatch.setattr(harness, "calibration_rate", lambda: 1.0)
+    monkeypatch.setattr(harness, "_timed", lambda e, *_: seconds.get(e.run, 0.001))
+    slow = entry(name, role="baseline", run=passes, half=len, extrapolated="from 2,000 positives")
+    return run_bench("x", "", Bench([entry("own"), slow]), repeats=3, min_s=0.1)
+
+
+def test_an_extrapolation_that_start_up_dominates_has_no_ratio(monkeypatch) -> None:
+    """4,567x the notebook was printed from 2,000 positives; it is 282x to 360x from 20,000."""
+    result = extrapolated("notebook", 6.0, monkeypatch)
+    slow = result["rows"][1]
+    assert slow["details"]["start_up_pct"] == pytest.approx(75.0)
+    assert result["ratios"] == []
+    (note,) = result["notes"]
+    assert note.startswith("no ratio to notebook: start-up takes 75 % of its time")
+    printed: list[str] = []
+    monkeypatch.setattr(Printer, "line", lambda _self, text="": printed.append(text))
+    Printer(colour=False).case(result)
+    assert not any("own is" in line for line in printed)
+
+
+def test_an_extrapolation_whose_cost_is_per_positive_keeps_its_ratio(monkeypatch) -> None:
+    result = extrapolated("notebook", 0.1, monkeypatch)
+    assert result["rows"][1]["details"]["start_up_pct"] == pytest.approx(100 * 0.1 / 2.1)
+    assert [(r["of"], r["to"]) for r in result["ratios"]] == [("own", "notebook")]
+    assert result["notes"] == []
+
+
+def test_an_extrapolated_entry_must_say_how_to_tell_its_start_up() -> None:
+    with pytest.raises(ConfigError, match="give half"):
+        measure([entry("a", extrapolated="from 2,000 positives")])
 
 
 def test_spread_and_bad_arguments() -> None:

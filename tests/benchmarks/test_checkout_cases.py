@@ -82,6 +82,23 @@ def test_baselines_draw_exactly_and_train(context) -> None:
     assert losses[2] < losses[0] < 0.694
 
 
+@pytest.mark.parametrize("fast", [1, 3])
+def test_the_notebook_runs_with_whichever_number_of_threads_is_faster(fast, context, monkeypatch) -> None:
+    before, seen, clock = torch.get_num_threads(), [], [0.0]
+    sound = pytorch.Notebook.train
+
+    def train(self, n_positives: int) -> float:
+        clock[0] += n_positives * (1.0 if self.threads == fast else 5.0)
+        seen.append(self.threads)
+        return sound(self, min(n_positives, 64))
+
+    monkeypatch.setattr(pytorch.Notebook, "train", train)
+    monkeypatch.setattr(pytorch.time, "perf_counter", lambda: clock[0])
+    made = pytorch.fastest_notebook(context.train, threads=3, dim=8)
+    assert (made.threads, set(seen)) == (fast, {1, 3})
+    assert torch.get_num_threads() == before
+
+
 def test_the_notebook_loop_draws_no_positive(context) -> None:
     train = context.train
     users = train.users[::7][:300]
