@@ -25,7 +25,7 @@ class Verdict:
     case, name, unit, role : str
         The row, as both records call it.
     before, after : tuple of float
-        Smallest, median and largest rate, each repeat scaled by the calibration kernel timed beside it.
+        Smallest, median and largest rate, each repeat scaled by the calibration kernel timed before it.
     ratio : float
         Median after over median before.
     verdict : {"faster", "slower", "same"}
@@ -44,7 +44,7 @@ class Verdict:
 
 def interval(row: dict[str, Any], reference: float) -> tuple[float, float, float]:
     """Smallest, median and largest of the rates at the reference machine speed."""
-    scaled = [rate * reference / beside for rate, beside in zip(row["rates"], row["calibration"])]
+    scaled = [rate * reference / kernel for rate, kernel in zip(row["rates"], row["calibration"])]
     return min(scaled), statistics.median(scaled), max(scaled)
 
 

@@ -24,7 +24,7 @@ def fresh_process(
     env : dict
         Variables added to the environment.
     **options
-        What the worker is told, as one JSON argument.
+        Its options, passed as one JSON argument.
 
     Raises
     ------

@@ -107,8 +107,8 @@ def _baselines(case: dict[str, Any], title: str) -> list[str]:
     shown, best, ratio = _entries(case)
     lines = []
     for row in shown:
-        said = ["extrapolated"] * bool(row["extrapolated"]) + ["noisy"] * row["noisy"]
-        figure = rate_text(row) + (f" ({', '.join(said)})" if said else "")
+        flags = ["extrapolated"] * bool(row["extrapolated"]) + ["noisy"] * row["noisy"]
+        figure = rate_text(row) + (f" ({', '.join(flags)})" if flags else "")
         name = f"**{row['name']}**" if row["role"] == "fastrec" else row["name"]
         lines.append([name, figure, ratio.get(row["name"], ""), row["what"]])
     return _table([title, "rate", f"{best['name']} is", "what it is"], lines)

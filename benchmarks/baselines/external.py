@@ -70,8 +70,8 @@ class Baseline:
         if not line:
             code = self._process.wait()
             self._log.seek(0)
-            said = self._log.read().decode(errors="replace").strip()[-600:]
-            raise Refused(f"its process ended with {code}: {said}")
+            error = self._log.read().decode(errors="replace").strip()[-600:]
+            raise Refused(f"its process ended with {code}: {error}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 

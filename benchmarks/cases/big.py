@@ -23,9 +23,9 @@ def hundred_million(context: Context) -> dict[str, Any]:
     users, items, positives = USERS // shrink, ITEMS // shrink, POSITIVES // shrink
     n, threads = context.n_negatives, context.threads
     with tempfile.TemporaryDirectory(prefix="fastrec-bench-") as folder:
-        told: dict[str, Any] = {"folder": folder, "positives": positives, "threads": threads, "timeout_s": 3600}
-        made = fresh_process("write_log", users=users, items=items, **told)
-        used = fresh_process("use_log", dim=DIM, negatives=n, **told)
+        options: dict[str, Any] = {"folder": folder, "positives": positives, "threads": threads, "timeout_s": 3600}
+        made = fresh_process("write_log", users=users, items=items, **options)
+        used = fresh_process("use_log", dim=DIM, negatives=n, **options)
     stages = [*made["stages"], *used["stages"]]
     units = {"sample": ("negatives/s", n), "train": ("samples/s", 1 + n)}
     rows = []

@@ -1,4 +1,4 @@
-"""The fused engine end to end: drawing, scoring and updating, in both modes, beside this machine's limits.
+"""The fused engine end to end: drawing, scoring and updating, in both modes, against the limits of the machine.
 
 B batch rows (positives), N negatives, D dim.
 """
@@ -65,7 +65,7 @@ def _entry(name: str, what: str, context: Context, mode: str, threads: int, **op
 
 
 def fused(context: Context) -> Bench:
-    """MF with BCE: lock_free and deterministic, on every thread and on one; GMF beside them."""
+    """MF with BCE: lock_free and deterministic, on every thread and on one; also GMF."""
     lanes = [
         ("lock_free", "Hogwild over users, SGD", "lock_free", {}),
         ("deterministic", "bit-identical for any threads, SGD", "deterministic", {}),

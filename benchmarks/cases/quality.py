@@ -112,7 +112,7 @@ def time_to_quality(context: Context) -> dict[str, Any]:
     _, epochs, scores = epochs_to(TARGET, lambda _k: twin.epoch(), lambda: hit_rate(Vectors(twin.model)), longest)
     path = pytorch.fastest_notebook(train, threads=threads, dim=context.dim, batch_size=NOTEBOOK_BATCH)
     path.train(2_000)
-    beside = calibration_rate()
+    calibrated = calibration_rate()
     started = time.perf_counter()
     some = min(NOTEBOOK_POSITIVES, train.n_interactions)
     path.train(some)
@@ -120,7 +120,7 @@ def time_to_quality(context: Context) -> dict[str, Any]:
     seconds = one * epochs if scores[-1] >= TARGET else float("inf")
     how = f"{epochs} epochs of GMF with Adam 1e-3, batch {NOTEBOOK_BATCH}, {one:.0f} s each"
     add("notebook", seconds, epochs, scores, how, f"epochs counted on its twin, seconds from {some:,} positives")
-    facts = {"target": TARGET, "reached": reached, "notebook_epoch_s": one, "calibration_steps_per_s": beside}
+    facts = {"target": TARGET, "reached": reached, "notebook_epoch_s": one, "calibration_steps_per_s": calibrated}
     return {"rows": rows, "facts": facts, "notes": notes}
 
 

@@ -103,7 +103,7 @@ def _other_shapes(context: Context, bench: Bench) -> None:
             "one-legal-item",
             f"every user has one legal item of {single.n_items:,}",
             single.users[:SHAPE_ROWS],
-            distinct_share=0.0,
+            distinct_fraction=0.0,
         ),
     ]
     assert bench.pairs is not None

@@ -47,7 +47,7 @@ def axes(context: Context) -> dict[str, tuple[int, ...]]:
 
 
 def points(context: Context) -> Iterator[tuple[str, int, dict[str, int]]]:
-    """Axis, value, and the whole setting, logs that are used again next to each other."""
+    """Axis, value, and the complete setting; settings that share a log are next to each other."""
     base = {**BASE, "threads": context.threads, **({"positives": 100_000} if context.quick else {})}
     for axis, values in axes(context).items():
         for value in values:

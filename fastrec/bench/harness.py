@@ -199,7 +199,7 @@ def measure(entries: Sequence[Entry], *, repeats: int = 5, min_s: float = 0.2) -
     -------
     list of dict
         ``rate`` (median), ``low`` and ``high`` (smallest and largest: with 5 rounds each, equal speeds give disjoint
-        intervals in 2 of C(10, 5) = 252 cases), ``rates``, ``calibration`` (rates of the kernel beside each),
+        intervals in 2 of C(10, 5) = 252 cases), ``rates``, ``calibration`` (rates of the kernel before each),
         ``calibrated`` (the rate scaled to the reference machine speed), ``spread``, ``noisy``, ``first_call_s``.
 
     Raises

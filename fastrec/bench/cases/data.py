@@ -1,4 +1,4 @@
-"""Cases of the data wing: loading a log and splitting it."""
+"""Cases of reading data: loading a log and splitting it."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def load(context: Context) -> Bench:
     if not source.exists() or source.suffix == ".safetensors":
         source = _written_as_csv(context.data, Path(folder.name))
         columns = {"user_col": "user", "item_col": "item", "rating_col": None, "time_col": "timestamp"}
-        bench.notes.append("the log was written as CSV for this case")
+        bench.notes.append("the log was first written as CSV")
     file = main_file(source)
-    alone = Path(folder.name) / "alone" / file.name  # a catalogue that lies beside the file is read with it
-    alone.parent.mkdir()
-    alone.symlink_to(file.resolve())
+    link = Path(folder.name) / "link" / file.name  # a catalogue in the folder of the file would be read too
+    link.parent.mkdir()
+    link.symlink_to(file.resolve())
     want = context.data.n_interactions
 
     def check(loaded: Interactions) -> None:
@@ -73,8 +73,8 @@ def load(context: Context) -> Bench:
         ),
         row(
             "columns",
-            "the file of interactions alone, to checked columns",
-            lambda _k: read_log(alone, Columns(*columns.values())).frame,
+            "only the file of interactions, to checked columns",
+            lambda _k: read_log(link, Columns(*columns.values())).frame,
             check_columns,
         ),
         row(
@@ -88,7 +88,7 @@ def load(context: Context) -> Bench:
 
 
 def split(context: Context) -> Bench:
-    """Leave-one-out with a validation part carved out of train."""
+    """Leave-one-out with a validation part taken from train."""
     from fastrec.data import leave_one_out
 
     data = context.data

@@ -1,4 +1,4 @@
-"""The negative sampler over whole epochs, in CSR order and shuffled, and the cost of building it.
+"""The negative sampler over complete epochs, in CSR order and shuffled, and the cost of building it.
 
 B batch rows, N negatives, U users, I items, E interactions.
 """
@@ -22,7 +22,7 @@ UNIT = "negatives/s"
 
 
 def sampler(context: Context) -> Bench:
-    """Whole epochs of the train part; the first entry is compared with every other that draws negatives."""
+    """Complete epochs of the train part; the first entry is compared with every other that draws negatives."""
     train, threads = context.train, context.threads
     users = train.users
     rows = partial(sampler_entry, train, context)

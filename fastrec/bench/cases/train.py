@@ -97,10 +97,10 @@ def step(context: Context) -> Bench:
     for name in ["torch"] if context.quick else ["torch", "torch-b1024"]:
         ceiling = engines.entry(context, name, n_positives=some, fixed=True)
         ceiling.role = "ceiling"
-        whole = engines.entry(context, name, n_positives=some)
-        whole.name = name + WHOLE
-        bench.entries += [ceiling, whole]
-        bench.pairs.append((whole.name, name))
+        complete = engines.entry(context, name, n_positives=some)
+        complete.name = name + WHOLE
+        bench.entries += [ceiling, complete]
+        bench.pairs.append((complete.name, name))
     return bench
 
 
