@@ -8,8 +8,8 @@ import torch
 
 from benchmarks import process, report
 from benchmarks.baselines import draws, external, pytorch
+from benchmarks.cases import gpu, scale
 from benchmarks.cases import sampler as sampler_case
-from benchmarks.cases import scale
 from fastrec.bench import machine
 from fastrec.bench.cases import available
 from fastrec.bench.checks import known
@@ -58,6 +58,15 @@ def test_the_gpu_case_gives_no_figure_from_a_cpu(context) -> None:
     result = available()["gpu"].run(context)
     assert result["status"] == "refused"
     assert "the device is cpu" in result["reason"]
+
+
+@pytest.mark.parametrize("name", ["gmf-b8192", "fused-gmf-b8192"])
+def test_the_engines_of_the_gpu_case_can_be_built_and_train(name, context) -> None:
+    """On the CPU, so that a wrong option is seen without a device."""
+    made = gpu.device_entry(context, name)
+    assert made.name == name
+    made.check(made.run(0))
+    assert gpu.WHAT[name] in made.what
 
 
 def test_baselines_draw_exactly_and_train(context) -> None:
