@@ -1,6 +1,6 @@
 # fastrec: `make train` and `make test` do all the set-up by themselves.
 .DEFAULT_GOAL := help
-.PHONY: help train test lint bench bench-rivals clean
+.PHONY: help train test lint bench bench-baselines clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -39,15 +39,15 @@ lint: $(VENV)/.dev  ## ruff (style, imports, bugs) and mypy (types)
 bench: $(VENV)/.dev  ## time every case, save the run in .benchmarks/, compare it with the last one
 	@$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-autosave --benchmark-compare $(ARGS)
 
-bench-rivals: $(VENV)/.base .venv-rivals/.done  ## LensKit, implicit and Cornac into .venv-rivals, then every engine beside them
+bench-baselines: $(VENV)/.base .venv-baselines/.done  ## LensKit, implicit and Cornac into .venv-baselines, then train with every engine and them in turn
 	@$(BIN)/python -m fastrec.bench --case end_to_end $(ARGS)
 
-.venv-rivals/.done: benchmarks/rivals-constraints.txt
-	@test -x .venv-rivals/bin/python || $(PYTHON) -m venv .venv-rivals
-	@echo "installing the rivals (pinned in $<)"
-	@.venv-rivals/bin/python -m pip install --quiet --disable-pip-version-check -c $< lenskit implicit cornac torch
+.venv-baselines/.done: benchmarks/baselines-constraints.txt
+	@test -x .venv-baselines/bin/python || $(PYTHON) -m venv .venv-baselines
+	@echo "installing the baselines (pinned in $<)"
+	@.venv-baselines/bin/python -m pip install --quiet --disable-pip-version-check -c $< lenskit implicit cornac torch
 	@touch $@
 
 clean:  ## remove the environment and the caches
-	rm -rf $(VENV) .venv-rivals .numba_cache .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-baselines .numba_cache .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

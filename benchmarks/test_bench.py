@@ -3,8 +3,8 @@
     make bench                      # runs this, saves the run, compares it with the last one
     make bench ARGS="-k sampler"
 
-``FASTREC_BENCH_DATA`` names the data set (default: MovieLens-1M where it is found, else the synthetic set). The rivals
-and the four rates together are ``python -m fastrec.bench``.
+``FASTREC_BENCH_DATA`` names the data set (default: MovieLens-1M where it is found, else the synthetic set).
+The baselines and the four rates together are ``python -m fastrec.bench``.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import os
 
 import pytest
 
-from fastrec.bench.cases import CASES
+from fastrec.bench.cases import available
 from fastrec.bench.context import Context, make_context
 from fastrec.bench.harness import Bench
 
+CASES = available()
 TIMED = [name for name, case in CASES.items() if case.when != "asked" and name != "memory"]
 
 
@@ -27,11 +28,11 @@ def context() -> Context:
 
 @pytest.mark.parametrize("name", TIMED)
 def test_case(name: str, context: Context, benchmark) -> None:
-    """The case's headline contender: called once and checked, then timed."""
+    """The case's headline entry: called once and checked, then timed."""
     bench = CASES[name].build(context)
     assert isinstance(bench, Bench)
     try:
-        head = bench.contenders[0]
+        head = bench.entries[0]
         calls = iter(range(1 << 62))
         output = head.run(next(calls))
         facts = head.check(output) or {}
@@ -41,7 +42,7 @@ def test_case(name: str, context: Context, benchmark) -> None:
             if head.sync:
                 head.sync()
 
-        benchmark.extra_info.update(unit=head.unit, work=head.work, contender=head.name, **facts)
+        benchmark.extra_info.update(unit=head.unit, work=head.work, entry=head.name, **facts)
         benchmark.group = name
         benchmark(work)
         if benchmark.stats:

@@ -1,11 +1,11 @@
-"""Time two commits in interleaved runs, and show that their losses are bit-equal.
+"""Time two commits in interleaved runs, and check that their losses are bit-equal.
 
     python scripts/compare.py main HEAD                 # the torch engine, on the synthetic set
     python scripts/compare.py HEAD~3 . --engine fused --options '{"model": "mf", "optimizer": "sgd", "lr": 0.02}'
 
-``.`` is the working tree as it is. Each commit is checked out into a git worktree of its own and trains in a process of
-its own; the two take turns, a few steps each, so that both feel the same machine. A refactor proves itself by "losses:
-bit-equal" and a ratio whose interval holds 1. Ends with 1 if the losses differ (unless --losses-may-differ) or the
+``.`` is the working tree. Each commit is checked out into a git worktree of its own and trains in a process of its own;
+the two take turns, a few steps each, so that both run under the same load. A refactor proves itself by "losses:
+bit-equal" and a ratio whose interval contains 1. Exits with 1 if the losses differ (unless --losses-may-differ) or the
 second is slower, else 0.
 """
 
@@ -23,40 +23,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+WORKER = Path(__file__).with_name("compare_worker.py")
+"""Always the one of this tree: it runs with the package of either commit."""
 DEFAULTS: dict[str, dict[str, Any]] = {
     "torch": {"engine": "torch", "model": "gmf", "optimizer": "adam", "lr": 1e-3},
     "fused": {"engine": "fused", "model": "mf", "optimizer": "sgd", "lr": 0.02, "fused_mode": "deterministic"},
 }
-
-WORKER = """
-import json, sys, time
-settings = json.loads(sys.argv[1])
-from fastrec.config import Config
-from fastrec.data import leave_one_out, load
-from fastrec.data.synthetic import generator as synthetic
-from fastrec.sampling.order import Cursor
-from fastrec.training import fit
-name = settings["data"]
-log = synthetic.make(name) if name in synthetic.SHAPES else load(name)
-split = leave_one_out(log, validation=0.1, seed=42)
-config = fit.resolve(Config().override(**settings["options"]))
-engine = fit.build_engine(split, config)
-cursor = Cursor(0, 0)
-
-def go(steps):
-    global cursor
-    if cursor.position >= engine.n_positives:
-        cursor = Cursor(cursor.epoch + 1, 0)
-    started = time.perf_counter()
-    done = engine.advance(cursor, steps)
-    seconds = time.perf_counter() - started
-    cursor = done.cursor
-    return {"seconds": seconds, "samples": done.n_samples, "loss": float(done.loss_sum).hex(), "cursor": list(cursor)}
-
-for line in sys.stdin:
-    print(json.dumps(go(int(line))), flush=True)
-engine.close()
-"""
 
 
 class Side:
@@ -68,9 +40,9 @@ class Side:
             self.tree = folder / f"{len(list(folder.iterdir()))}-{git('rev-parse', '--short', name)}"
             git("worktree", "add", "--detach", "--quiet", str(self.tree), name)
         environment = {**os.environ, "PYTHONPATH": str(self.tree)}
-        environment["NUMBA_CACHE_DIR"] = str(folder / f"numba-{self.tree.name}")  # no kernel of the other is taken
+        environment["NUMBA_CACHE_DIR"] = str(folder / f"numba-{self.tree.name}")  # never a kernel of the other
         self.process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, json.dumps(settings)],
+            [sys.executable, str(WORKER), json.dumps(settings)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -120,7 +92,7 @@ def main() -> int:
     parser.add_argument("--data", default="synthetic-100k", help="a data set (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=20, help="steps a turn (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=9, help="turns each (default: %(default)s)")
-    parser.add_argument("--losses-may-differ", action="store_true", help="compare speed alone")
+    parser.add_argument("--losses-may-differ", action="store_true", help="compare only speed")
     args = parser.parse_args()
     settings = {"data": args.data, "options": {**DEFAULTS[args.engine], "seed": 42, "device": "cpu", **args.options}}
     folder = Path(tempfile.mkdtemp(prefix="fastrec-compare-"))

@@ -14,22 +14,14 @@ PYTHON=${PYTHON:-python3}
 mkdir -p "$OUT"
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" NUMBA_CACHE_DIR="${NUMBA_CACHE_DIR:-$PWD/.numba_cache/gpu}"
 
-"$PYTHON" - >"$OUT/device.txt" <<'PY' || { cat "$OUT/device.txt"; exit 1; }
-import sys
-import torch
-if not torch.cuda.is_available():
-    print(f"torch {torch.__version__} finds no CUDA device: there is nothing to check here")
-    sys.exit(1)
-print(torch.cuda.get_device_name(0), torch.__version__, torch.version.cuda)
-PY
+"$PYTHON" scripts/gpu_setup.py device >"$OUT/device.txt" || { cat "$OUT/device.txt"; exit 1; }
 cat "$OUT/device.txt"
 
 log=${1:-}
 if [ -z "$log" ]; then
     log="$OUT/synthetic-1m.safetensors"
     echo "no log given: generating synthetic-1m, NOT real data"
-    "$PYTHON" -c "import sys; from fastrec.data import synthetic; synthetic.make('synthetic-1m').save(sys.argv[1])" \
-        "$log" || exit 1
+    "$PYTHON" scripts/gpu_setup.py log "$log" || exit 1
 fi
 
 failed=0

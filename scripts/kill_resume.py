@@ -3,7 +3,7 @@
 
     python scripts/kill_resume.py [--kills 50] [--model gmf] [--engine torch] [--seed 0] [--json FILE]
 
-Each round starts `fastrec train` (or goes on with `--resume`) in a process of its own and kills it after a random time.
+Each round starts a training run (or resumes it) in a process of its own and kills it after a random time.
 When the kills are used up the run is resumed to its end. Its weights must equal those of a run nobody killed, byte for
 byte. A second run is made and killed again whenever one ends before the kills are used up.
 """
@@ -27,34 +27,13 @@ from typing import Any
 from fastrec.runs.provenance import environment
 
 ROOT = Path(__file__).resolve().parent.parent
-TRAIN = """
-import sys, numpy as np
-from pathlib import Path
-from fastrec.config import Config
-from fastrec.data.interactions import Interactions
-from fastrec.data.split import ratio_split
-from fastrec.training.fit import fit, resume
-folder, model, engine = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-if (folder / "manifest.json").exists():
-    result = resume(folder, progress=False)
-else:
-    rng = np.random.default_rng(0)
-    rows = [np.sort(rng.choice(1500, int(rng.integers(5, 60)), replace=False)) for _ in range(2000)]
-    indptr = np.concatenate(([0], np.cumsum([len(r) for r in rows]))).astype(np.int64)
-    log = Interactions(indptr, np.concatenate(rows).astype(np.int32), np.arange(2000), np.arange(1500), name="kill")
-    config = Config(model=model, dim=16, epochs=12, batch_size=512, checkpoint_every=10, patience=3, lr=0.01,
-                    tensorboard=True, progress=False, dropout=0.2 if model in ("mlp", "neumf") else 0.0)
-    if engine == "fused":
-        config = config.override(engine=engine, optimizer="row-adagrad", lr=0.1)
-    result = fit(ratio_split(log), config, out=folder)
-print(result.stopped)
-"""
+WORKER = Path(__file__).with_name("kill_resume_worker.py")
 
 
 def start(folder: Path, model: str, engine: str) -> subprocess.Popen[str]:
     """Train or resume in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, "-c", TRAIN, str(folder), model, engine]
+    command = [sys.executable, str(WORKER), str(folder), model, engine]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

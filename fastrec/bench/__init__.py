@@ -1,4 +1,5 @@
-"""The bench: cases that check their output before they time it, rivals in the same run, records that can be compared.
+"""How fast is this machine: cases that check their output before they time it, recorded so that they can be compared.
 
-``python -m fastrec.bench`` runs it; ``fastrec.bench.harness`` tells how a case is written.
+``python -m fastrec.bench`` runs it; ``fastrec.bench.harness`` shows how to write a case. Baselines, long cases, reports
+and comparisons are in ``benchmarks/`` of the source repository and join in when the bench runs from a checkout.
 """

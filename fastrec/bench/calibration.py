@@ -1,4 +1,4 @@
-"""A fixed single-thread kernel, timed beside everything else: how fast this machine is at this moment.
+"""A fixed single-thread kernel, timed with everything else: how fast this machine is at this moment.
 
 It never changes: neither the body, nor the flags (so they are written out here instead of taken from ``fastrec.jit``),
 nor the table. A change would need a new ``REFERENCE_RATE`` and would cut the records in two.

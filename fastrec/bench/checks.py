@@ -1,4 +1,4 @@
-"""What an output must be before its rate may be printed. Each raises ``Refused`` with the first offender.
+"""Checks of an output before its rate may be printed. Each raises ``Refused`` with the first offender.
 
 B batch rows, N negatives, U users, I items, E interactions.
 """
@@ -17,7 +17,7 @@ from fastrec.bench.harness import Refused
 def known(indptr: NDArray[np.int64], items: NDArray[np.int32], users: Any, candidates: Any, n_items: int) -> Any:
     """bool, shaped as ``candidates``: whether user ``users[b]`` has ``candidates[b, ...]`` as a positive.
 
-    A plain search over (user, item) keys: it shares no code with the sampler that it judges.
+    A plain search over (user, item) keys: it shares no code with the sampler that it checks.
     """
     keys = np.repeat(np.arange(indptr.size - 1, dtype=np.int64), np.diff(indptr)) * n_items + items
     wanted = np.asarray(users, dtype=np.int64).reshape(-1, *[1] * (candidates.ndim - 1)) * n_items + candidates
@@ -36,7 +36,7 @@ def check_negatives(
     exact: bool = True,
     dtype: Any = np.int32,
     sample_rows: int = 200_000,
-    distinct_share: float = 0.5,
+    distinct_fraction: float = 0.5,
 ) -> dict[str, Any]:
     """An array of negatives: shape ``[B, N]``, dtype, range, no positive, and more than a handful of items drawn.
 
@@ -45,12 +45,12 @@ def check_negatives(
     output : integer[B, N]
         What the sampler returned for ``users``.
     exact : bool
-        False for a rival that lets positives through: its share is then reported instead of refused.
+        False for a baseline that may draw positives: their rate is then reported instead of refused.
     sample_rows : int
         Rows looked up in the CSR (the first, the last, and evenly between); shape and range are checked on all.
 
-    distinct_share : float
-        Different items that must occur, as a share of what uniform draws from all items would give; 0 for draws from a
+    distinct_fraction : float
+        Different items that must occur, as a fraction of what uniform draws would give; 0 for draws from a
         few items, or by popularity.
 
     Returns
@@ -77,7 +77,7 @@ def check_negatives(
         raise Refused(f"row {row} slot {s}: item {output[row, s]} is a positive of user {users[row]}")
     some = output.reshape(-1)[: 1 << 20]
     distinct, expected = np.unique(some).size, n_items * -math.expm1(-some.size / n_items)
-    if distinct < distinct_share * expected:
+    if distinct < distinct_fraction * expected:
         raise Refused(
             f"only {distinct} different items among {some.size} negatives; about {expected:.0f} were expected"
         )
@@ -87,7 +87,7 @@ def check_negatives(
 def check_batch(
     users: Any, items: Any, *, indptr: NDArray[np.int64], positives: NDArray[np.int32], n_items: int, n_negatives: int
 ) -> dict[str, Any]:
-    """A training batch: ``users int32[B]``, ``items int32[B, 1+N]``, column 0 a positive, the others none."""
+    """A training batch: ``users int32[B]``, ``items int32[B, 1+N]``, column 0 a positive, the others not."""
     users, items = np.asarray(users), np.asarray(items)
     if items.shape != (users.size, 1 + n_negatives):
         raise Refused(f"items have shape {items.shape}; {(users.size, 1 + n_negatives)} was asked for")
@@ -96,7 +96,7 @@ def check_batch(
     hit = known(indptr, positives, users, items, n_items)
     if not hit[:, 0].all():
         row = int(np.flatnonzero(~hit[:, 0])[0])
-        raise Refused(f"row {row}: item {items[row, 0]} in column 0 is no positive of user {users[row]}")
+        raise Refused(f"row {row}: item {items[row, 0]} in column 0 is not a positive of user {users[row]}")
     return check_negatives(
         np.ascontiguousarray(items[:, 1:]),
         indptr=indptr,
@@ -108,7 +108,7 @@ def check_batch(
 
 
 def check_loss(before: float, after: float) -> dict[str, Any]:
-    """Training did train: both losses finite, the second below the first."""
+    """The model learned: both losses finite, the second below the first."""
     if not (math.isfinite(before) and math.isfinite(after)):
         raise Refused(f"loss went from {before} to {after}: not finite")
     if not after < before:

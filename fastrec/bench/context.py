@@ -1,4 +1,4 @@
-"""What every case is given: the data, the threads, the device, and how long it may take."""
+"""What every case receives: the data, the threads, the device, and how long it may take."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ class Context:
     Parameters
     ----------
     data : Interactions
-        All interactions; ``split`` parts them.
+        All interactions; ``split`` splits them.
     source : str
         Path of the file or folder that the data came from, or the name of the synthetic set.
-    said : str
+    origin : str
         One line about which data these are and why, printed above the tables.
     threads : int
         Threads of the parallel cases.
     device : str
         ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
     quick : bool
-        Under a minute in all: fewer repeats, less work, and said so.
+        Under a minute in all: fewer repeats and less work.
     dim, n_negatives, batch_size, seed : int
         D, N, positives a batch, and the seed of every address.
     """
 
     data: Interactions
     source: str
-    said: str
+    origin: str
     threads: int
     device: str = "cpu"
     quick: bool = False
@@ -78,7 +78,7 @@ class Context:
         """The data, for the record."""
         return {
             "name": self.data.name,
-            "said": self.said,
+            "said": self.origin,
             "fingerprint": self.data.fingerprint(),
             "n_users": self.data.n_users,
             "n_items": self.data.n_items,
@@ -89,7 +89,7 @@ class Context:
 def find_data(wanted: str | None) -> tuple[Interactions, str, str]:
     """The data to measure on: interactions, source, and one line that says which they are.
 
-    A saved ``.safetensors`` file opens without Polars. Without a wish: MovieLens-1M where it is found, else the
+    A saved ``.safetensors`` file opens without Polars. By default: MovieLens-1M where it is found, else the
     synthetic set of its shape, and the line says so.
 
     Raises
@@ -108,8 +108,8 @@ def find_data(wanted: str | None) -> tuple[Interactions, str, str]:
     found = registry.find(REAL)
     if found is not None:
         return load(found), str(found), f"{REAL}: the real data were found"
-    said = f"{SYNTHETIC}, NOT real data: {REAL} is neither under $FASTREC_DATA nor in the cache"
-    return synthetic.make(SYNTHETIC), SYNTHETIC, said
+    origin = f"{SYNTHETIC}, NOT real data: {REAL} is neither under $FASTREC_DATA nor in the cache"
+    return synthetic.make(SYNTHETIC), SYNTHETIC, origin
 
 
 def make_context(
@@ -119,5 +119,5 @@ def make_context(
     from fastrec.batches.device import check_device
 
     device = check_device("auto" if device is None else device)  # before minutes of loading
-    interactions, source, said = find_data(data)
-    return Context(interactions, source, said, resolve_threads(threads), device, quick)
+    interactions, source, origin = find_data(data)
+    return Context(interactions, source, origin, resolve_threads(threads), device, quick)

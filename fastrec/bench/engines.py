@@ -1,4 +1,4 @@
-"""fastrec's engines as contenders: built as a run builds them, checked for work done and loss fallen."""
+"""fastrec's engines as entries: built as a run builds them; the check is the work done and a falling loss."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from fastrec.bench.checks import check_loss
 from fastrec.bench.context import Context
-from fastrec.bench.harness import Contender, Refused
-from fastrec.bench.roofline import beside_bandwidth, bytes_per_sample, dense_bytes_per_sample
+from fastrec.bench.harness import Entry, Refused
+from fastrec.bench.traffic import bandwidth_details, bytes_per_sample, dense_bytes_per_sample
 from fastrec.config import Config
 from fastrec.data.interactions import Interactions
 from fastrec.data.split import Split
@@ -28,40 +28,7 @@ ENGINES: dict[str, dict[str, Any]] = {
     "fused-gmf-lock-free": {**LOCK_FREE, "model": "gmf", "lr": 0.05, "init_std": 0.1},
     "fused-gmf-deterministic": {**DETERMINISTIC, "model": "gmf", "lr": 5.0, "init_std": 0.1},
 }
-NVIDIA_NEUMF = {"model": "neumf", "dim": 64, "layers": (256, 256, 128, 64), "dropout": 0.5}
-GPU_ENGINES: dict[str, dict[str, Any]] = {
-    "gmf-b209715": {**TORCH, "batch_size": 209_715},
-    "gmf-b65536": {**TORCH, "batch_size": 65_536},
-    "gmf-b8192": {**TORCH, "batch_size": 8192},
-    "neumf-b209715": {**TORCH, **NVIDIA_NEUMF, "batch_size": 209_715},
-}
-"""On a CUDA device: the batch of NVIDIA's NCF is 1,048,576 rows, 209,715 positives; its NeuMF is the third."""
-FUSED_CUDA = {
-    "engine": "fused",
-    "optimizer": "row-adagrad",
-    "lr": 0.1,
-    "model": "gmf",
-    "init_std": 0.1,
-    "precision": "fp32",
-}
-GPU_FUSED: dict[str, dict[str, Any]] = {
-    "fused-gmf-b8192": {**FUSED_CUDA, "batch_size": 8192},
-    "fused-gmf-b65536": {**FUSED_CUDA, "batch_size": 65_536},
-    "fused-gmf-b209715": {**FUSED_CUDA, "batch_size": 209_715},
-    "fused-gmf-bf16-b209715": {**FUSED_CUDA, "precision": "bf16", "batch_size": 209_715},
-    "fused-mf-b65536": {**FUSED_CUDA, "model": "mf", "batch_size": 65_536},
-}
-"""The fused engine on a CUDA device: row-wise Adagrad, for at such batches the mean's SGD hardly learns a GMF."""
 WHAT = {
-    "gmf-b8192": "GMF, Adam",
-    "gmf-b65536": "GMF, Adam",
-    "gmf-b209715": "GMF, Adam",
-    "neumf-b209715": "NeuMF as NVIDIA's NCF has it, Adam",
-    "fused-gmf-b8192": "GMF, row-wise Adagrad, fp32",
-    "fused-gmf-b65536": "GMF, row-wise Adagrad, fp32",
-    "fused-gmf-b209715": "GMF, row-wise Adagrad, fp32",
-    "fused-gmf-bf16-b209715": "GMF, row-wise Adagrad, bf16 tables rounded stochastically",
-    "fused-mf-b65536": "MF with biases, row-wise Adagrad, fp32",
     "torch": "GMF, Adam",
     "fused-lock-free": "MF with biases, SGD, Hogwild",
     "fused-deterministic": "MF with biases, SGD, the same bytes for any threads",
@@ -69,11 +36,11 @@ WHAT = {
     "fused-gmf-deterministic": "GMF, SGD, the same bytes for any threads",
 }
 UNTRAINED = math.log(2)
-"""The BCE of a model that knows nothing."""
+"""The BCE of an untrained model."""
 
 
 def build(split: Split, *, threads: int, device: str, seed: int, **options: Any) -> Engine:
-    """An engine by the options of a run."""
+    """An engine with the options of a run."""
     from fastrec.training.fit import build_engine
     from fastrec.training.resolve import resolve
 
@@ -82,7 +49,7 @@ def build(split: Split, *, threads: int, device: str, seed: int, **options: Any)
 
 def options_of(context: Context, name: str) -> dict[str, Any]:
     """The Config fields of a named engine at the context's D and N."""
-    return {"dim": context.dim, "negatives": context.n_negatives, **{**ENGINES, **GPU_ENGINES, **GPU_FUSED}[name]}
+    return {"dim": context.dim, "negatives": context.n_negatives, **ENGINES[name]}
 
 
 def moved_per_sample(context: Context, options: dict[str, Any], train: Interactions) -> float:
@@ -104,22 +71,33 @@ def sync_of(device: str) -> Any:
     return lambda: torch.cuda.synchronize(device)
 
 
-def contender(
-    context: Context, name: str, *, n_positives: int | None = None, fixed: bool = False, split: Split | None = None
-) -> Contender:
-    """A named engine that trains epoch after epoch, whole or ``n_positives`` at a time.
+def entry(
+    context: Context,
+    name: str,
+    *,
+    n_positives: int | None = None,
+    fixed: bool = False,
+    split: Split | None = None,
+    recipe: tuple[dict[str, Any], str] | None = None,
+) -> Entry:
+    """An engine that trains epoch after epoch, each complete or ``n_positives`` at a time.
 
-    Its check: it visited what it should, and its mean loss is finite and below that of an untrained model.
+    Its check: it trained all the positives asked for, and its mean loss is finite and below that of an untrained model.
 
     Parameters
     ----------
     fixed : bool
-        Train on one batch, drawn beforehand: the step alone, the ceiling of any data path.
+        Train on one batch, drawn beforehand: only the step, the ceiling of any data path.
     split : Split, optional
-        In place of the context's.
+        Instead of the context's.
+    recipe : (dict, str), optional
+        Config fields and a description of an engine that runs on the context's device; left out: ``name`` is a key of
+        ``ENGINES``, whose fused engines run on the CPU.
     """
-    options, split = options_of(context, name), split or context.split
-    on_gpu = (options["engine"] == "torch" or name in GPU_FUSED) and context.device.startswith("cuda")
+    fields, what = recipe or (ENGINES[name], WHAT[name.removesuffix("-b1024")])
+    options = {"dim": context.dim, "negatives": context.n_negatives, **fields}
+    split = split or context.split
+    on_gpu = (recipe is not None or options["engine"] == "torch") and context.device.startswith("cuda")
     device = context.device if on_gpu else "cpu"
     engine = build(split, threads=context.threads, device=device, seed=context.seed, **options)
     options = {**options, "precision": engine.describe().get("precision", "fp32")}
@@ -141,7 +119,7 @@ def contender(
     at = [Cursor(0, 0)]
 
     def run(_k: int) -> Progress:
-        if engine.n_positives - at[0].position < visited:  # goes on where it was, so that the feed need not start anew
+        if engine.n_positives - at[0].position < visited:  # else continue where it was: the feed need not restart
             at[0] = Cursor(at[0].epoch + 1, 0)
         with waited:
             done = engine.advance(at[0], steps)
@@ -149,17 +127,17 @@ def contender(
         return done
 
     def details(rate: float) -> dict[str, Any]:
-        beside = waited.details()
-        if options["model"] in ("mf", "gmf"):  # a tower's bytes are not those of its tables
-            beside |= beside_bandwidth(rate, moved_per_sample(context, options, split.train), copy)
-        return beside
+        found = waited.details()
+        if options["model"] in ("mf", "gmf"):  # the bytes of an MLP are not those of its tables
+            found |= bandwidth_details(rate, moved_per_sample(context, options, split.train), copy)
+        return found
 
-    return Contender(
+    return Entry(
         name,
         run,
         work,
         check,
-        what=f"{WHAT[name.removesuffix('-b1024')]}, batch {options['batch_size']:,} positives, D = {options['dim']}",
+        what=f"{what}, batch {options['batch_size']:,} positives, D = {options['dim']}",
         threads=context.threads,
         sync=sync_of(device),
         details=details,
@@ -167,7 +145,7 @@ def contender(
 
 
 class Waited:
-    """The share of an engine's time that it spent waiting for its feed; nothing for an engine without one."""
+    """How much of its time an engine spent waiting for its feed; nothing for an engine without one."""
 
     def __init__(self, engine: Any) -> None:
         self.feed = getattr(engine, "feed", None)
@@ -188,7 +166,7 @@ class Waited:
 
 
 class FixedFeed:
-    """Stands in for a torch engine's feed and gives one batch for ever: the step without any data path."""
+    """Replaces a torch engine's feed and returns the same batch each time: the step without any data path."""
 
     def __init__(self, feed: Any) -> None:
         batch, _ = feed.next(Cursor(0, 0))
@@ -196,8 +174,8 @@ class FixedFeed:
         feed.close()
 
     def next(self, cursor: Cursor) -> Any:
-        """The one batch, and the cursor after it."""
+        """The batch, and the cursor after it."""
         return self.batch, Cursor(cursor.epoch, cursor.position + self.batch.users.shape[0])
 
     def close(self) -> None:
-        """Nothing runs."""
+        """Nothing to stop."""

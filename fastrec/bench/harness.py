@@ -1,7 +1,7 @@
-"""Check, then time: contenders are warmed up, checked, and timed in turn (A/B/A/B) beside a calibration kernel.
+"""Check, then time: entries are warmed up, checked, and timed in turn (A/B/A/B) with a calibration kernel.
 
-A case is a function of a ``Context`` that returns a ``Bench``: the contenders that do the same work, fastrec's first.
-A contender's ``check`` sees its output before any clock starts and raises ``Refused``: then there is no rate to print.
+A case is a function of a ``Context`` that returns a ``Bench``: the entries that do the same work, fastrec's first.
+An entry's ``check`` sees its output before any clock starts and raises ``Refused``: then no rate is printed.
 
     def sampler(context: Context) -> Bench:
         train = context.train
@@ -9,9 +9,9 @@ A contender's ``check`` sees its output before any clock starts and raises ``Ref
         out = np.empty((train.n_interactions, 4), np.int32)
         check = partial(check_negatives, indptr=train.indptr, items=train.items, users=train.users, ...)
         return Bench([
-            Contender("fastrec", lambda k: s.sample(train.users, epoch=k, start=0, out=out), work=out.size, check=check,
+            Entry("fastrec", lambda k: s.sample(train.users, epoch=k, start=0, out=out), work=out.size, check=check,
                       unit="negatives/s", what="exact, bitmap and Philox"),
-            Contender("numpy", ..., role="rival"),
+            Entry("numpy", ..., role="baseline"),
         ])
 
 B batch rows, N negatives, U users, I items, E interactions, D dim.
@@ -23,22 +23,25 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastrec.bench.calibration import REFERENCE_RATE, calibration_rate
 from fastrec.errors import ConfigError, FastrecError
 
 NOISY_SPREAD = 0.15
-"""Above it a row is flagged noisy: interquartile range over median, of its rates or of the calibration beside them."""
+"""Above it a row is flagged noisy: interquartile range over median, of its rates or of the calibration rates."""
+
+START_UP_LIMIT = 20.0
+"""Percent of an extrapolated entry's time that may be start-up: above it a ratio says nothing about complete work."""
 
 
 class Refused(FastrecError):
-    """A contender's output failed its check: the bench prints no rate for it."""
+    """An entry's output failed its check: the bench prints no rate for it."""
 
 
 @dataclass
-class Contender:
+class Entry:
     """One way to do a case's work.
 
     Parameters
@@ -50,14 +53,14 @@ class Contender:
     work : float
         Units done by one call, in the singular of ``unit``.
     check : callable
-        Takes the first call's output; raises ``Refused`` (or ``AssertionError``) if it is not what it should be. May
-        return a dict of facts found on the way, such as ``false_negative_rate``.
+        Takes the first call's output; raises ``Refused`` (or ``AssertionError``) if it is wrong. May return a dict of
+        facts that it found, such as ``false_negative_rate``.
     unit : str
         Such as ``"negatives/s"``, ``"samples/s"``.
     what : str
         One line that a newcomer understands.
-    role : {"fastrec", "rival", "ceiling", "cost"}
-        ``ceiling`` is a bound that no engine passes, ``cost`` a figure without a rival.
+    role : {"fastrec", "baseline", "ceiling", "cost"}
+        ``ceiling`` is a bound that no engine exceeds, ``cost`` a figure without a baseline.
     threads : int
         Threads that it may use.
     sync : callable, optional
@@ -65,9 +68,12 @@ class Contender:
     details : callable, optional
         Called with the median rate after the last repeat; its dict joins the row (``data_wait_pct``, ...).
     extrapolated : str
-        How a rate from less than the whole work was scaled; said in the table. Empty means measured in full.
+        What part of the work a rate was scaled from, printed in the table. Empty: all of it was measured.
+    half : callable, optional
+        ``half(k)`` does half of that part; required of an extrapolated entry. What the part takes beyond twice its half
+        is start-up, which an extrapolation counts again and again.
     repeats : int, optional
-        Fewer repeats than the others, for what is slow; 0 takes the first call as the measurement.
+        Fewer repeats than the others, for slow work; 0 takes the first call as the measurement.
     """
 
     name: str
@@ -81,30 +87,31 @@ class Contender:
     sync: Callable[[], None] | None = None
     details: Callable[[float], dict[str, Any]] | None = None
     extrapolated: str = ""
+    half: Callable[[int], Any] | None = None
     repeats: int | None = None
 
 
 @dataclass
 class Bench:
-    """What a case hands to the harness.
+    """What a case returns to the harness.
 
     Parameters
     ----------
-    contenders : list of Contender
-        The first is the case's headline; the others stand beside it, in the same run.
+    entries : list of Entry
+        The first is the case's headline.
     facts : dict
         Figures that are not rates: bytes, shapes, seconds once.
     notes : list of str
-        What the reader of the table must be told.
+        Lines printed under the table.
     close : callable, optional
         Called when the case is over, whatever happened.
     pairs : list of (str, str), optional
-        Which rows to compare, for a case whose rows do different work; left out: the fastest own row with all others.
+        Which rows to compare, for a case whose rows do different work; left out: fastrec's fastest row with all others.
     rounds : int, optional
-        More rounds than the run's, where a ratio near 1 is what counts.
+        More rounds than the run's, where the ratio of interest is near 1.
     """
 
-    contenders: list[Contender] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     close: Callable[[], None] | None = None
@@ -114,13 +121,14 @@ class Bench:
 
 @dataclass
 class _Lane:
-    contender: Contender
+    entry: Entry
     first_call_s: float
     inner: int
     found: dict[str, Any]
     calls: int
     rates: list[float] = field(default_factory=list)
     calibration: list[float] = field(default_factory=list)
+    halves: list[float] = field(default_factory=list)
 
 
 def spread(values: Sequence[float]) -> float:
@@ -134,56 +142,56 @@ def spread(values: Sequence[float]) -> float:
     return (quartiles[2] - quartiles[0]) / middle
 
 
-def _timed(contender: Contender, first: int, calls: int) -> float:
+def _timed(entry: Entry, first: int, calls: int) -> float:
     """Seconds that ``calls`` calls take, numbered from ``first``."""
-    if contender.sync:
-        contender.sync()
+    if entry.sync:
+        entry.sync()
     started = time.perf_counter()
     for k in range(first, first + calls):
-        contender.run(k)
-    if contender.sync:
-        contender.sync()
+        entry.run(k)
+    if entry.sync:
+        entry.sync()
     return time.perf_counter() - started
 
 
-def _open_lane(contender: Contender) -> _Lane:
+def _open_lane(entry: Entry) -> _Lane:
     """The first call (compilation, first touch) and the check of what it returned."""
-    if contender.sync:
-        contender.sync()
+    if entry.sync:
+        entry.sync()
     started = time.perf_counter()
-    output = contender.run(0)
-    if contender.sync:
-        contender.sync()
+    output = entry.run(0)
+    if entry.sync:
+        entry.sync()
     first_call_s = time.perf_counter() - started
     try:
-        found = contender.check(output) or {}
+        found = entry.check(output) or {}
     except AssertionError as error:
-        raise Refused(f"{contender.name}: its output failed the check ({error}); no rate is given") from error
+        raise Refused(f"{entry.name}: its output failed the check ({error}); no rate is given") from error
     except Refused as error:
-        raise Refused(f"{contender.name}: {error}; no rate is given") from error
-    return _Lane(contender, first_call_s, 1, found, 1)
+        raise Refused(f"{entry.name}: {error}; no rate is given") from error
+    return _Lane(entry, first_call_s, 1, found, 1)
 
 
 def _warm_up(lane: _Lane, min_s: float) -> None:
-    """One warm call, which tells how many calls make up ``min_s``; what runs once only has had its measurement."""
-    if lane.contender.repeats == 0:
-        lane.rates.append(lane.contender.work / lane.first_call_s)
+    """One warm call, from which follows how many calls take ``min_s``; an entry without repeats is measured already."""
+    if lane.entry.repeats == 0:
+        lane.rates.append(lane.entry.work / lane.first_call_s)
         lane.calibration.append(calibration_rate())
         return
-    warm_s = _timed(lane.contender, 1, 1)
+    warm_s = _timed(lane.entry, 1, 1)
     lane.calls = 2
     lane.inner = max(1, min(1000, math.ceil(min_s / max(warm_s, 1e-9))))
 
 
-def measure(contenders: Sequence[Contender], *, repeats: int = 5, min_s: float = 0.2) -> list[dict[str, Any]]:
-    """Time the contenders in interleaved rounds and return a row for each.
+def measure(entries: Sequence[Entry], *, repeats: int = 5, min_s: float = 0.2) -> list[dict[str, Any]]:
+    """Time the entries in interleaved rounds and return a row for each.
 
     Parameters
     ----------
-    contenders : sequence of Contender
-        They are checked first, all of them: one refusal and nothing is timed.
+    entries : sequence of Entry
+        All of them are checked first: after a refusal nothing is timed.
     repeats : int
-        Rounds. Each round reads the calibration kernel and then each contender in turn.
+        Rounds. Each round reads the calibration kernel and then each entry in turn.
     min_s : float
         Shortest stretch between two readings of the clock, in seconds; fast work is called many times.
 
@@ -191,46 +199,59 @@ def measure(contenders: Sequence[Contender], *, repeats: int = 5, min_s: float =
     -------
     list of dict
         ``rate`` (median), ``low`` and ``high`` (smallest and largest: with 5 rounds each, equal speeds give disjoint
-        intervals in 2 of C(10, 5) = 252 cases), ``rates``, ``calibration`` (rates of the kernel beside each),
+        intervals in 2 of C(10, 5) = 252 cases), ``rates``, ``calibration`` (rates of the kernel before each),
         ``calibrated`` (the rate scaled to the reference machine speed), ``spread``, ``noisy``, ``first_call_s``.
 
     Raises
     ------
     Refused
-        If the output of a contender fails its check.
+        If the output of a entry fails its check.
     """
     if repeats < 1:
         raise ConfigError(f"repeats={repeats}: must be at least 1")
-    names = [c.name for c in contenders]
+    names = [c.name for c in entries]
     if len(set(names)) != len(names):
-        raise ConfigError(f"contenders named {names}: names must differ, records are compared by them")
+        raise ConfigError(f"entries named {names}: names must differ, records are compared by them")
+    for entry in entries:
+        if entry.extrapolated and entry.half is None:
+            raise ConfigError(f"{entry.name} is extrapolated {entry.extrapolated}: give half, to tell its start-up")
     calibration_rate()  # compiled before the first round
-    lanes = [_open_lane(contender) for contender in contenders]
+    lanes = [_open_lane(entry) for entry in entries]
     for lane in lanes:
         _warm_up(lane, min_s)
     for turn in range(repeats):
         for lane in lanes:
-            allowed = repeats if lane.contender.repeats is None else lane.contender.repeats
+            allowed = repeats if lane.entry.repeats is None else lane.entry.repeats
             if turn >= allowed:
                 continue
             lane.calibration.append(calibration_rate())
-            seconds = _timed(lane.contender, lane.calls, lane.inner)
+            seconds = _timed(lane.entry, lane.calls, lane.inner)
             lane.calls += lane.inner
-            lane.rates.append(lane.contender.work * lane.inner / seconds)
+            lane.rates.append(lane.entry.work * lane.inner / seconds)
+            if lane.entry.half is not None:
+                lane.halves.append(_timed(replace(lane.entry, run=lane.entry.half), lane.calls, lane.inner))
     return [_row(lane) for lane in lanes]
 
 
+def _start_up(lane: _Lane) -> dict[str, Any]:
+    """``start_up_pct``: percent of the time of a timed part that does not grow with it, from the fastest readings."""
+    if not lane.halves:
+        return {}
+    part = lane.entry.work * lane.inner / max(lane.rates)
+    return {"start_up_pct": 100.0 * max(0.0, 2 * min(lane.halves) - part) / part}
+
+
 def _row(lane: _Lane) -> dict[str, Any]:
-    contender = lane.contender
+    entry = lane.entry
     rate = statistics.median(lane.rates)
-    details = lane.found | (contender.details(rate) if contender.details else {})
+    details = lane.found | (entry.details(rate) if entry.details else {}) | _start_up(lane)
     scaled = [r * REFERENCE_RATE / c for r, c in zip(lane.rates, lane.calibration)]
     width = spread(lane.rates)
     return {
-        "name": contender.name,
-        "what": contender.what,
-        "role": contender.role,
-        "unit": contender.unit,
+        "name": entry.name,
+        "what": entry.what,
+        "role": entry.role,
+        "unit": entry.unit,
         "rate": rate,
         "low": min(lane.rates),
         "high": max(lane.rates),
@@ -239,11 +260,11 @@ def _row(lane: _Lane) -> dict[str, Any]:
         "rates": lane.rates,
         "calibration": lane.calibration,
         "calibrated": statistics.median(scaled),
-        "work": contender.work,
+        "work": entry.work,
         "calls_per_repeat": lane.inner,
-        "threads": contender.threads,
+        "threads": entry.threads,
         "first_call_s": lane.first_call_s,
-        "extrapolated": contender.extrapolated,
+        "extrapolated": entry.extrapolated,
         "details": details,
     }
 
@@ -260,15 +281,27 @@ def single_row(
     **details: Any,
 ) -> dict[str, Any]:
     """A row for work that was done once and timed elsewhere, such as in a process of its own."""
-    contender = Contender(name, lambda _k: None, work, lambda _o: None, unit, what, role, threads)
-    lane = _Lane(contender, seconds, 1, details, 1, [work / seconds], [calibration_rate()])
+    entry = Entry(name, lambda _k: None, work, lambda _o: None, unit, what, role, threads)
+    lane = _Lane(entry, seconds, 1, details, 1, [work / seconds], [calibration_rate()])
     return _row(lane)
+
+
+def _dominated(row: dict[str, Any]) -> bool:
+    return bool(row.get("details", {}).get("start_up_pct", 0.0) > START_UP_LIMIT)
+
+
+def _no_ratio(row: dict[str, Any]) -> str:
+    return (
+        f"no ratio to {row['name']}: start-up takes {row['details']['start_up_pct']:.0f} % of its time, and a rate "
+        f"extrapolated {row['extrapolated']} counts it again and again"
+    )
 
 
 def ratios(rows: Sequence[dict[str, Any]], pairs: Sequence[tuple[str, str]] | None = None) -> list[dict[str, Any]]:
     """Ratios of rows: median, smallest and largest of the rounds' ratios.
 
-    Pairing by round takes out what both felt: a machine that slows down for a minute slows both.
+    Pairing by round cancels what affects both: a machine that slows down for a minute slows both. A row that is mostly
+    start-up has no ratio.
 
     Parameters
     ----------
@@ -285,6 +318,8 @@ def ratios(rows: Sequence[dict[str, Any]], pairs: Sequence[tuple[str, str]] | No
     result = []
     for of, to in pairs:
         first, other = named[of], named[to]
+        if _dominated(first) or _dominated(other):
+            continue
         if len(other["rates"]) == len(first["rates"]):
             found = [a / b for a, b in zip(first["rates"], other["rates"])]
         else:
@@ -308,21 +343,18 @@ def run_bench(
     started = time.perf_counter() if started is None else started
     if isinstance(bench, dict):
         rows, facts, notes = bench["rows"], bench.get("facts", {}), bench.get("notes", [])
-        beside: list[dict[str, Any]] = []
+        compared: list[dict[str, Any]] = []
     else:
         facts, notes = bench.facts, bench.notes
         try:
-            rows = (
-                measure(bench.contenders, repeats=max(repeats, bench.rounds or 0), min_s=min_s)
-                if bench.contenders
-                else []
-            )
+            rows = measure(bench.entries, repeats=max(repeats, bench.rounds or 0), min_s=min_s) if bench.entries else []
         except Refused as error:
             return refused(name, title, "refused", str(error), started)
         finally:
             if bench.close:
                 bench.close()
-        beside = ratios(rows, bench.pairs)
+        compared = ratios(rows, bench.pairs)
+        notes = [*notes, *map(_no_ratio, filter(_dominated, rows))]
     result = {
         "name": name,
         "title": title,
@@ -330,7 +362,7 @@ def run_bench(
         "facts": facts,
         "notes": notes,
         "rows": rows,
-        "ratios": beside,
+        "ratios": compared,
     }
     if rows:
         result |= {key: rows[0][key] for key in ("unit", "rate", "low", "high", "calibrated", "noisy", "first_call_s")}

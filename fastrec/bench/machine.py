@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,8 +13,6 @@ from fastrec.bench.calibration import REFERENCE_RATE, calibration_rate
 from fastrec.errors import FastrecError
 from fastrec.jit import run_ranges
 from fastrec.runs.provenance import environment
-
-ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def _first(path: str, key: str) -> str | None:
@@ -113,33 +107,3 @@ def peak_bytes() -> int:
     if line is None:
         raise FastrecError("peak memory is read from /proc/self/status, which this system does not have")
     return int(line.split()[0]) * 1024
-
-
-def fresh_process(code: str, *, timeout_s: float = 600, env: dict[str, str] | None = None) -> dict[str, Any]:
-    """Run Python code in a process of its own and return the dict that it prints as its last line of JSON.
-
-    Parameters
-    ----------
-    code : str
-        Source; its last printed line is a JSON object.
-    env : dict
-        Variables added to the environment.
-
-    Raises
-    ------
-    FastrecError
-        If the process fails, with the end of what it said.
-    """
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        env={**os.environ, "PYTHONPATH": path, **(env or {})},
-    )
-    lines = done.stdout.strip().splitlines()
-    if done.returncode or not lines:
-        raise FastrecError(f"a measuring process ended with {done.returncode}: {done.stderr.strip()[-2000:]}")
-    result: dict[str, Any] = json.loads(lines[-1])
-    return result

@@ -1,4 +1,4 @@
-"""Records: the JSON that a run leaves, its schema, and how it is read and written."""
+"""Records: the JSON that a run leaves, how it is read and written; ``benchmarks/schema.json`` is its schema."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import time
 import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +23,12 @@ from fastrec.errors import DataError, FastrecError
 from fastrec.files import write_atomic
 
 FORMAT = 1
-
-
-def schema() -> dict[str, Any]:
-    """The JSON schema of a record."""
-    loaded: dict[str, Any] = json.loads(files("fastrec.bench").joinpath("schema.json").read_text())
-    return loaded
+FORMER_ROLES = {"rival": "baseline"}
+"""Roles in records made before the name changed."""
 
 
 def plain(value: Any) -> Any:
-    """NumPy scalars and arrays as Python's; a number that is not finite is an error, JSON has none."""
+    """NumPy scalars and arrays as Python's; NaN and infinity are errors, because JSON has neither."""
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -48,18 +43,18 @@ def plain(value: Any) -> Any:
 
 
 def write(record: dict[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write a record aside and rename it: a run that is cut leaves the cases that it had finished."""
+    """Write a record atomically: an interrupted run leaves the cases that it had finished."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, (json.dumps(plain(record), indent=1, allow_nan=False) + "\n").encode())
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a record.
+    """Read a record, its roles as they are named now.
 
     Raises
     ------
     DataError
-        If the file is missing, is no JSON, or is no record of this format.
+        If the file is missing, is not JSON, or is not a record of this format.
     """
     try:
         record = json.loads(Path(path).read_text())
@@ -69,6 +64,9 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise DataError(f"{path}: not a record of the bench ({error})") from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise DataError(f"{path}: not a record of the bench of format {FORMAT}; it was made by another version")
+    for case in record.get("cases", {}).values():
+        for row in case.get("rows", ()):
+            row["role"] = FORMER_ROLES.get(row["role"], row["role"])
     return record
 
 

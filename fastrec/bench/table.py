@@ -15,7 +15,10 @@ FOUR = {
     "step": "training on one fixed batch: no data path at all, the ceiling",
     "end_to_end": "training as it is: sampler, feed and step together",
 }
-"""The four rates that stand together: what each of them leaves out tells where the time goes."""
+"""The four rates to read together: what each of them leaves out shows where the time goes."""
+
+ABOVE_BANDWIDTH = "above 100 %: many of the rows come from a cache, which is faster than copying memory"
+"""What is printed with a ``bandwidth_pct`` above 100."""
 
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -31,8 +34,8 @@ def human(value: float, digits: int = 3) -> str:
 def _significant(value: float, digits: int) -> str:
     if value == 0:
         return "0"
-    whole = len(str(int(abs(value)))) if abs(value) >= 1 else 1
-    return f"{value:.{max(0, digits - whole)}f}"
+    before_point = len(str(int(abs(value)))) if abs(value) >= 1 else 1
+    return f"{value:.{max(0, digits - before_point)}f}"
 
 
 def rate_text(row: dict[str, Any]) -> str:
@@ -58,7 +61,7 @@ class Printer:
         return f"\x1b[{code}m{text}\x1b[0m" if self.colour else text
 
     def line(self, text: str = "") -> None:
-        """One line, at once."""
+        """One line, flushed."""
         print(shown(text, self.stream, keep="\n\x1b"), file=self.stream, flush=True)  # the escapes of paint
 
     def header(self, record: dict[str, Any]) -> None:
@@ -67,7 +70,7 @@ class Printer:
         copy = machine["copy_bytes_per_s"]
         dirty = " with local changes" if machine["dirty"] else ""
         self.line(self.paint("fastrec bench", "1") + f"  data: {printable(data['said'])}")
-        self.line(self.paint("  figures: median rate, lowest and highest round beside it, ratios round by round", "2"))
+        self.line(self.paint("  figures: median rate, then lowest and highest round; ratios round by round", "2"))
         self.line(
             f"  {data['n_users']:,} users, {data['n_items']:,} items, {data['n_interactions']:,} interactions; "
             f"{machine['threads']} threads, {machine['gpu'] or machine['cpu']}, "
@@ -77,7 +80,7 @@ class Printer:
         self.line(f"  the machine runs at {speed:.2f} times the reference speed just now (calibration kernel)")
 
     def case(self, result: dict[str, Any]) -> None:
-        """One case: a row for each contender, ratios, facts and notes."""
+        """One case: a row for each entry, ratios, facts and notes."""
         self.line()
         self.line(f"{self.paint(result['name'], '1')}: {result['title']}  [{result['seconds']:.1f} s]")
         if result["status"] != "ok":
@@ -88,13 +91,13 @@ class Printer:
         width = max((len(row["name"]) for row in rows), default=0)
         for row in rows:
             r = ratio.get(row["name"])
-            beside = f"  {r['of']} is {times_text(r['ratio'])}" if r else ""
+            compared = f"  {r['of']} is {times_text(r['ratio'])}" if r else ""
             spread = f"{100 * row['low'] / row['rate'] - 100:+.0f} {100 * row['high'] / row['rate'] - 100:+.0f} %"
             flags = self.paint("  noisy", "33") if row["noisy"] else ""
-            self.line(f"  {row['name']:<{width}}  {rate_text(row):>20}  {spread:>10}{beside}{flags}")
+            self.line(f"  {row['name']:<{width}}  {rate_text(row):>20}  {spread:>10}{compared}{flags}")
             if row["extrapolated"]:
                 self.line("      " + self.paint(f"extrapolated: {row['extrapolated']}", "33"))
-            for line in textwrap.wrap("; ".join(filter(None, [row["what"], *_told(row)])), 100):
+            for line in textwrap.wrap("; ".join(filter(None, [row["what"], *_details(row)])), 100):
                 self.line(self.paint(f"      {line}", "2"))
         for key, value in result["facts"].items():
             if not isinstance(value, (dict, list)):
@@ -114,16 +117,18 @@ class Printer:
         for name, result in there.items():
             value = samples_per_s(result)
             self.line(f"  {name:<11} {human(value).rstrip():>7} samples/s  {FOUR[name]}")
-        for ratio in there.get("step", {}).get("ratios", ()):  # of runs in turn: two cases lie minutes apart
+        for ratio in there.get("step", {}).get("ratios", ()):  # of runs in turn: two cases are minutes apart
             self.line(f"  {ratio['of']} reaches {100 * ratio['ratio']:.0f} % of its ceiling")
 
 
-def _told(row: dict[str, Any]) -> list[str]:
-    """A row's details as text; the first call too where it took far longer than the others: it compiled."""
-    told = [f"{key} {fact_text(key, value)}" for key, value in row["details"].items() if not isinstance(value, dict)]
+def _details(row: dict[str, Any]) -> list[str]:
+    """A row's details as text; also the first call if it took far longer than the others: it compiled."""
+    texts = [f"{key} {fact_text(key, value)}" for key, value in row["details"].items() if not isinstance(value, dict)]
+    if row["details"].get("bandwidth_pct", 0.0) > 100.0:
+        texts.append(ABOVE_BANDWIDTH)
     if row["first_call_s"] > max(0.5, 3 * row["work"] / row["rate"]):
-        told.append(f"first call {row['first_call_s']:.1f} s, compilation in it")
-    return told
+        texts.append(f"first call {row['first_call_s']:.1f} s, including compilation")
+    return texts
 
 
 def samples_per_s(result: dict[str, Any]) -> float:

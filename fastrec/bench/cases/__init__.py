@@ -1,6 +1,7 @@
-"""Every case by name. A case is a function of a ``Context`` that returns a ``Bench``, or rows that it measured itself.
+"""The cases of the bench by name: those of the package, and those that a checkout of the repository adds.
 
-They are named by module and function and imported when run: ``--list`` costs nothing.
+A case is a function of a ``Context`` that returns a ``Bench``, or rows that it measured itself. Cases are named by
+module and function and imported only when run, so ``--list`` costs nothing.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from fastrec.bench import checkout
 from fastrec.bench.context import Context
 from fastrec.bench.harness import Bench, Refused, refused, run_bench
 from fastrec.errors import ConfigError
@@ -22,11 +24,11 @@ class Case:
     Parameters
     ----------
     name : str
-        As ``--case`` takes it and records keep it.
+        As ``--case`` takes it and records store it.
     title : str
         What is measured, in words a newcomer understands.
     function : str
-        ``"module:function"`` under ``fastrec.bench.cases``.
+        ``"module:function"``.
     when : {"quick", "default", "asked"}
         Part of ``--quick`` and of a plain run; of a plain run only; or only by name.
     """
@@ -37,9 +39,18 @@ class Case:
     when: str = "default"
 
     def build(self, context: Context) -> Bench | dict[str, Any]:
-        """The case's contenders, ready to be checked and timed; or rows, from a case that measures by itself."""
-        module, function = self.function.split(":")
-        made: Bench | dict[str, Any] = getattr(import_module(f"fastrec.bench.cases.{module}"), function)(context)
+        """The entries of the case, ready to be checked and timed; or rows, from a case that measures by itself.
+
+        A checkout may extend a case of the package, for example by baselines.
+        """
+        made: Bench | dict[str, Any] = _load(self.function)(context)
+        more = checkout.find()
+        if isinstance(made, Bench) and self.function.startswith("fastrec."):
+            if more is None:
+                if self.name in EXTENDED:
+                    made.notes.append(f"no baselines: they are {checkout.WHERE}")
+            elif self.name in more.EXTENSIONS:
+                _load(more.EXTENSIONS[self.name])(context, made)
         return made
 
     def run(self, context: Context) -> dict[str, Any]:
@@ -52,27 +63,48 @@ class Case:
         return run_bench(self.name, self.title, made, repeats=context.repeats, min_s=context.min_s, started=started)
 
 
-CASES = {
-    case.name: case
-    for case in (
-        Case("load", "a log from its file to columns, a CSR, a split", "data:load"),
-        Case("split", "leave-one-out, with a validation part", "data:split"),
-        Case("sampler", "exact negatives, beside rivals and where it is hard", "sampler:sampler", "quick"),
-        Case("stream", "batches on the host in shuffled order, nothing overlapped", "train:stream"),
-        Case("feed", "batches drawn ahead and ready on the device, nothing trained", "train:feed", "quick"),
-        Case("step", "training on one fixed batch: the ceiling of any data path", "train:step", "quick"),
-        Case("end_to_end", "training as it is, every engine and rival in turn", "train:end_to_end", "quick"),
-        Case("fused", "the fused engine end to end, MF and GMF, both modes", "fused:fused"),
-        Case("evaluation", "ranking the test items", "rank:evaluation"),
-        Case("checkpoint", "a checkpoint written, synced, read and verified", "rank:checkpoint"),
-        Case("memory", "peak memory of a training run in a process of its own", "rank:memory"),
-        Case("time_to_quality", "training time to validation HR@10 of .60", "quality:time_to_quality", "asked"),
-        Case("default_run", "`fastrec train` as it comes, with its test accuracy", "quality:default_run", "asked"),
-        Case("gpu", "large batches on a CUDA device, GMF and NVIDIA's NeuMF", "gpu:gpu", "asked"),
-        Case("scaling", "cost against size, one axis at a time", "scale:scaling", "asked"),
-        Case("hundred_million", "100 M positives from file to trained model", "big:hundred_million", "asked"),
+def _load(function: str) -> Any:
+    module, name = function.split(":")
+    return getattr(import_module(module), name)
+
+
+OWN = (
+    Case("load", "a log from its file to columns, a CSR, a split", "fastrec.bench.cases.data:load"),
+    Case("split", "leave-one-out, with a validation part", "fastrec.bench.cases.data:split"),
+    Case("sampler", "exact negatives, against baselines", "fastrec.bench.cases.sampler:sampler", "quick"),
+    Case("feed", "batches ready on the device, nothing trained", "fastrec.bench.cases.train:feed", "quick"),
+    Case("step", "training on one fixed batch: the ceiling", "fastrec.bench.cases.train:step", "quick"),
+    Case("end_to_end", "training as it is, engines in turn", "fastrec.bench.cases.train:end_to_end", "quick"),
+)
+"""The cases of the package: what ``--quick`` needs, and reading a log."""
+
+EXTENDED = ("sampler", "end_to_end")
+"""Cases of the package that have baselines in a checkout."""
+
+CHECKOUT_ONLY = (
+    "stream", "fused", "evaluation", "checkpoint", "memory", "time_to_quality", "default_run", "gpu", "scaling",
+    "hundred_million",
+)  # fmt: skip
+"""Cases that only a checkout has; named here so that an installed package can say what it lacks."""
+
+CHECKOUT_COMMANDS = ("compare", "report")
+"""Commands that only a checkout has."""
+
+
+def available() -> dict[str, Case]:
+    """Every case that can run here, by name."""
+    more = checkout.find()
+    return {case.name: case for case in (*OWN, *(more.CASES if more else ()))}
+
+
+def missing() -> str:
+    """One line that says what an installed package lacks; empty in a checkout."""
+    if checkout.find() is not None:
+        return ""
+    return (
+        f"not in the installed package: the cases {', '.join(CHECKOUT_ONLY)}, the commands "
+        f"{' and '.join(CHECKOUT_COMMANDS)}, and the baselines; they are {checkout.WHERE}"
     )
-}
 
 
 def select(names: list[str] | None, *, quick: bool) -> list[Case]:
@@ -81,12 +113,16 @@ def select(names: list[str] | None, *, quick: bool) -> list[Case]:
     Raises
     ------
     ConfigError
-        If a name is unknown.
+        If a name is unknown, or is that of a case that only a checkout has.
     """
+    cases = available()
+    for name in names or ():
+        if name in cases:
+            continue
+        if name in CHECKOUT_ONLY:
+            raise ConfigError(f"--case {name}: {missing()}")
+        raise ConfigError(f"--case {name}: no such case; there are {', '.join(cases)}")
     if names:
-        unknown = [name for name in names if name not in CASES]
-        if unknown:
-            raise ConfigError(f"--case {unknown[0]}: no such case; there are {', '.join(CASES)}")
-        return [CASES[name] for name in dict.fromkeys(names)]
+        return [cases[name] for name in dict.fromkeys(names)]
     wanted = ("quick",) if quick else ("quick", "default")
-    return [case for case in CASES.values() if case.when in wanted]
+    return [case for case in cases.values() if case.when in wanted]

@@ -1,4 +1,4 @@
-"""Cases of the data wing: loading a log and splitting it."""
+"""Cases of reading data: loading a log and splitting it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastrec.bench.context import Context
-from fastrec.bench.harness import Bench, Contender, Refused
+from fastrec.bench.harness import Bench, Entry, Refused
 from fastrec.data.interactions import Interactions
 
 
@@ -36,11 +36,11 @@ def load(context: Context) -> Bench:
     if not source.exists() or source.suffix == ".safetensors":
         source = _written_as_csv(context.data, Path(folder.name))
         columns = {"user_col": "user", "item_col": "item", "rating_col": None, "time_col": "timestamp"}
-        bench.notes.append("the log was written as CSV for this case")
+        bench.notes.append("the log was first written as CSV")
     file = main_file(source)
-    alone = Path(folder.name) / "alone" / file.name  # a catalogue that lies beside the file is read with it
-    alone.parent.mkdir()
-    alone.symlink_to(file.resolve())
+    link = Path(folder.name) / "link" / file.name  # a catalogue in the folder of the file would be read too
+    link.parent.mkdir()
+    link.symlink_to(file.resolve())
     want = context.data.n_interactions
 
     def check(loaded: Interactions) -> None:
@@ -58,13 +58,13 @@ def load(context: Context) -> Bench:
         if total != want:
             raise Refused(f"the parts hold {total} interactions; the log holds {want}")
 
-    def row(name: str, what: str, run: Any, check: Any) -> Contender:
-        made = Contender(name, run, want, check, unit="interactions/s", what=what, role="cost", threads=context.threads)
+    def row(name: str, what: str, run: Any, check: Any) -> Entry:
+        made = Entry(name, run, want, check, unit="interactions/s", what=what, role="cost", threads=context.threads)
         made.details = lambda rate: {"whole_s": want / rate}
         return made
 
     bench.facts["file_bytes"] = file.stat().st_size
-    bench.contenders = [
+    bench.entries = [
         row(
             "fastrec",
             "the log to a CSR with id maps and times",
@@ -73,8 +73,8 @@ def load(context: Context) -> Bench:
         ),
         row(
             "columns",
-            "the file of interactions alone, to checked columns",
-            lambda _k: read_log(alone, Columns(*columns.values())).frame,
+            "only the file of interactions, to checked columns",
+            lambda _k: read_log(link, Columns(*columns.values())).frame,
             check_columns,
         ),
         row(
@@ -88,7 +88,7 @@ def load(context: Context) -> Bench:
 
 
 def split(context: Context) -> Bench:
-    """Leave-one-out with a validation part carved out of train."""
+    """Leave-one-out with a validation part taken from train."""
     from fastrec.data import leave_one_out
 
     data = context.data
@@ -103,7 +103,7 @@ def split(context: Context) -> Bench:
 
     return Bench(
         [
-            Contender(
+            Entry(
                 "fastrec",
                 lambda _k: leave_one_out(data, validation=0.1, seed=context.seed),
                 data.n_interactions,

@@ -9,30 +9,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.process import fresh_process
 from fastrec.bench import engines
 from fastrec.bench.context import Context
-from fastrec.bench.harness import Bench, Contender, Refused, single_row
-from fastrec.bench.machine import fresh_process
+from fastrec.bench.harness import Bench, Entry, Refused, single_row
 from fastrec.sampling.order import Cursor
 
 N_CANDIDATES = 99
-TORCH_ONLY = (
-    "import torch; torch.zeros(1); import json; from fastrec.bench.machine import peak_bytes; "
-    "print(json.dumps({'peak_bytes': peak_bytes()}))"
-)
-RUN = """
-import json, torch
-from fastrec.bench.machine import peak_bytes
-from fastrec.data import Interactions, leave_one_out
-from fastrec.training.job import train
-split = leave_one_out(Interactions.open({log!r}), validation=0.1, seed=42)
-result = train(split, out={out!r}, epochs=1, progress=False, tensorboard=False, **{options!r})
-print(json.dumps({{'peak_bytes': peak_bytes(), 'samples_per_s': result.samples_per_s}}))
-"""
 
 
 def evaluation(context: Context) -> Bench:
-    """Leave-one-out metrics of an untrained model: against 99 candidates, and against every item not met."""
+    """Leave-one-out metrics of an untrained model: against 99 candidates, and in full ranking."""
     from fastrec.evaluation.candidates import candidates_for
     from fastrec.evaluation.full_ranking import evaluate_full
     from fastrec.models import build
@@ -49,7 +36,7 @@ def evaluation(context: Context) -> Bench:
 
     return Bench(
         [
-            Contender(
+            Entry(
                 "candidates",
                 lambda _k: frozen.evaluate(model, (10,), threads=threads),
                 split.test.n_interactions,
@@ -59,13 +46,13 @@ def evaluation(context: Context) -> Bench:
                 role="cost",
                 threads=threads,
             ),
-            Contender(
+            Entry(
                 "full-ranking",
                 lambda _k: evaluate_full(model, (split.train, split.validation), split.test, (10,), threads=threads),
                 split.test.n_interactions,
                 lambda metrics: check(metrics, 0.0, 0.05),
                 unit="users/s",
-                what=f"each test item against all {data.n_items:,} items its user has not met",
+                what=f"each test item against all {data.n_items:,} items that its user has not interacted with",
                 role="cost",
                 threads=threads,
             ),
@@ -74,7 +61,7 @@ def evaluation(context: Context) -> Bench:
 
 
 def checkpoint(context: Context) -> Bench:
-    """Everything a run needs to go on, written whole and synced, and read back with its hashes checked."""
+    """The complete state of a run, written and synced, then read back with its hashes checked."""
     import torch
 
     from fastrec.runs.checkpoint import Checkpoints
@@ -100,7 +87,7 @@ def checkpoint(context: Context) -> Bench:
 
     return Bench(
         [
-            Contender(
+            Entry(
                 "write-and-read",
                 write_and_read,
                 size,
@@ -116,14 +103,13 @@ def checkpoint(context: Context) -> Bench:
 
 
 def memory(context: Context) -> dict[str, Any]:
-    """Peak memory of one epoch of training, in a process of its own, beyond what importing torch takes."""
-    rows, alone = [], fresh_process(TORCH_ONLY)["peak_bytes"]
+    """Peak memory of one epoch of training, in its own process, beyond what importing torch takes."""
+    rows, import_torch = [], fresh_process("import_torch")["peak_bytes"]
     with tempfile.TemporaryDirectory(prefix="fastrec-bench-") as folder:
         log = context.data.save(Path(folder) / "log.safetensors")
         for name in ("torch", "fused-deterministic"):
             options = {**engines.options_of(context, name), "threads": context.threads, "device": "cpu"}
-            code = RUN.format(log=str(log), out=str(Path(folder) / name), options=options)
-            found = fresh_process(code)
+            found = fresh_process("train_epoch", log=str(log), out=str(Path(folder) / name), options=options)
             seconds = context.train.n_interactions * (1 + context.n_negatives) / found["samples_per_s"]
             rows.append(
                 single_row(
@@ -134,8 +120,8 @@ def memory(context: Context) -> dict[str, Any]:
                     what=f"one epoch of `train` from a fresh process, {engines.WHAT[name]}",
                     threads=context.threads,
                     peak_bytes=found["peak_bytes"],
-                    beyond_torch_bytes=found["peak_bytes"] - alone,
+                    beyond_torch_bytes=found["peak_bytes"] - import_torch,
                 )
             )
-    facts = {"import_torch_bytes": alone}
+    facts = {"import_torch_bytes": import_torch}
     return {"rows": rows, "facts": facts, "notes": ["the figure of this case is memory; its rates include compilation"]}

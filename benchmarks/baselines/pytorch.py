@@ -1,27 +1,24 @@
-"""Rivals written afresh: the notebook's own path, and a careful PyTorch loop over ``[B, 1+N]``.
+"""Baselines in PyTorch: the notebook's training path, and a careful loop over ``[B, 1+N]``.
 
-Each in its strongest honest form: what it is compared with must be what a good engineer would write in its place.
+Each in its strongest honest form: what a good engineer would write in its place.
 B batch rows (positives), N negatives, U users, I items, E interactions, D dim.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from fastrec.bench.harness import Refused
+from benchmarks.baselines.draws import dense_negatives, dense_seen, device_negatives
 from fastrec.data.interactions import Interactions
-
-CHUNK_ROWS = 65_536
-"""Rows a vectorised rival draws at once: its temporaries stay in the cache."""
 
 
 class NotebookDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
@@ -84,15 +81,25 @@ class Notebook:
         Positives to train on.
     dim, n_negatives, batch_size : int
         D, N, and positives a batch (the notebook's 256).
+    threads : int, optional
+        torch's threads while it trains, restored afterwards; left out: torch's present number.
     """
 
-    def __init__(self, train: Interactions, *, dim: int, n_negatives: int = 4, batch_size: int = 256) -> None:
+    def __init__(
+        self,
+        train: Interactions,
+        *,
+        dim: int,
+        n_negatives: int = 4,
+        batch_size: int = 256,
+        threads: int | None = None,
+    ) -> None:
+        self.threads = threads or torch.get_num_threads()
         self.data = NotebookDataset(train, n_negatives)
         self.batch_size = batch_size
         self.model = NotebookGMF(train.n_users, train.n_items, dim)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3)
         self.loss = nn.BCEWithLogitsLoss()
-        self.losses: list[float] = []
 
     def batches(self, n_positives: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Shuffled batches over ``n_positives`` positives drawn afresh (fewer only in the last batch)."""
@@ -103,100 +110,36 @@ class Notebook:
     def train(self, n_positives: int) -> float:
         """Train on ``n_positives`` positives; the mean loss of a batch."""
         total, steps = 0.0, 0
-        for users, items, labels in self.batches(n_positives):
-            self.optimizer.zero_grad()
-            loss = self.loss(self.model(users, items), labels)
-            loss.backward()
-            self.optimizer.step()
-            total += loss.item()
-            steps += 1
-        self.losses.append(total / steps)
-        return self.losses[-1]
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            for users, items, labels in self.batches(n_positives):
+                self.optimizer.zero_grad()
+                loss = self.loss(self.model(users, items), labels)
+                loss.backward()
+                self.optimizer.step()
+                total += loss.item()
+                steps += 1
+        finally:
+            torch.set_num_threads(before)
+        return total / steps
 
 
-def dense_negatives(seen: NDArray[np.bool_], n_items: int, n_negatives: int, seed: int) -> Callable[..., Any]:
-    """Vectorised NumPy over a dense boolean users x items matrix: int32 draws, flat ``take``, 64k rows at a time.
+def fastest_notebook(train: Interactions, *, threads: int, **options: Any) -> Notebook:
+    """The notebook's path with one thread or with all, whichever trains 1,000 positives faster.
 
-    Exact: what hits a positive is drawn again until nothing does. Memory: U * I bytes.
+    Its matrices are small: where other processes use the cores, its threads mostly wait for one another.
     """
-    generator = np.random.default_rng(seed)
-    flat = seen.reshape(-1)
-
-    def draw(users: NDArray[np.int32], out: NDArray[np.int32]) -> NDArray[np.int32]:
-        for lo in range(0, users.size, CHUNK_ROWS):
-            rows = slice(lo, min(lo + CHUNK_ROWS, users.size))
-            base = users[rows].astype(np.int64)[:, None] * n_items
-            block = generator.integers(0, n_items, (base.shape[0], n_negatives), dtype=np.int32)
-            redo = np.flatnonzero(flat.take(base + block))
-            spots, bases = block.reshape(-1), np.broadcast_to(base, block.shape).reshape(-1)
-            while redo.size:
-                spots[redo] = generator.integers(0, n_items, redo.size, dtype=np.int32)
-                redo = redo[flat.take(bases[redo] + spots[redo])]
-            out[rows] = block
-        return out
-
-    return draw
-
-
-def device_negatives(seen: NDArray[np.bool_], n_negatives: int, device: str) -> Callable[[Tensor], Tensor]:
-    """The same in torch on a CUDA device, all rows at once: int32[B, N] of int32[B]. One sync a round of redraws."""
-    flat, n_items = torch.from_numpy(seen).to(device).reshape(-1), seen.shape[1]
-
-    def draw(users: Tensor) -> Tensor:
-        base = users.long()[:, None] * n_items
-        drawn = torch.randint(n_items, (users.numel(), n_negatives), device=device)
-        hit = flat[base + drawn]
-        while hit.any():
-            drawn = torch.where(hit, torch.randint_like(drawn, n_items), drawn)
-            hit = flat[base + drawn]
-        return drawn.int()
-
-    return draw
-
-
-def searched_negatives(train: Interactions, n_negatives: int, seed: int) -> Callable[..., Any]:
-    """Vectorised NumPy without a matrix: (user, item) keys searched by ``searchsorted``, 64k rows at a time.
-
-    Exact; memory: 8 bytes an interaction, whatever the catalogue.
-    """
-    generator = np.random.default_rng(seed)
-    n_items = train.n_items
-    keys = train.users.astype(np.int64) * n_items + train.items
-
-    def hits(wanted: NDArray[np.int64]) -> NDArray[np.bool_]:
-        at = np.searchsorted(keys, wanted)
-        found: NDArray[np.bool_] = keys[np.minimum(at, keys.size - 1)] == wanted
-        return found
-
-    def draw(users: NDArray[np.int32], out: NDArray[np.int32]) -> NDArray[np.int32]:
-        for lo in range(0, users.size, CHUNK_ROWS):
-            rows = slice(lo, min(lo + CHUNK_ROWS, users.size))
-            base = users[rows].astype(np.int64)[:, None] * n_items
-            block = generator.integers(0, n_items, (base.shape[0], n_negatives), dtype=np.int32)
-            spots, bases = block.reshape(-1), np.broadcast_to(base, block.shape).reshape(-1)
-            redo = np.flatnonzero(hits(bases + spots))
-            while redo.size:
-                spots[redo] = generator.integers(0, n_items, redo.size, dtype=np.int32)
-                redo = redo[hits(bases[redo] + spots[redo])]
-            out[rows] = block
-        return out
-
-    return draw
-
-
-def dense_seen(train: Interactions) -> NDArray[np.bool_]:
-    """bool[U, I]: who met what.
-
-    Raises
-    ------
-    Refused
-        If the matrix would pass 4 GB: this rival cannot exist there.
-    """
-    if train.n_users * train.n_items > 4e9:
-        raise Refused(f"a dense {train.n_users} x {train.n_items} boolean matrix needs more than 4 GB")
-    seen = np.zeros((train.n_users, train.n_items), dtype=np.bool_)
-    seen[train.users, train.items] = True
-    return seen
+    made = Notebook(train, threads=1, **options)
+    seconds = {}
+    for n in dict.fromkeys((threads, 1)):
+        made.threads = n
+        made.train(256)
+        started = time.perf_counter()
+        made.train(1_000)
+        seconds[n] = time.perf_counter() - started
+    made.threads = min(seconds, key=seconds.__getitem__)
+    return made
 
 
 class CarefulGMF(nn.Module):

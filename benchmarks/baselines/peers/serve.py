@@ -1,7 +1,8 @@
-"""The protocol between the bench and a rival that lives in an environment of its own.
+"""The protocol between the bench and a baseline in an environment of its own.
 
-The bench starts ``python RIVAL.py CSR.npz OPTIONS_JSON``. The script prints one JSON line when it is ready; then, for
-every line ``run`` it reads, it does its work once and prints one JSON line. Rivals are so timed in turn with the rest.
+The bench starts ``python PEER.py CSR.npz OPTIONS_JSON``. The script prints one JSON line when it is ready; for
+every line ``run`` that it reads it does its work once and prints one JSON line. So baselines are timed in turn with the
+other entries.
 """
 
 from __future__ import annotations

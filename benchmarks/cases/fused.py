@@ -1,4 +1,4 @@
-"""The fused engine end to end: drawing, scoring and updating, in both modes, beside this machine's limits.
+"""The fused engine end to end: drawing, scoring and updating, in both modes, against the limits of the machine.
 
 B batch rows (positives), N negatives, D dim.
 """
@@ -10,8 +10,8 @@ from typing import Any
 from fastrec.bench.cases.train import make_stream
 from fastrec.bench.checks import check_loss
 from fastrec.bench.context import Context
-from fastrec.bench.harness import Bench, Contender
-from fastrec.bench.roofline import bytes_per_sample
+from fastrec.bench.harness import Bench, Entry
+from fastrec.bench.traffic import bytes_per_sample
 from fastrec.engines.fused.engine import FusedEngine
 from fastrec.models import build
 from fastrec.sampling.order import Cursor
@@ -44,7 +44,7 @@ def make_engine(context: Context, mode: str, threads: int, *, model: str = "mf",
     )
 
 
-def _contender(name: str, what: str, context: Context, mode: str, threads: int, **options: Any) -> Contender:
+def _entry(name: str, what: str, context: Context, mode: str, threads: int, **options: Any) -> Entry:
     engine = make_engine(context, mode, threads, **options)
     n = engine.n_positives
     if context.quick:
@@ -61,25 +61,25 @@ def _contender(name: str, what: str, context: Context, mode: str, threads: int, 
         again = engine.advance(Cursor(1, 0), steps)
         return check_loss(first.loss_sum / first.n_samples, again.loss_sum / again.n_samples)
 
-    return Contender(name, run, work, check, what=f"{what}, B = {engine.batch_size:,}", threads=threads)
+    return Entry(name, run, work, check, what=f"{what}, B = {engine.batch_size:,}", threads=threads)
 
 
 def fused(context: Context) -> Bench:
-    """MF with BCE: lock_free and deterministic, on every thread and on one; GMF beside them."""
+    """MF with BCE: lock_free and deterministic, on every thread and on one; also GMF."""
     lanes = [
         ("lock_free", "Hogwild over users, SGD", "lock_free", {}),
         ("deterministic", "bit-identical for any threads, SGD", "deterministic", {}),
         ("deterministic-adagrad", "the same, row-wise Adagrad", "deterministic", {"optimizer": "row-adagrad"}),
         ("lock_free-gmf", "GMF, Hogwild over users, SGD", "lock_free", {"model": "gmf"}),
     ]
-    contenders, pairs = [], [(other, "lock_free") for other, *_ in lanes[1:]]
+    entries, pairs = [], [(other, "lock_free") for other, *_ in lanes[1:]]
     for name, what, mode, options in lanes:
-        contenders.append(_contender(name, what, context, mode, context.threads, **options))
+        entries.append(_entry(name, what, context, mode, context.threads, **options))
         if context.threads > 1 and not options:
-            contenders.append(_contender(f"{name}-1-thread", f"{what}, one thread", context, mode, 1, **options))
+            entries.append(_entry(f"{name}-1-thread", f"{what}, one thread", context, mode, 1, **options))
             pairs.append((name, f"{name}-1-thread"))
     return Bench(
-        contenders,
+        entries,
         pairs=pairs,
         rounds=None if context.quick else 11,
         facts={

@@ -20,10 +20,10 @@ BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 _SOURCE = re.compile(r"<!-- records: (.+?) -->")
 
 COMPARED = {"end_to_end": "training", "sampler": "drawing negatives"}
-"""Cases with rivals, and what their tables are headed."""
+"""Cases with baselines, and the headings of their tables."""
 
 CAPTIONS = {
-    "rivals": "fastrec and its rivals in one interleaved run",
+    "baselines": "fastrec and its baselines in one interleaved run",
     "scaling": "rates over the size of the problem",
     "roofline": "samples a second against bytes moved per sample",
 }
@@ -43,7 +43,7 @@ def merge(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
     Raises
     ------
     DataError
-        If a file is no record.
+        If a file is not a record.
     ConfigError
         If none is given, or they come from different machines.
     """
@@ -54,7 +54,9 @@ def merge(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
         other = records.read(path)
         for key in ("cpu", "gpu"):
             if other["machine"][key] != merged["machine"][key]:
-                raise ConfigError(f"{path} comes from another machine ({other['machine'][key]}): report them apart")
+                raise ConfigError(
+                    f"{path} comes from another machine ({other['machine'][key]}): report them separately"
+                )
         merged["cases"] = {**merged["cases"], **{k: v for k, v in other["cases"].items() if k not in merged["cases"]}}
     return merged
 
@@ -74,38 +76,40 @@ def _origin(record: dict[str, Any]) -> str:
 
 
 def _first_table(cases: dict[str, Any]) -> list[str]:
-    """The four rates, then the fastest contender of each compared case against the rivals."""
+    """The four rates, then the fastest entry of each compared case against the baselines."""
     there = [name for name in FOUR if cases.get(name, {}).get("status") == "ok"]
     rows = [[f"`{name}`", f"{human(samples_per_s(cases[name])).rstrip()} samples/s", FOUR[name]] for name in there]
     for name in COMPARED:
         if name in there:
-            shown, best, ratio = _contenders(cases[name])
-            rivals = [row for row in shown if row["role"] == "rival" and row["name"] in ratio]
-            few = rivals if len(rivals) <= 4 else [*rivals[:3], rivals[-1]]  # the strongest, and the notebook
+            shown, best, ratio = _entries(cases[name])
+            baselines = [row for row in shown if row["role"] == "baseline" and row["name"] in ratio]
+            few = (
+                baselines if len(baselines) <= 4 else [*baselines[:3], baselines[-1]]
+            )  # the strongest, and the notebook
             against = ", ".join(f"{ratio[row['name']]} {row['name']}" for row in few)
             if against:
                 rows.append([f"{name}, {best['name']}", rate_text(best), f"{best['what']}: {against}"])
     return _table(["rate", "figure", "what it covers"], rows) if rows else []
 
 
-def _contenders(case: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, str]]:
-    """Rows that do the same work, fastest first; the one compared with the others; its ratios, round by round."""
+def _entries(case: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, str]]:
+    """Rows that do the same work, fastest first; the row compared with the others; its ratios, round by round."""
     head = case["ratios"][0]["of"]
     ratio = {r["to"]: times_text(r["ratio"]) for r in case["ratios"] if r["of"] == head}
-    rows = [r for r in case["rows"] if r["name"] in (head, *ratio) and r["role"] in ("fastrec", "rival")]
+    rows = [r for r in case["rows"] if r["name"] in (head, *ratio) and r["role"] in ("fastrec", "baseline")]
     rows.sort(key=lambda row: -row["rate"])
     return rows, next(row for row in rows if row["name"] == head), ratio
 
 
-def _rivals(case: dict[str, Any], title: str) -> list[str]:
+def _baselines(case: dict[str, Any], title: str) -> list[str]:
     """Every row of a case, fastest first; nothing of a case that was refused."""
     if case["status"] != "ok":
         return []
-    shown, best, ratio = _contenders(case)
+    shown, best, ratio = _entries(case)
     lines = []
     for row in shown:
-        said = ["extrapolated"] * bool(row["extrapolated"]) + ["noisy"] * row["noisy"]
-        figure = rate_text(row) + (f" ({', '.join(said)})" if said else "")
+        flags = ["extrapolated"] * bool(row["extrapolated"]) + ["noisy"] * row["noisy"]
+        figure = rate_text(row) + (f" ({', '.join(flags)})" if flags else "")
         name = f"**{row['name']}**" if row["role"] == "fastrec" else row["name"]
         lines.append([name, figure, ratio.get(row["name"], ""), row["what"]])
     return _table([title, "rate", f"{best['name']} is", "what it is"], lines)
@@ -120,7 +124,7 @@ def _quality(case: dict[str, Any]) -> list[str]:
 
 
 def readme_section(base: Path, paths: Sequence[str], charts: str, names: Sequence[str]) -> str:
-    """What stands between the README's markers: tables of the records' figures, the chart, and where they are from.
+    """What goes between the README's markers: tables of the records' figures, the chart, and where they are from.
 
     Parameters
     ----------
@@ -137,9 +141,9 @@ def readme_section(base: Path, paths: Sequence[str], charts: str, names: Sequenc
     cases = merged["cases"]
     lines = [BEGIN, f"<!-- records: {' '.join(paths)} -->", "", f"Measured: {_origin(merged)}.", ""]
     lines += _first_table(cases)
-    every = [line for name, title in COMPARED.items() if name in cases for line in _rivals(cases[name], title)]
+    every = [line for name, title in COMPARED.items() if name in cases for line in _baselines(cases[name], title)]
     if every:
-        lines += ["<details><summary>Every contender of that run</summary>", "", *every, "</details>", ""]
+        lines += ["<details><summary>Every entry of that run</summary>", "", *every, "</details>", ""]
     if cases.get("time_to_quality", {}).get("status") == "ok":
         lines += _quality(cases["time_to_quality"])
     for name in names:
@@ -150,7 +154,7 @@ def readme_section(base: Path, paths: Sequence[str], charts: str, names: Sequenc
             "</picture>",
             "",
         ]
-    lines += [f"`{merged['command']}` makes the record anew.", "", END]
+    lines += [f"`{merged['command']}` makes this record again.", "", END]
     return "\n".join(lines)
 
 
@@ -169,21 +173,21 @@ def section_of(readme: str) -> str:
 
 
 def records_of(section: str) -> list[str]:
-    """The records that a section says it was made from; empty if it was never made."""
+    """The records that a section names as its source; empty if it was never made."""
     found = _SOURCE.search(section)
     return found.group(1).split() if found else []
 
 
 def write_readme(readme: Path, paths: Sequence[Path]) -> None:
-    """Draw the charts beside the records' folder and put the section into the README."""
-    from fastrec.bench import charts
+    """Draw the charts into the folder next to the records' and put the section into the README."""
+    from benchmarks import charts
 
     base = readme.resolve().parent
     named = [str(Path(os.path.relpath(path.resolve(), base))) for path in paths]
     folder = paths[0].resolve().parent.parent / "charts"
     drawn = charts.draw_all(merge(paths), folder, digest(paths))
     text = readme.read_text()
-    new = readme_section(base, named, os.path.relpath(folder, base), [name for name in drawn if name == "rivals"])
+    new = readme_section(base, named, os.path.relpath(folder, base), [name for name in drawn if name == "baselines"])
     readme.write_text(text.replace(section_of(text), new))
 
 
@@ -224,8 +228,8 @@ def _html_case(case: dict[str, Any]) -> str:
 
 
 def write_page(folder: Path, paths: Sequence[Path]) -> Path:
-    """``folder/index.html`` with tables and charts; needs nothing else to be read."""
-    from fastrec.bench import charts
+    """``folder/index.html`` with tables and charts, self-contained but for its images."""
+    from benchmarks import charts
 
     merged = merge(paths)
     drawn = charts.draw_all(merged, folder, digest(paths))

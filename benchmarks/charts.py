@@ -1,4 +1,4 @@
-"""The charts of a record as PNGs, each in a light and a dark form. Needs matplotlib: the extra ``fastrec[report]``."""
+"""The charts of a record as PNGs, in a light and a dark version. Needs matplotlib: the extra ``fastrec[report]``."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from fastrec.bench.table import human
 from fastrec.errors import ConfigError
 
 THEMES = {
-    "light": {"back": "#ffffff", "text": "#1f2328", "grid": "#d1d9e0", "own": "#0969da", "rival": "#8c959f"},
-    "dark": {"back": "#0d1117", "text": "#e6edf3", "grid": "#30363d", "own": "#58a6ff", "rival": "#6e7681"},
+    "light": {"back": "#ffffff", "text": "#1f2328", "grid": "#d1d9e0", "own": "#0969da", "baseline": "#8c959f"},
+    "dark": {"back": "#0d1117", "text": "#e6edf3", "grid": "#30363d", "own": "#58a6ff", "baseline": "#6e7681"},
 }
 """Colours that keep a contrast of at least 4.5 to 1 for text against GitHub's backgrounds."""
 
+DPI = 150
 Rows = Sequence[dict[str, Any]]
 
 
 def need_matplotlib() -> None:
-    """Refuse at once where the plotting library is missing.
+    """Raise at once if the plotting library is missing.
 
     Raises
     ------
@@ -32,11 +33,11 @@ def need_matplotlib() -> None:
 
 
 def _save(path: Path, draw: Callable[[Any, dict[str, str]], None], size: tuple[float, float], record: str) -> None:
-    """Draw in both themes; ``record`` (sha256 of the records drawn) is kept in the PNG, so that a test can tell."""
+    """Draw in both themes; ``record`` (sha256 of the records drawn) is stored in the PNG, so that a test can tell."""
     from matplotlib.figure import Figure
 
     for theme, colours in THEMES.items():
-        figure = Figure(figsize=size, dpi=150, facecolor=colours["back"], layout="constrained")
+        figure = Figure(figsize=size, dpi=DPI, facecolor=colours["back"], layout="constrained")
         draw(figure, colours)
         for axes in figure.axes:
             axes.yaxis.set_minor_formatter("")
@@ -63,7 +64,7 @@ def _bars(axes: Any, rows: Rows, title: str, unit: str, colours: dict[str, str])
         [max(0.0, row["rate"] - row["low"]) for row in ordered],
         [max(0.0, row["high"] - row["rate"]) for row in ordered],
     ]
-    fill = [colours["own"] if row["role"] == "fastrec" else colours["rival"] for row in ordered]
+    fill = [colours["own"] if row["role"] == "fastrec" else colours["baseline"] for row in ordered]
     axes.barh([row["name"] for row in ordered], rates, xerr=errors, color=fill, ecolor=colours["text"], capsize=2)
     axes.set_xscale("log")
     axes.set_xlim(min(rates) / 3, max(row["high"] for row in rows) * 4)
@@ -77,15 +78,15 @@ def _bars(axes: Any, rows: Rows, title: str, unit: str, colours: dict[str, str])
     axes.tick_params(labelsize=8)
 
 
-def rivals(cases: dict[str, Any], path: Path, record: str) -> bool:
-    """Bars of the sampler and of training end to end beside their rivals; False if neither was measured."""
+def baselines(cases: dict[str, Any], path: Path, record: str) -> bool:
+    """Bars of the sampler and of training end to end, with their baselines; False if neither was measured."""
     panels = []
     for name, title in (("sampler", "Drawing negatives"), ("end_to_end", "Training, end to end")):
         case = cases.get(name)
         if case and case["status"] == "ok":
             head = case["ratios"][0]["of"]
             same = {head, *(r["to"] for r in case["ratios"] if r["of"] == head)}
-            rows = [r for r in case["rows"] if r["name"] in same and r["role"] in ("fastrec", "rival")]
+            rows = [r for r in case["rows"] if r["name"] in same and r["role"] in ("fastrec", "baseline")]
             panels.append((rows, title, case["unit"]))
     if not panels:
         return False
@@ -110,7 +111,7 @@ def scaling(cases: dict[str, Any], path: Path, record: str) -> bool:
         columns = min(3, len(axes_of))
         rows = -(-len(axes_of) // columns)
         grid = figure.subplots(rows, columns, squeeze=False).reshape(-1)
-        marks = {"sampler": ("o", colours["own"]), "train": ("s", colours["rival"])}
+        marks = {"sampler": ("o", colours["own"]), "train": ("s", colours["baseline"])}
         for axes, (name, curves) in zip(grid, axes_of.items()):
             for what, points in curves.items():
                 mark, colour = marks.get(what, ("^", colours["text"]))
@@ -150,7 +151,7 @@ def roofline(record_: dict[str, Any], path: Path, record: str) -> bool:
             low * 1.05, bandwidth / low, f"copy bandwidth, {human(bandwidth)}B/s", color=colours["text"], fontsize=8
         )
         for at, (x, y, label, role) in enumerate(sorted(points, key=lambda p: p[1])):
-            colour = colours["own"] if role == "fastrec" else colours["rival"]
+            colour = colours["own"] if role == "fastrec" else colours["baseline"]
             axes.plot([x], [y], marker="o", color=colour)
             side = 1.06 if at % 2 == 0 else 1 / 1.06
             axes.text(
@@ -174,8 +175,8 @@ def draw_all(merged: dict[str, Any], folder: Path, record: str) -> list[str]:
     need_matplotlib()
     folder.mkdir(parents=True, exist_ok=True)
     done = []
-    if rivals(merged["cases"], folder / "rivals.png", record):
-        done.append("rivals")
+    if baselines(merged["cases"], folder / "baselines.png", record):
+        done.append("baselines")
     if scaling(merged["cases"], folder / "scaling.png", record):
         done.append("scaling")
     if roofline(merged, folder / "roofline.png", record):

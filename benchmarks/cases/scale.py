@@ -15,7 +15,7 @@ import numpy as np
 from fastrec.bench import engines
 from fastrec.bench.checks import check_negatives
 from fastrec.bench.context import Context
-from fastrec.bench.harness import Contender, measure
+from fastrec.bench.harness import Entry, measure
 from fastrec.data.interactions import Interactions
 from fastrec.data.split import Split
 from fastrec.data.synthetic import generator as synthetic
@@ -47,7 +47,7 @@ def axes(context: Context) -> dict[str, tuple[int, ...]]:
 
 
 def points(context: Context) -> Iterator[tuple[str, int, dict[str, int]]]:
-    """Axis, value, and the whole setting, logs that are used again next to each other."""
+    """Axis, value, and the complete setting; settings that share a log are next to each other."""
     base = {**BASE, "threads": context.threads, **({"positives": 100_000} if context.quick else {})}
     for axis, values in axes(context).items():
         for value in values:
@@ -60,7 +60,7 @@ def make_log(positives: int, items: int, threads: int) -> Interactions:
     return synthetic.generate(users, items, positives, seed=1, timestamps=False, threads=threads)
 
 
-def sampler_contender(log: Interactions, setting: dict[str, int], seed: int) -> Contender:
+def sampler_entry(log: Interactions, setting: dict[str, int], seed: int) -> Entry:
     """The sampler over the first positives of a log, in CSR order, in samples a second."""
     n, threads = setting["negatives"], setting["threads"]
     sampler = NegativeSampler(log.indptr, log.items, n_items=log.n_items, n_negatives=n, seed=seed, on_full="skip")
@@ -76,7 +76,7 @@ def sampler_contender(log: Interactions, setting: dict[str, int], seed: int) -> 
         n_items=log.n_items,
         n_negatives=n,
     )
-    return Contender(
+    return Entry(
         "sampler",
         lambda k: sampler.sample(users, epoch=k, start=0, out=out, threads=threads),
         rows * (1 + n),
@@ -87,7 +87,7 @@ def sampler_contender(log: Interactions, setting: dict[str, int], seed: int) -> 
     )
 
 
-def train_contender(log: Interactions, setting: dict[str, int], seed: int) -> Contender:
+def train_entry(log: Interactions, setting: dict[str, int], seed: int) -> Entry:
     """The fused engine, lock-free, on a log, in samples a second."""
     empty = log.keep(np.zeros(log.n_interactions, np.bool_))
     options = {
@@ -106,7 +106,7 @@ def train_contender(log: Interactions, setting: dict[str, int], seed: int) -> Co
         assert done.n_positives == visited, f"it trained {done.n_positives} positives of {visited}"
         assert math.isfinite(done.loss_sum), "its loss is not finite"
 
-    return Contender(
+    return Entry(
         "train",
         lambda k: engine.advance(Cursor(k, 0), steps),
         visited * each,
@@ -146,8 +146,8 @@ def scaling(context: Context) -> dict[str, Any]:
         if held is None or held[0] != key:
             held = None  # the log before is freed first: the largest holds 400 MB
             held = key, make_log(*key, context.threads)
-        wanted = [] if axis in ("dim", "batch") else [sampler_contender]
-        for make in (*wanted, train_contender):
+        wanted = [] if axis in ("dim", "batch") else [sampler_entry]
+        for make in (*wanted, train_entry):
             (row,) = measure([make(held[1], setting, context.seed)], repeats=3, min_s=context.min_s)
             curves.setdefault(axis, {}).setdefault(row["name"], []).append((value, row["rate"]))
             rows.append({**row, "name": f"{axis}-{value}-{row['name']}", "what": f"{axis} = {value:,}"})

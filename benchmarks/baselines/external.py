@@ -1,4 +1,4 @@
-"""Rivals from other projects, each in a process of the environment that ``make bench-rivals`` sets up."""
+"""Baselines from other projects, each in a process of the environment that ``make bench-baselines`` sets up."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from fastrec.bench.harness import Contender, Refused
-from fastrec.bench.machine import ROOT
+from fastrec.bench.checkout import ROOT
+from fastrec.bench.harness import Entry, Refused
 from fastrec.data.interactions import Interactions
+from fastrec.errors import ConfigError
 
 SCRIPTS = {
     "lenskit-flexmf": "lenskit_flexmf.py",
@@ -23,14 +24,16 @@ SCRIPTS = {
 
 
 def interpreter() -> Path | None:
-    """The rivals' own Python: ``$FASTREC_RIVALS`` (an environment's folder) or ``.venv-rivals``; None if not set up."""
-    folder = Path(os.environ.get("FASTREC_RIVALS") or ROOT / ".venv-rivals")
+    """The Python of ``$FASTREC_BASELINES`` (a virtual environment) or of ``.venv-baselines``; None if not set up."""
+    if "FASTREC_RIVALS" in os.environ:
+        raise ConfigError("FASTREC_RIVALS is now FASTREC_BASELINES: set that one, and unset this one")
+    folder = Path(os.environ.get("FASTREC_BASELINES") or ROOT / ".venv-baselines")
     python = folder / "bin" / "python"
     return python if python.is_file() else None
 
 
-class Rival:
-    """A rival's process: started by the first ``run``, answering one line for each, ended by ``close``.
+class Baseline:
+    """A baseline in a process of its own: one answer for each ``run``, ended by ``close``.
 
     Parameters
     ----------
@@ -39,16 +42,16 @@ class Rival:
     csr : Path
         NPZ with ``indptr``, ``items``, ``n_items``.
     threads, dim, n_negatives : int
-        What it is told.
+        Its options.
     """
 
     def __init__(self, name: str, csr: Path, *, threads: int, dim: int, n_negatives: int) -> None:
         self.name, self.threads = name, threads
         options = json.dumps({"threads": threads, "dim": dim, "n_negatives": n_negatives})
-        script = ROOT / "benchmarks" / "rivals" / SCRIPTS[name]
+        script = ROOT / "benchmarks" / "baselines" / "peers" / SCRIPTS[name]
         python = interpreter()
         if python is None:
-            raise Refused("the rivals' environment is not set up; run make bench-rivals")
+            raise Refused("the baselines' environment is not set up; run make bench-baselines")
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
         self._process = subprocess.Popen(
@@ -67,13 +70,13 @@ class Rival:
         if not line:
             code = self._process.wait()
             self._log.seek(0)
-            said = self._log.read().decode(errors="replace").strip()[-600:]
-            raise Refused(f"its process ended with {code}: {said}")
+            error = self._log.read().decode(errors="replace").strip()[-600:]
+            raise Refused(f"its process ended with {code}: {error}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
     def run(self) -> dict[str, Any]:
-        """Its work once; what it says about it."""
+        """Do its work once; return its answer."""
         assert self._process.stdin is not None
         self._process.stdin.write("run\n")
         self._process.stdin.flush()
@@ -101,54 +104,54 @@ def _trained(answer: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-class Rivals:
-    """Every rival that starts, as contenders, and the reasons why others do not stand in the table.
+class Baselines:
+    """Every baseline that starts, as an entry, and the reasons why others are missing.
 
     Parameters
     ----------
     train : Interactions
         What they train on.
     threads : tuple of int
-        One contender for each rival and each number of threads: two often run slower than one.
+        One entry per baseline and number of threads: two often run slower than one.
     """
 
     def __init__(self, train: Interactions, *, threads: tuple[int, ...], dim: int, n_negatives: int) -> None:
-        self.contenders: list[Contender] = []
+        self.entries: list[Entry] = []
         self.notes: list[str] = []
-        self._open: list[Rival] = []
+        self._open: list[Baseline] = []
         self._folder = tempfile.TemporaryDirectory(prefix="fastrec-bench-")
         if interpreter() is None:
-            self.notes.append("LensKit, implicit and Cornac are not in the table: make bench-rivals sets them up")
+            self.notes.append("LensKit, implicit and Cornac are not in the table: make bench-baselines installs them")
             return
         csr = Path(self._folder.name) / "csr.npz"
         np.savez(csr, indptr=train.indptr, items=train.items, n_items=np.int64(train.n_items))
         for name in SCRIPTS:
             for n in dict.fromkeys(threads):
                 try:
-                    rival = Rival(name, csr, threads=n, dim=dim, n_negatives=n_negatives)
+                    baseline = Baseline(name, csr, threads=n, dim=dim, n_negatives=n_negatives)
                 except Refused as error:
                     self.notes.append(f"{name} is not in the table: {error}")
                     break
-                self._open.append(rival)
-                self.contenders.append(self._contender(rival))
+                self._open.append(baseline)
+                self.entries.append(self._entry(baseline))
 
     @staticmethod
-    def _contender(rival: Rival) -> Contender:
-        facts = dict(rival.facts)
+    def _entry(baseline: Baseline) -> Entry:
+        facts = dict(baseline.facts)
         what, work = facts.pop("what"), facts.pop("samples_per_run")
-        return Contender(
-            f"{rival.name}-{rival.threads}",
-            lambda _k: rival.run(),
+        return Entry(
+            f"{baseline.name}-{baseline.threads}",
+            lambda _k: baseline.run(),
             work,
             _trained,
             what=what,
-            role="rival",
-            threads=rival.threads,
+            role="baseline",
+            threads=baseline.threads,
             details=lambda _rate: facts,
         )
 
     def close(self) -> None:
-        """End every process and remove the CSR's copy."""
-        for rival in self._open:
-            rival.close()
+        """End every process and remove the copy of the CSR."""
+        for baseline in self._open:
+            baseline.close()
         self._folder.cleanup()

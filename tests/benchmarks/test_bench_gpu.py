@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fastrec.bench.cases import CASES
+from fastrec.bench.cases import available
 from fastrec.bench.context import make_context
 from fastrec.data.synthetic import generator as synthetic
 
@@ -16,5 +16,5 @@ from fastrec.data.synthetic import generator as synthetic
 def test_cases_run_on_the_device(name, tmp_path) -> None:
     shape = "synthetic-1m" if name == "gpu" else "synthetic-small"  # a loss falls only where steps are many
     log = str(synthetic.make(shape).save(tmp_path / "log.safetensors"))
-    result = CASES[name].run(make_context(data=log, threads=2, device="cuda", quick=True))
+    result = available()[name].run(make_context(data=log, threads=2, device="cuda", quick=True))
     assert result["status"] == "ok", result.get("reason")

@@ -1,4 +1,4 @@
-"""Bytes that training must move, against what this machine can copy: how far a figure is from the machine's limit.
+"""Bytes that training must move, compared with what this machine can copy: how far a rate is from the limit.
 
 B batch rows (positives), N negatives, U users, I items, D dim.
 """
@@ -30,8 +30,8 @@ def bytes_per_sample(dim: int, n_negatives: int, *, weight: int = 4, state: int 
     Per sample: an item row, a user row shared by N + 1 samples, and the ids (int32).
     """
     row = row_bytes(dim, weight=weight, state=state, row_state=row_state)
-    share = 1.0 / (n_negatives + 1)
-    return row + row * share + 4.0 * (1.0 + share)
+    user_row = 1.0 / (n_negatives + 1)
+    return row + row * user_row + 4.0 * (1.0 + user_row)
 
 
 def dense_bytes_per_sample(
@@ -44,25 +44,25 @@ def dense_bytes_per_sample(
     n_rows : int
         U + I.
     batch_size : int
-        B, positives a step: the dense part is shared by B (N + 1) samples.
+        B, positives per step: the dense part is divided among B (N + 1) samples.
     copy : int
         Bytes per element of the 16-bit copy that rows are gathered from; 0: from the weights.
 
     Notes
     -----
-    Per sample: item row read and its gradient read and written (3 D weight), the user's share of it, the ids. Per step:
-    weights and state read and written, gradients zeroed and read, a copy written, over U + I rows.
+    Per sample: item row read and its gradient read and written (3 D weight), the user's divided by N + 1, the ids. Per
+    step: weights and state read and written, gradients zeroed and read, a copy written, over U + I rows.
     """
-    share = 1.0 / (n_negatives + 1)
-    gathered = dim * ((copy or weight) + 2.0 * weight) * (1.0 + share) + 4.0 * (1.0 + share)
+    user_row = 1.0 / (n_negatives + 1)
+    gathered = dim * ((copy or weight) + 2.0 * weight) * (1.0 + user_row) + 4.0 * (1.0 + user_row)
     dense = n_rows * dim * (2.0 * (weight + state) + 2.0 * weight + copy)
     return gathered + dense / (batch_size * (n_negatives + 1))
 
 
-def beside_bandwidth(rate: float, per_sample: float, copy_bytes_per_s: float) -> dict[str, Any]:
-    """For a row's details: bytes per sample, bytes a second, and their share of the measured copy bandwidth.
+def bandwidth_details(rate: float, per_sample: float, copy_bytes_per_s: float) -> dict[str, Any]:
+    """For a row's details: bytes per sample, bytes per second, and their percentage of the measured copy bandwidth.
 
-    The share may pass 100 % where the tables stay in a cache that is faster than memory.
+    It is above 100 % where the tables stay in a cache that is faster than memory; the table says so next to it.
     """
     moved = rate * per_sample
     return {

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fastrec.bench import record as records
 from fastrec.bench.table import Printer, human, times_text
 from fastrec.errors import ConfigError
 
 TOLERANCE = 0.03
-"""A slow-down below this share never fails a comparison, however small the spread."""
+"""A slow-down below this fraction never fails a comparison, however small the spread."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Verdict:
     case, name, unit, role : str
         The row, as both records call it.
     before, after : tuple of float
-        Smallest, median and largest rate, each repeat scaled by the calibration kernel timed beside it.
+        Smallest, median and largest rate, each repeat scaled by the calibration kernel timed before it.
     ratio : float
         Median after over median before.
     verdict : {"faster", "slower", "same"}
@@ -42,7 +44,7 @@ class Verdict:
 
 def interval(row: dict[str, Any], reference: float) -> tuple[float, float, float]:
     """Smallest, median and largest of the rates at the reference machine speed."""
-    scaled = [rate * reference / beside for rate, beside in zip(row["rates"], row["calibration"])]
+    scaled = [rate * reference / kernel for rate, kernel in zip(row["rates"], row["calibration"])]
     return min(scaled), statistics.median(scaled), max(scaled)
 
 
@@ -144,3 +146,22 @@ def exit_code(verdicts: Sequence[Verdict], a: dict[str, Any], b: dict[str, Any])
         case["status"] == "ok" and b["cases"].get(name, case)["status"] != "ok" for name, case in a["cases"].items()
     )
     return int(slower or lost)
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line of ``bench compare``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fastrec.bench compare",
+        description="Compare two records row by row; rates are scaled by the calibration kernel timed with them.",
+        epilog="Exits with 1 if one of fastrec's own rows is slower or a case no longer gives a rate, else 0.",
+    )
+    parser.add_argument("before")
+    parser.add_argument("after")
+    parser.add_argument(
+        "--tolerance", type=float, default=TOLERANCE, help="fraction that never fails (default: %(default)s)"
+    )
+    args = parser.parse_args(argv)
+    a, b = records.read(args.before), records.read(args.after)
+    verdicts, left = compare(a, b, tolerance=args.tolerance)
+    show(verdicts, left, Printer())
+    return exit_code(verdicts, a, b)

@@ -7,7 +7,8 @@ import pytest
 
 from fastrec.bench import harness
 from fastrec.bench.checks import check_batch, check_loss, check_negatives
-from fastrec.bench.harness import Bench, Contender, Refused, measure, ratios, run_bench, spread
+from fastrec.bench.harness import Bench, Entry, Refused, measure, ratios, run_bench, spread
+from fastrec.bench.table import Printer
 from fastrec.errors import ConfigError
 from fastrec.sampling import NegativeSampler
 
@@ -16,17 +17,17 @@ def passes(_output: object) -> None:
     return None
 
 
-def contender(name: str, **kwargs) -> Contender:
-    return Contender(
+def entry(name: str, **kwargs) -> Entry:
+    return Entry(
         name, kwargs.pop("run", lambda _k: None), kwargs.pop("work", 10.0), kwargs.pop("check", passes), **kwargs
     )
 
 
-def test_contenders_are_called_in_turn_and_each_beside_the_calibration(monkeypatch) -> None:
+def test_entries_are_called_in_turn_and_each_with_the_calibration(monkeypatch) -> None:
     log: list[str] = []
     monkeypatch.setattr(harness, "calibration_rate", lambda: log.append("c") or 1.0)
     monkeypatch.setattr(harness, "_timed", lambda c, *_: log.append(c.name) or 1.0)
-    measure([contender("a"), contender("b")], repeats=3)
+    measure([entry("a"), entry("b")], repeats=3)
     assert log == ["c", "a", "b", *["c", "a", "c", "b"] * 3]
 
 
@@ -34,7 +35,7 @@ def test_a_case_may_take_more_rounds_but_never_fewer(monkeypatch) -> None:
     monkeypatch.setattr(harness, "_timed", lambda *_: 1.0)
     monkeypatch.setattr(harness, "calibration_rate", lambda: 1.0)
     for rounds, expected in ((None, 5), (3, 5), (11, 11)):
-        bench = Bench([contender("a"), contender("b")], pairs=[("b", "a")], rounds=rounds)
+        bench = Bench([entry("a"), entry("b")], pairs=[("b", "a")], rounds=rounds)
         result = run_bench("x", "x", bench, repeats=5, min_s=0.1)
         assert [len(row["rates"]) for row in result["rows"]] == [expected] * 2
         assert [(r["of"], r["to"]) for r in result["ratios"]] == [("b", "a")]
@@ -44,7 +45,7 @@ def test_rates_are_work_over_time_and_the_median_counts(monkeypatch) -> None:
     seconds = iter([1.0, 0.5, 0.25, 1.0])  # warm call, then three rounds
     monkeypatch.setattr(harness, "_timed", lambda *_: next(seconds))
     monkeypatch.setattr(harness, "calibration_rate", lambda: harness.REFERENCE_RATE / 2)
-    (row,) = measure([contender("a", work=6.0)], repeats=3, min_s=0.1)
+    (row,) = measure([entry("a", work=6.0)], repeats=3, min_s=0.1)
     assert row["rates"] == [12.0, 24.0, 6.0]
     assert (row["rate"], row["low"], row["high"]) == (12.0, 6.0, 24.0)
     assert row["calibrated"] == 24.0  # the machine ran at half the reference speed
@@ -54,14 +55,14 @@ def test_rates_are_work_over_time_and_the_median_counts(monkeypatch) -> None:
 def test_fast_work_is_called_many_times_between_two_readings(monkeypatch) -> None:
     calls: list[int] = []
     monkeypatch.setattr(harness, "_timed", lambda _c, _first, n: calls.append(n) or 0.01 * n)
-    (row,) = measure([contender("a", work=1.0)], repeats=2, min_s=0.2)
+    (row,) = measure([entry("a", work=1.0)], repeats=2, min_s=0.2)
     assert calls == [1, 20, 20]
     assert row["rate"] == pytest.approx(100.0)
 
 
 def test_every_call_has_its_own_number() -> None:
     seen: list[int] = []
-    measure([contender("a", run=seen.append)], repeats=2, min_s=1e-9)
+    measure([entry("a", run=seen.append)], repeats=2, min_s=1e-9)
     assert seen == list(range(len(seen)))
 
 
@@ -70,7 +71,7 @@ def test_a_failed_check_refuses_everything_before_any_clock(monkeypatch) -> None
         raise Refused("wrong shape")
 
     monkeypatch.setattr(harness, "_timed", lambda c, *_: pytest.fail(f"{c.name} was timed"))
-    result = run_bench("x", "", Bench([contender("a"), contender("b", check=refuse)]), repeats=2, min_s=0.01)
+    result = run_bench("x", "", Bench([entry("a"), entry("b", check=refuse)]), repeats=2, min_s=0.01)
     assert result["status"] == "refused"
     assert "b: wrong shape" in result["reason"]
     assert not {"rate", "rows", "low", "high"} & result.keys()
@@ -83,9 +84,9 @@ def test_an_assertion_in_a_check_refuses_too_but_another_error_is_raised() -> No
     def broken(_output: object) -> None:
         raise KeyError("a bug in the case itself")
 
-    assert run_bench("x", "", Bench([contender("a", check=wrong)]), repeats=1, min_s=0.01)["status"] == "refused"
+    assert run_bench("x", "", Bench([entry("a", check=wrong)]), repeats=1, min_s=0.01)["status"] == "refused"
     with pytest.raises(KeyError):
-        run_bench("x", "", Bench([contender("a", check=broken)]), repeats=1, min_s=0.01)
+        run_bench("x", "", Bench([entry("a", check=broken)]), repeats=1, min_s=0.01)
 
 
 def test_the_case_is_closed_even_when_refused() -> None:
@@ -94,16 +95,16 @@ def test_the_case_is_closed_even_when_refused() -> None:
     def wrong(_output: object) -> None:
         raise AssertionError
 
-    run_bench("x", "", Bench([contender("a", check=wrong)], close=lambda: closed.append(True)), repeats=1, min_s=0.01)
+    run_bench("x", "", Bench([entry("a", check=wrong)], close=lambda: closed.append(True)), repeats=1, min_s=0.01)
     assert closed == [True]
 
 
 def test_ratios_are_of_the_fastest_own_row_round_by_round_within_one_unit() -> None:
     own = {"name": "a", "unit": "x/s", "role": "fastrec", "rates": [5.0, 5.0, 8.0], "rate": 5.0}
     best = {"name": "b", "unit": "x/s", "role": "fastrec", "rates": [10.0, 20.0, 40.0], "rate": 20.0}
-    rival = {"name": "c", "unit": "x/s", "role": "rival", "rates": [100.0], "rate": 100.0}
-    other = {"name": "d", "unit": "y/s", "role": "rival", "rates": [1.0, 1.0, 1.0], "rate": 1.0}
-    assert ratios([own, best, rival, other]) == [
+    baseline = {"name": "c", "unit": "x/s", "role": "baseline", "rates": [100.0], "rate": 100.0}
+    other = {"name": "d", "unit": "y/s", "role": "baseline", "rates": [1.0, 1.0, 1.0], "rate": 1.0}
+    assert ratios([own, best, baseline, other]) == [
         {"of": "b", "to": "a", "ratio": 4.0, "low": 2.0, "high": 5.0},
         {"of": "b", "to": "c", "ratio": 0.2, "low": 0.1, "high": 0.4},
     ]
@@ -115,14 +116,49 @@ def test_ratios_keep_to_given_pairs_and_need_a_row_of_fastrecs_own() -> None:
     assert ratios(rows, [("b", "a")]) == [{"of": "b", "to": "a", "ratio": 0.25, "low": 0.25, "high": 0.25}]
 
 
+def extrapolated(name: str, start_up_s: float, monkeypatch) -> dict:
+    """A case with an entry whose part takes ``start_up_s`` and then a second per half of its work."""
+    seconds = {passes: 2.0 + start_up_s, len: 1.0 + start_up_s}
+    monkeypatch.setattr(harness, "calibration_rate", lambda: 1.0)
+    monkeypatch.setattr(harness, "_timed", lambda e, *_: seconds.get(e.run, 0.001))
+    slow = entry(name, role="baseline", run=passes, half=len, extrapolated="from 2,000 positives")
+    return run_bench("x", "", Bench([entry("own"), slow]), repeats=3, min_s=0.1)
+
+
+def test_an_extrapolation_that_start_up_dominates_has_no_ratio(monkeypatch) -> None:
+    """4,567x the notebook was printed from 2,000 positives; it is 282x to 360x from 20,000."""
+    result = extrapolated("notebook", 6.0, monkeypatch)
+    slow = result["rows"][1]
+    assert slow["details"]["start_up_pct"] == pytest.approx(75.0)
+    assert result["ratios"] == []
+    (note,) = result["notes"]
+    assert note.startswith("no ratio to notebook: start-up takes 75 % of its time")
+    printed: list[str] = []
+    monkeypatch.setattr(Printer, "line", lambda _self, text="": printed.append(text))
+    Printer(colour=False).case(result)
+    assert not any("own is" in line for line in printed)
+
+
+def test_an_extrapolation_whose_cost_is_per_positive_keeps_its_ratio(monkeypatch) -> None:
+    result = extrapolated("notebook", 0.1, monkeypatch)
+    assert result["rows"][1]["details"]["start_up_pct"] == pytest.approx(100 * 0.1 / 2.1)
+    assert [(r["of"], r["to"]) for r in result["ratios"]] == [("own", "notebook")]
+    assert result["notes"] == []
+
+
+def test_an_extrapolated_entry_must_say_how_to_tell_its_start_up() -> None:
+    with pytest.raises(ConfigError, match="give half"):
+        measure([entry("a", extrapolated="from 2,000 positives")])
+
+
 def test_spread_and_bad_arguments() -> None:
     assert spread([5.0]) == 0.0
     assert spread([1.0, 2.0, 3.0]) == 1.0
     assert spread([1.0, 2.0, 3.0, 4.0, 5.0]) == pytest.approx(2 / 3)
     with pytest.raises(ConfigError, match="repeats=0"):
-        measure([contender("a")], repeats=0)
+        measure([entry("a")], repeats=0)
     with pytest.raises(ConfigError, match="names must differ"):
-        measure([contender("a"), contender("a")])
+        measure([entry("a"), entry("a")])
 
 
 @pytest.fixture
@@ -174,7 +210,7 @@ def test_constant_negatives_are_refused() -> None:
         )
 
 
-def test_an_approximate_rival_is_told_its_share_of_false_negatives(toy) -> None:
+def test_an_approximate_baseline_is_told_its_share_of_false_negatives(toy) -> None:
     negatives, facts = toy
     assert check_negatives(broken_positive(negatives.copy(), facts), **facts, exact=False) == {
         "false_negative_rate": pytest.approx(1 / negatives.size)
