@@ -30,6 +30,8 @@ class CheckpointError(FastrecError):
 
 def shown(value: object, limit: int = 80) -> str:
     """``repr`` for a message, cut to ``limit`` characters; also where Python refuses to print the value."""
+    if isinstance(value, str):  # cut inside its quotes, and before a long text is escaped
+        return repr(value if len(value) <= limit else f"{value[: limit - 3]}...")
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # more than 4,300 digits; nested too deeply

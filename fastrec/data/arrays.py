@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrec.data.csr_build import text_array
+from fastrec.data.csr_build import refuse_masked, text_array
 from fastrec.errors import DataError
 
 Array = TypeVar("Array", bound=NDArray[Any])
@@ -50,15 +50,14 @@ def _writable(array: NDArray[Any]) -> bool:
 
 
 def plain(values: Any, what: str) -> NDArray[Any]:
-    """``values`` as a one-dimensional array; a mask is refused, because it would be ignored.
+    """``values`` as a one-dimensional array.
 
     Raises
     ------
     DataError
-        For a masked array, another number of dimensions, or what is no array.
+        For masked rows, another number of dimensions, or what is no array.
     """
-    if isinstance(values, np.ma.MaskedArray):
-        raise DataError(f"{what} is a masked array, whose mask would be ignored; pass {what}.compressed() or fill it")
+    refuse_masked(values, what)
     try:
         array = np.asarray(values)
     except (ValueError, TypeError, OverflowError) as error:

@@ -98,8 +98,8 @@ def one_line(path: str | os.PathLike[str]) -> Iterator[None]:
         raise DataError(f"{os.fsdecode(path)}: needs more memory than there is; use a larger machine") from None
 
 
-def expanded(path: str | os.PathLike[str]) -> Path:
-    """The path with ``~`` and ``~user`` replaced.
+def expanded(path: str | os.PathLike[str], what: str = "") -> Path:
+    """The path with ``~`` and ``~user`` replaced; messages call it ``what``, by default as it is given.
 
     Raises
     ------
@@ -110,7 +110,9 @@ def expanded(path: str | os.PathLike[str]) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         name = os.fsdecode(path)
-        raise DataError(f"{name}: the home folder of {name.split('/')[0]!r} is not known; give the full path") from None
+        raise DataError(
+            f"{what or name}: the home folder of {name.split('/')[0]!r} is not known; give the full path"
+        ) from None
 
 
 def packing(head: bytes) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrec.errors import DataError
+from fastrec.errors import DataError, shown
 from fastrec.jit import available_threads, njit, run_ranges
 
 MAX_IDS = 2**31 - 1
@@ -110,9 +110,6 @@ def contiguous(values: Any, what: str, *, max_ids: int = MAX_IDS) -> tuple[NDArr
     if values.dtype.kind in "UO":
         ids, codes = np.unique(values, return_inverse=True)
         _check_count(ids.size, what, max_ids)
-        nul = next((k for k, text in enumerate(ids.tolist()) if "\0" in text), None)
-        if nul is not None:
-            refuse_nul(what, ids[nul], int((codes == nul).argmax()))
         return codes.astype(np.int32), ids
     bounds = np.empty(2, np.int64)
     _bounds(values, bounds)
@@ -149,22 +146,33 @@ def plain_ids(values: Any, what: str) -> NDArray[Any]:
     if values.dtype.kind in "OT":
         odd = next((k for k, v in enumerate(values.tolist()) if not isinstance(v, str)), None)
         if odd is not None:
-            raise DataError(f"{what} id {values[odd]!r} in row {odd} is not text; ids are all integers or all strings")
+            raise DataError(
+                f"{what} id {shown(values[odd])} in row {odd} is not text; ids are all integers or all strings"
+            )
         nul = next((k for k, v in enumerate(values.tolist()) if "\0" in v), None)
         if nul is not None:
-            refuse_nul(what, values[nul], nul)
-        values = text_array(values.tolist())
-    if values.dtype.kind == "O":
-        return values
+            raise holds_nul(f"{what} id {shown(values[nul])} in row {nul}")
+        return text_array(values.tolist())
     if values.dtype.kind == "U":
+        nul = _inner_nul(values)
+        if nul is not None:
+            raise holds_nul(f"{what} id {shown(str(values[nul]))} in row {nul}")
         return values
     raise DataError(f"{what} ids are {values.dtype}; they must be integers or strings, never floats")
 
 
-def refuse_nul(what: str, text: str, row: int) -> None:
-    """Refuse an id with a NUL character: NumPy drops it at the end of text, so that two ids would look alike."""
-    shown = text if len(text) <= 60 else f"{text[:57]}..."
-    raise DataError(f"{what} id {shown!r} in row {row} holds a NUL character; remove it where the ids are written")
+def holds_nul(which: str) -> DataError:
+    """The error for an id with a NUL: NumPy drops it at the end of text, so that two ids would be one."""
+    return DataError(f"{which} holds NUL, which NumPy drops at the end of text. Remove it where the ids are written")
+
+
+def _inner_nul(values: NDArray[np.str_]) -> int | None:
+    """First row of str[n] with a NUL before its end; those at the end are NumPy's own filling."""
+    if not values.size or not values.dtype.itemsize:
+        return None
+    zero = np.ascontiguousarray(values).view(np.uint32).reshape(values.size, -1) == 0
+    found = (zero[:, :-1] & ~zero[:, 1:]).any(axis=1)
+    return int(found.argmax()) if found.any() else None
 
 
 def as_array(values: Any, what: str) -> NDArray[Any]:
@@ -173,17 +181,31 @@ def as_array(values: Any, what: str) -> NDArray[Any]:
     Raises
     ------
     DataError
-        For a masked array, whose mask would be ignored.
+        For masked rows, and what is no array.
     """
-    if np.ma.isMaskedArray(values):
-        raise DataError(f"{what} are a masked array; leave the masked rows out and pass plain ones")
+    refuse_masked(values, what)
     if isinstance(values, (list, tuple)) and any(isinstance(v, str) for v in values):
         return _object_array(values)
     convert = getattr(values, "to_numpy", None)  # a column of Polars or pandas
     try:
         return np.asarray(values if convert is None else convert())
     except (ValueError, TypeError, OverflowError) as error:
-        raise DataError(f"{what} are no array ({error}); pass one per interaction") from None
+        raise DataError(f"{what} are no array of one dimension ({error}); pass one per interaction") from None
+
+
+def refuse_masked(values: Any, what: str) -> None:
+    """Refuse a masked array with a masked row: plain NumPy reads the value under the mask.
+
+    Raises
+    ------
+    DataError
+        Naming the first row that is masked.
+    """
+    if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
+        row = int(np.ma.getmaskarray(values).ravel().argmax())
+        raise DataError(
+            f"{what}: row {row} is masked in this masked array; leave the masked rows out, as by .compressed()"
+        )
 
 
 def _object_array(values: Sequence[Any]) -> NDArray[Any]:

@@ -12,9 +12,9 @@ import numpy as np
 from fastrec.data.arrays import frozen
 from fastrec.data.assemble import from_codes
 from fastrec.data.content import one_line
-from fastrec.data.csr_build import MAX_IDS, contiguous, refuse_nul, text_array
+from fastrec.data.csr_build import MAX_IDS, contiguous, holds_nul, text_array
 from fastrec.data.interactions import Interactions
-from fastrec.errors import ConfigError, DataError
+from fastrec.errors import ConfigError, DataError, shown
 
 if TYPE_CHECKING:
     import polars as pl
@@ -174,7 +174,7 @@ def number(ids: pl.Series, *, max_ids: int = MAX_IDS) -> tuple[np.ndarray, np.nd
         )
     if distinct.str.contains("\0", literal=True).any():
         row = int(ids.str.contains("\0", literal=True).arg_max() or 0)
-        refuse_nul(ids.name, ids[row], row)
+        raise holds_nul(f"{ids.name} id {shown(ids[row])} in row {row}")
     codes = ids.cast(pl.Enum(distinct)).to_physical().cast(pl.Int32)
     return codes.to_numpy(), text_array(distinct.to_list())
 

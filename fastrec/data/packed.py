@@ -71,5 +71,5 @@ def unpack(name: str, tensors: dict[str, NDArray[Any]]) -> NDArray[Any]:
     blob, ends = raw.tobytes(), offsets.tolist()
     texts = [blob[a:b].decode() for a, b in itertools.pairwise(ends)]
     if any(text.endswith("\0") for text in texts):
-        raise ValueError(f"a text of {name} ends in NUL")
+        raise ValueError(f"a text of {name} holds NUL at its end")
     return text_array(texts)

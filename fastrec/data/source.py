@@ -15,10 +15,10 @@ import polars as pl
 
 from fastrec.data.catalog import Catalog, with_datetime
 from fastrec.data.content import PACKED
-from fastrec.data.readers.text import lines_of, read_delimited, scan_delimited, shown
+from fastrec.data.readers.text import lines_of, read_delimited, scan_delimited
 from fastrec.data.spelling import settle_ids
 from fastrec.data.times import settle_time
-from fastrec.errors import ConfigError, DataError
+from fastrec.errors import ConfigError, DataError, shown
 
 TABLES = (".csv", ".tsv", ".inter", ".parquet")
 TABBED = (".data", ".base", ".rating")
@@ -120,7 +120,7 @@ def read_columns(file: Path, separator: str) -> tuple[pl.DataFrame, pl.LazyFrame
     names = ("user", "item", "rating", "timestamp")
     if not 2 <= width <= 4:
         layout = separator.replace("\t", "<tab>").join(names)
-        line = shown(separator.join(head[0]), 80)
+        line = shown(separator.join(head[0]))
         raise DataError(f"{file}, line 1: {len(head[0])} fields in {line}, but every line must be {layout}")
     schema: dict[str, type[pl.DataType]] = {}
     for k, name in enumerate(names[:2]):

@@ -13,7 +13,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from fastrec.errors import DataError
+from fastrec.data.csr_build import holds_nul
+from fastrec.errors import DataError, shown
 from fastrec.jit import available_threads, njit, run_ranges
 
 MAX_DIGITS = 4300
@@ -94,21 +95,25 @@ def settle_ids(
     plain = (numbers.cast(pl.String) == ids).fill_null(False)
     if plain.all():
         return numbers
-    refuse_endless(ids, what, at)
+    refuse_nul(ids, what, at)
     decimal = ids.str.contains(r"^[+-]?\d+\.0*$")
     if mixed == "integers" or (mixed == "refused" and plain.any()):
         row = int((~plain).arg_max() or 0)
-        others = "every id of this file must be one" if mixed == "integers" else f"but other {what} ids are"
-        why = "does not fit 64 bits" if _digits(ids[row]) and numbers[row] is None else "is not a whole number"
+        long = _digits(ids[row]) and numbers[row] is None
+        why = "does not fit 64 bits" if long else "is not a whole number"
         if numbers[row] is not None:
             why = f"is not a whole number in its plain spelling, {numbers[row]}"
-        raise DataError(f"{at(row)}: {what} {ids[row][:60]!r} {why}, {others}. Fix or remove the line")
+        others = f"but other {what} ids {'do' if long else 'are'}"
+        if mixed == "integers":
+            others = f"as every id of this file must{'' if long else ' be'}"
+        raise DataError(f"{at(row)}: {what} {shown(ids[row])} {why}, {others}. Fix or remove the line")
     if decimal.any():
         row = int(decimal.arg_max() or 0)
         raise DataError(
-            f"{at(row)}: {what} id {ids[row]!r} is a decimal number; ids are integers or text: write them without the "
-            "point"
+            f"{at(row)}: {what} id {shown(ids[row])} is a decimal number; ids are integers or text: write them without "
+            "the point"
         )
+    refuse_endless(ids, what, at)
     return ids
 
 
@@ -116,8 +121,8 @@ def _digits(text: str) -> bool:
     return text.isascii() and text.lstrip("+-").isdigit()
 
 
-def refuse_endless(ids: pl.Series, what: str, at: Callable[[int], str]) -> None:
-    """Refuse text ids with a NUL, which NumPy drops at the end, and numbers too long for Python to convert.
+def refuse_nul(ids: pl.Series, what: str, at: Callable[[int], str]) -> None:
+    """Refuse text ids with a NUL, which NumPy drops at the end.
 
     Raises
     ------
@@ -127,16 +132,23 @@ def refuse_endless(ids: pl.Series, what: str, at: Callable[[int], str]) -> None:
     nul = ids.str.contains("\0", literal=True)
     if nul.any():
         row = int(nul.arg_max() or 0)
-        raise DataError(
-            f"{at(row)}: {what} id {ids[row][:60]!r} holds NUL, which NumPy drops at the end, so it could meet another "
-            "id. Remove the NUL"
-        )
+        raise holds_nul(f"{at(row)}: {what} id {shown(ids[row])}")
+
+
+def refuse_endless(ids: pl.Series, what: str, at: Callable[[int], str]) -> None:
+    """Refuse numbers too long for Python to convert.
+
+    Raises
+    ------
+    DataError
+        Naming the first row at fault.
+    """
     long = ids.str.len_bytes() > MAX_DIGITS
     if long.any():
         long &= ids.str.contains(r"^[+-]?[0-9]+$")
         row = int(long.arg_max() or 0)
         if long.any():
             raise DataError(
-                f"{at(row)}: {what} id {ids[row][:12]}... is a number of {len(ids[row])} digits; at most {MAX_DIGITS} "
-                "are read. Fix or remove the row"
+                f"{at(row)}: {what} id {shown(ids[row], 15)} is a number of {len(ids[row])} digits; at most "
+                f"{MAX_DIGITS} are read. Fix or remove the row"
             )

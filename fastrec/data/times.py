@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 
-from fastrec.errors import DataError
+from fastrec.errors import DataError, shown
 
 UNITS = {1: "seconds", 10**3: "milliseconds", 10**6: "microseconds", 10**9: "nanoseconds"}
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
@@ -21,6 +21,8 @@ ISO = (
     r"(?: ?(?:Z|UTC|([+-])([01]\d|2[0-3]):?([0-5]\d)?))?)?$"
 )
 """Year first; then perhaps hours and minutes, seconds, a fraction and a zone. UTC where no zone is given."""
+
+NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
 
 def settle_time(
@@ -80,12 +82,35 @@ def settle_time(
     return frame, seconds, tuple(notes)
 
 
+def as_numbers(times: pl.Series, at: Callable[[int], str]) -> pl.Series:
+    """Times that were read as text, as integers or floats where every one of them is a number, else unchanged.
+
+    Raises
+    ------
+    DataError
+        Naming the first integer that does not fit 64 bits with sign.
+    """
+    long = times.str.len_bytes() > 19
+    if long.any():
+        long &= times.str.contains(r"^[+-]?[0-9]+$") & times.cast(pl.Int64, strict=False).is_null()
+        if long.any():
+            row = int(long.arg_max() or 0)
+            raise DataError(
+                f"{at(row)}: time {shown(times[row])} does not fit 64 bits; no date is that far away. Fix or remove it"
+            )
+    if not times.str.contains(NUMBER).all():
+        return times
+    plain = times.str.strip_chars().str.strip_prefix("+")
+    whole = plain.cast(pl.Int64, strict=False)
+    return whole if not whole.null_count() else plain.cast(pl.Float64)
+
+
 def _require_all(frame: pl.DataFrame, parsed: pl.Expr, at: Callable[[int], str], why: str) -> None:
     missing = frame.select(parsed.is_null()).to_series()
     if missing.any():
         row = int(missing.arg_max() or 0)
         raise DataError(
-            f"{at(row)}: time {str(frame['timestamp'][row])[:60]!r} {why}. Fix or remove it, or describe the times by "
+            f"{at(row)}: time {shown(str(frame['timestamp'][row]))} {why}. Fix or remove it, or describe the times by "
             "--time-format, such as '%d/%m/%Y %H:%M'"
         )
 

@@ -150,7 +150,9 @@ def cache_dir() -> Path:
     try:
         return Path("~/.cache").expanduser() / "fastrec"
     except RuntimeError:
-        raise DataError("no home folder, so no place for fetched data sets; set XDG_CACHE_HOME to a folder") from None
+        raise DataError(
+            "this user has no home folder to keep a cache in; set XDG_CACHE_HOME or FASTREC_DATA to a folder"
+        ) from None
 
 
 def data_dir() -> Path | None:
@@ -162,7 +164,13 @@ def data_dir() -> Path | None:
         If it starts with the home folder of a user that there is not.
     """
     given = os.environ.get("FASTREC_DATA")
-    return expanded(given) if given else None
+    return expanded(given, f"FASTREC_DATA={given}") if given else None
+
+
+def _looked(folder: Path, known: DataSet) -> tuple[bool, list[str]]:
+    """Whether the folder exists, and which required files it lacks; what cannot be read is a ``DataError``."""
+    with one_line(folder):
+        return folder.is_dir(), known.missing_from(folder)
 
 
 def find(name: str) -> Path | None:
@@ -172,13 +180,11 @@ def find(name: str) -> Path | None:
     ------
     DataError
         If there is such a folder under ``$FASTREC_DATA`` but it is incomplete: it is the user's own, so it is neither
-        passed over nor overwritten. Also if a folder cannot be read, or there is no home folder to look in.
+        passed over nor overwritten. Also if a folder cannot be read.
     """
     given = data_dir()
-    with one_line(given or name):
-        there = given is not None and (given / name).is_dir()
+    there, missing = _looked(given / name, SETS[name]) if given is not None else (False, [])
     if given is not None and there:
-        missing = SETS[name].missing_from(given / name)
         if missing:
             raise DataError(
                 f"{given / name} has no {missing[0]}: put the files of {name} there ({SETS[name].page}), or remove the "
@@ -189,7 +195,8 @@ def find(name: str) -> Path | None:
         cached = cache_dir() / name
     except DataError:
         return None  # no home folder: nothing was ever fetched
-    complete = cached.is_dir() and not SETS[name].missing_from(cached)
+    there, missing = _looked(cached, SETS[name])
+    complete = there and not missing
     sweep(cached.parent, name, complete=complete)
     return cached if complete else None
 
@@ -285,9 +292,9 @@ def fetch(
     base = Path(folder) if folder is not None else cache_dir()
     target = base / known.name
     for other in [known, *SETS.values()]:
-        whole = (base / other.name).is_dir() and not other.missing_from(base / other.name)
-        sweep(base, other.name, complete=whole)
-    if target.is_dir() and not known.missing_from(target):
+        there, missing = _looked(base / other.name, other)
+        sweep(base, other.name, complete=there and not missing)
+    if _looked(target, known) == (True, []):
         return target
     if not known.fetchable:
         raise DataNotFoundError(f"{known.name} has no pinned hash, so it is not fetched. {_by_hand(known, base)}")
@@ -324,6 +331,8 @@ def found() -> list[tuple[str, str | None, str]]:
     for name, known in SETS.items():
         try:
             there = find(name)
+            if there is None:
+                cache_dir()  # without one nothing can be fetched
             how = f"can be fetched, {_megabytes(known)}" if known.fetchable else f"by hand, from {known.page}"
             rows.append((name, str(there) if there else None, "ready" if there else how))
         except DataError as error:
@@ -336,9 +345,9 @@ def _fault(name: str, error: DataError) -> tuple[str | None, str]:
     """(folder, state) of a set that ``find`` refused."""
     try:
         given = data_dir()
-        if given is not None and (given / name).is_dir():
-            missing = SETS[name].missing_from(given / name)
-            if missing:
+        if given is not None:
+            there, missing = _looked(given / name, SETS[name])
+            if there and missing:
                 return str(given / name), f"incomplete: no {', '.join(missing)}"
     except DataError:
         pass  # it is what ``error`` says

@@ -16,11 +16,11 @@ from fastrec.data.content import content_of
 from fastrec.data.interactions import Interactions
 from fastrec.data.loading import number
 from fastrec.data.readers.table import read_table
-from fastrec.data.readers.text import lines_of, shown, undecodable
+from fastrec.data.readers.text import lines_of, undecodable
 from fastrec.data.source import TABLES, Columns, Log, plain_name, present, read_columns
 from fastrec.data.spelling import settle_ids
 from fastrec.data.split import Split, unseen_in_train
-from fastrec.errors import DataError
+from fastrec.errors import DataError, shown
 
 PAPER_SIZES = {(994_169, 6_040), (1_445_622, 55_187)}
 """Train and test pairs of the NCF paper's MovieLens-1M and Pinterest files; other data in that layout are not those."""
@@ -157,9 +157,9 @@ def alike(files: Files, frames: list[pl.DataFrame]) -> list[pl.DataFrame]:
     for what in ("user", "item"):
         types = [frame.schema[what] for frame in frames]
         if len(set(types)) > 1 and files.kind != TABLE_SPLIT:
-            shown = ", ".join(f"{file.name}: {dtype}" for file, dtype in zip(files.parts.values(), types))
+            apart = ", ".join(f"{file.name}: {dtype}" for file, dtype in zip(files.parts.values(), types))
             raise DataError(
-                f"the parts of the split differ in their columns ({what} ids are {shown}); write them alike"
+                f"the parts of the split differ in their columns ({what} ids are {apart}); write them alike"
             )
         if pl.String in types:
             frames = [frame.with_columns(pl.col(what).cast(pl.String)) for frame in frames]
@@ -294,7 +294,7 @@ def _assemble(
         listed = np.unique(np.concatenate([row for _, row in negatives.values()])) if negatives else np.empty(0, int)
         item_column = pl.concat([item_column, pl.Series("item", listed, dtype=pl.Int64)])
     items, item_ids = number(item_column)
-    notes = _partial([frames[part] for part in names])
+    notes = notes + _partial([frames[part] for part in names])
     parts: dict[str, Interactions] = {}
     start = 0
     for part in names:

@@ -9,9 +9,9 @@ import polars as pl
 
 from fastrec.data.catalog import Catalog, movies_frame
 from fastrec.data.content import content_of, open_content
-from fastrec.data.readers.text import open_text, read_delimited, shown
+from fastrec.data.readers.text import open_text, read_delimited
 from fastrec.data.source import Log, is_integer, present, read_columns
-from fastrec.errors import DataError
+from fastrec.errors import DataError, shown
 
 GENRES_100K = [
     "unknown",
@@ -77,7 +77,7 @@ def movies_dat(folder: Path) -> pl.DataFrame | None:
         title, mid, kinds = tail.rpartition("::")
         if not mid:
             raise DataError(
-                f"{path}, line {number}: {shown(line, 80)} is not MovieID::Title::Genres. Mend or remove the line"
+                f"{path}, line {number}: {shown(line)} is not MovieID::Title::Genres. Mend or remove the line"
             )
         ids.append(_number(path, number, "MovieID", head))
         titles.append(title)

@@ -11,9 +11,9 @@ from fastrec.data.datasets.registry import SETS
 from fastrec.data.readers import given_split as formats_split
 from fastrec.data.readers import movielens as formats_movielens
 from fastrec.data.readers import table as formats_table
-from fastrec.data.readers.text import lines_of, shown
+from fastrec.data.readers.text import lines_of
 from fastrec.data.source import TABBED, TABLES, Columns, Log, is_integer, is_number, present, suffix_of
-from fastrec.errors import DataError
+from fastrec.errors import DataError, shown
 
 KNOWN = (
     "MovieLens .dat (ratings.dat), ml-100k (u.data), MovieLens csv (ratings.csv), the NCF paper's NAME.train.rating "

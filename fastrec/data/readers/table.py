@@ -25,13 +25,12 @@ from fastrec.data.readers.text import (
     lines_of,
     open_text,
     read_delimited,
-    shown,
     undecodable,
 )
 from fastrec.data.source import Columns, Log, is_integer, suffix_of
-from fastrec.data.spelling import refuse_endless, settle_ids
-from fastrec.data.times import PER_SECOND, settle_time
-from fastrec.errors import DataError, FastrecError
+from fastrec.data.spelling import refuse_endless, refuse_nul, settle_ids
+from fastrec.data.times import PER_SECOND, as_numbers, settle_time
+from fastrec.errors import DataError, FastrecError, shown
 from fastrec.sampling.sources import ITEM_COLUMNS, USER_COLUMNS, plain_name
 
 SPELLINGS = {
@@ -48,7 +47,6 @@ OPTIONS = {"user": "user", "item": "item", "rating": "rating", "timestamp": "tim
 TEXT = (pl.String, pl.Categorical, pl.Enum)
 
 PLAIN = r"^(0|-?[1-9][0-9]{0,18})$"
-NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
 
 def choose(where: str, header: list[str], columns: Columns) -> dict[str, str]:
@@ -199,7 +197,7 @@ def settle(
     Raises
     ------
     DataError
-        For ids that are floats or end in NUL, missing values, values that are not numbers, times that cannot be read.
+        For ids that are floats or hold NUL, missing values, values that are not numbers, times that cannot be read.
     """
     schema = lazy.collect_schema()
     casts = {}
@@ -237,6 +235,7 @@ def settle(
         if bad.any():
             raise DataError(f"{where}, data row {bad.arg_max()}: {column} is missing or no number. Fix or remove it")
         if use in ("user", "item") and frame[use].dtype == pl.String:
+            refuse_nul(frame[use], column, lambda row: f"{where}, data row {row}")
             refuse_endless(frame[use], column, lambda row: f"{where}, data row {row}")
     frame, seconds, notes = settle_time(frame, lambda row: f"{where}, data row {row}", time_format)
     lazy = (lazy if again is None else again).select(**casts)
@@ -323,13 +322,14 @@ def _read_text(path: Path, columns: Columns) -> tuple[pl.DataFrame, pl.LazyFrame
         if frame[use].dtype != pl.String:
             continue
         if use == "timestamp":
-            frame = frame if _pattern(use, columns) else frame.with_columns(_numbers(frame[use]))
+            if not _pattern(use, columns):
+                frame = frame.with_columns(as_numbers(frame[use], lambda row: f"{path}, data row {row}"))
             continue
         settled = settle_ids(frame[use], use, lambda row: f"{path}, data row {row}", "text")
         odd = settled.filter(~settled.str.contains(PLAIN)) if settled.dtype == pl.String else settled.head(0)
         if 0 < odd.len() < settled.len():
             notes.append(
-                f"{use} ids are text: {odd.len()} of {settled.len()} are no plain integers, as {odd[0][:40]!r}"
+                f"{use} ids are text: {odd.len()} of {settled.len()} are no plain integers, as {shown(odd[0], 40)}"
             )
         frame = frame.with_columns(settled)
     types |= {chosen[use]: type(frame.schema[use]) for use in chosen}
@@ -340,15 +340,6 @@ def _read_text(path: Path, columns: Columns) -> tuple[pl.DataFrame, pl.LazyFrame
 def _pattern(use: str, columns: Columns) -> bool:
     """Whether the column holds times that a strptime pattern reads, which stay text."""
     return use == "timestamp" and columns.time_format is not None and columns.time_format not in PER_SECOND
-
-
-def _numbers(times: pl.Series) -> pl.Series:
-    """Times that were read as text, as integers or floats where every one of them is a number, else unchanged."""
-    if not times.str.contains(NUMBER).all():
-        return times
-    plain = times.str.strip_chars().str.strip_prefix("+")
-    whole = plain.cast(pl.Int64, strict=False)
-    return whole if not whole.null_count() else plain.cast(pl.Float64)
 
 
 def rows_of(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:

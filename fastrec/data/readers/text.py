@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fastrec.data.content import content_of, open_content
 from fastrec.data.spelling import plainly_spelled
-from fastrec.errors import DataError
+from fastrec.errors import DataError, shown
 from fastrec.jit import available_threads, run_ranges
 
 Schema: TypeAlias = Mapping[str, type[pl.DataType]]
@@ -48,11 +48,6 @@ def count_separators(raw: NDArray[np.uint8], separator: str) -> tuple[int, int]:
 
     counts = run_ranges(work, raw.size, available_threads(), grain=block)
     return sum(single for single, _ in counts), sum(double for _, double in counts)
-
-
-def shown(text: str, limit: int = 60) -> str:
-    """Text for a message: quoted, control characters escaped, cut to ``limit`` characters."""
-    return repr(text if len(text) <= limit else f"{text[: limit - 3]}...")
 
 
 def open_text(path: Path, encoding: str = "utf-8-sig") -> IO[str]:
@@ -151,7 +146,7 @@ def read_delimited(
         if dtype.is_float() and not frame[name].is_finite().all():
             raise _explain(path, separator, schema, kept, header, f"{name} holds NaN or infinity")
         if dtype == pl.String and frame[name].str.contains("\0", literal=True).any():
-            raise _explain(path, separator, schema, kept, header, f"{name} holds a NUL character")
+            raise _explain(path, separator, schema, kept, header, f"{name} holds NUL")
     if plain and not plainly_spelled(bytes_of(source), separator[0], header=header):
         raise OddSpelling(f"{path}: a field starts with a zero, a sign or a blank")
     return frame
@@ -196,14 +191,14 @@ def _explain(
         if len(fields) != len(names):
             few = "only " if len(fields) < len(names) else ""
             return DataError(
-                f"{path}, line {number}: {few}{len(fields)} fields in {shown(line, 80)}, but every line must be "
+                f"{path}, line {number}: {few}{len(fields)} fields in {shown(line)}, but every line must be "
                 f"{layout}. Correct or remove the line, or fetch the file again if it was cut short"
             )
         for (name, dtype), text in zip(schema.items(), fields):
             fault = fault_of(dtype, text) if name in kept else ""
             if fault:
                 return DataError(
-                    f"{path}, line {number}: {name} {shown(text)} {fault}, in {shown(line, 80)}. Mend or remove it"
+                    f"{path}, line {number}: {name} {shown(text)} {fault}, in {shown(line)}. Mend or remove it"
                 )
     if n_lines == 0:
         return DataError(f"{path}: no line of data; every line must be {layout}")
@@ -216,7 +211,7 @@ def _explain(
 def fault_of(dtype: type[pl.DataType], text: str) -> str:
     """What is wrong with the text of one field, or nothing."""
     if dtype == pl.String:
-        return "holds a NUL character" if "\0" in text else "" if text else "is empty"
+        return "holds NUL" if "\0" in text else "" if text else "is empty"
     if dtype.is_integer():
         digits = text[1:] if text[:1] in "+-" else text
         if not (digits.isascii() and digits.isdigit()):

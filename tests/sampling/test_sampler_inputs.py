@@ -19,7 +19,7 @@ from fastrec.sampling import NegativeSampler
 from fastrec.sampling.csr import check_csr
 from fastrec.sampling.order import Order
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 INTEGERS = (np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64)
 
 

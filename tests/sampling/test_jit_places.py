@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parent.parent / "fastrec"
+PACKAGE = Path(__file__).resolve().parents[2] / "fastrec"
 USE = """
 import sys
 {first}

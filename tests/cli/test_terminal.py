@@ -23,7 +23,7 @@ from fastrec.data.split import Split
 from fastrec.terminal import joined, printable, say, say_json, shown, table
 from tests.helpers.fakes import interactions
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 EVIL = "\x1b[31mred\x07 \r\n\x85 \u202eback \x7f\u2028 \u200b\ud800"
 
 

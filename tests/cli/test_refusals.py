@@ -71,7 +71,7 @@ def test_without_a_home_folder_data_are_found_elsewhere(monkeypatch: pytest.Monk
     monkeypatch.setenv("FASTREC_DATA", str(tmp_path))
     assert registry.resolve("ml-1m") == tmp_path / "ml-1m"
     monkeypatch.setenv("FASTREC_DATA", "~nobody-of-that-name/data")
-    with pytest.raises(DataError, match="no such user's home folder"):
+    with pytest.raises(DataError, match="the home folder of '~nobody-of-that-name' is not known"):
         registry.resolve("ml-1m")
 
 
@@ -80,7 +80,7 @@ def test_an_unknown_home_in_fastrec_data(
     command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FASTREC_DATA", "~nobody-of-that-name/data")
-    assert "no such user's home folder" in listed(command, capsys)
+    assert "the home folder of '~nobody-of-that-name' is not known" in listed(command, capsys)
 
 
 @pytest.mark.parametrize("variable", ["XDG_CACHE_HOME", "FASTREC_DATA"])
