@@ -29,7 +29,8 @@ from typing import Any
 from reproduce_ncf import ROWS
 
 from fastrec.config import Config, preset, presets
-from fastrec.data.split import Split, leave_one_out, load_split
+from fastrec.data.loading import load_split
+from fastrec.data.split import Split, leave_one_out
 from fastrec.errors import DataError, FastrecError
 from fastrec.runs import fingerprints, open_split, save_split
 from fastrec.training.fit import fit

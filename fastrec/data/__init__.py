@@ -9,13 +9,11 @@ from fastrec.data.interactions import Interactions
 
 if TYPE_CHECKING:
     from fastrec.data.catalog import Catalog
-    from fastrec.data.loading import load
+    from fastrec.data.loading import has_split, load, load_split
     from fastrec.data.split import (
         Split,
-        carve_validation,
-        has_split,
+        add_validation,
         leave_one_out,
-        load_split,
         ratio_split,
         time_split,
     )
@@ -23,11 +21,11 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "Catalog": "fastrec.data.catalog",
     "Split": "fastrec.data.split",
-    "carve_validation": "fastrec.data.split",
-    "has_split": "fastrec.data.split",
+    "add_validation": "fastrec.data.split",
+    "has_split": "fastrec.data.loading",
     "leave_one_out": "fastrec.data.split",
     "load": "fastrec.data.loading",
-    "load_split": "fastrec.data.split",
+    "load_split": "fastrec.data.loading",
     "ratio_split": "fastrec.data.split",
     "time_split": "fastrec.data.split",
 }
@@ -36,7 +34,7 @@ __all__ = [
     "Catalog",
     "Interactions",
     "Split",
-    "carve_validation",
+    "add_validation",
     "has_split",
     "leave_one_out",
     "load",

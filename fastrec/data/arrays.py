@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrec.data.csr_build import refuse_masked, text_array
+from fastrec.data.csr_build import as_array, refuse_masked, text_array
 from fastrec.errors import DataError
 
 Array = TypeVar("Array", bound=NDArray[Any])
@@ -75,3 +75,14 @@ def texts(values: Any, what: str) -> NDArray[Any]:
     if not all(isinstance(v, str) for v in array.tolist()):
         raise DataError(f"{what} are {array.dtype}; they must be text")
     return text_array(array.tolist())
+
+
+def as_int64(values: Any, what: str) -> NDArray[np.int64]:
+    """One-dimensional integers as int64; floats are refused, because they round."""
+    values = as_array(values, what)
+    if values.dtype.kind not in "iu":
+        raise DataError(f"{what} are {values.dtype}; they must be integers (seconds since 1970 UTC)")
+    if values.dtype == np.uint64 and values.size and values.max() > np.iinfo(np.int64).max:
+        row = int(values.argmax())
+        raise DataError(f"{what}: {values[row]} in row {row} does not fit 64 bits with sign; no date is that far away")
+    return np.ascontiguousarray(values, dtype=np.int64)

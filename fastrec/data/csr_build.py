@@ -77,7 +77,7 @@ def _search(values, ids, out, lo, hi):  # type: ignore[no-untyped-def]
         out[k] = a
 
 
-def contiguous(values: Any, what: str, *, max_ids: int = MAX_IDS) -> tuple[NDArray[np.int32], NDArray[Any]]:
+def factorize(values: Any, what: str, *, max_ids: int = MAX_IDS) -> tuple[NDArray[np.int32], NDArray[Any]]:
     """Number the distinct ids 0, 1, ... in ascending order of id.
 
     Parameters
@@ -281,7 +281,7 @@ def _keep_latest(indptr, rows, items, times, has_times, out_indptr, out_items): 
     return n
 
 
-def group(
+def csr_from_pairs(
     users: NDArray[np.int32], items: NDArray[np.int32], n_users: int, n_items: int, times: NDArray[np.int64] | None
 ) -> Grouped:
     """CSR of pairs, items ascending per row, the latest row of each duplicate pair kept.

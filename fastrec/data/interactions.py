@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrec.data.arrays import frozen, immutable, plain, texts
-from fastrec.data.csr_build import MAX_IDS, contiguous, core_mask, plain_ids
+from fastrec.data.arrays import as_int64, frozen, immutable, plain, texts
+from fastrec.data.csr_build import MAX_IDS, as_array, core_mask, csr_from_pairs, factorize, plain_ids
 from fastrec.data.packed import from_tensors, pack, unpack
 from fastrec.errors import DataError, shown
 from fastrec.files import expect, map_safetensors, parse_json, sweep, write_tensors
@@ -155,11 +155,9 @@ class Interactions:
         Of rows with one (user, item) the latest is kept, ties in time to the later row; ``notes`` says how
         many were merged.
         """
-        from fastrec.data.assemble import from_codes
-
-        user_codes, user_ids = contiguous(users, "user", max_ids=max_ids)
-        item_codes, item_ids = contiguous(items, "item", max_ids=max_ids)
-        return from_codes(
+        user_codes, user_ids = factorize(users, "user", max_ids=max_ids)
+        item_codes, item_ids = factorize(items, "item", max_ids=max_ids)
+        return Interactions.from_codes(
             user_codes,
             user_ids,
             item_codes,
@@ -170,6 +168,53 @@ class Interactions:
             k_core=k_core,
             name=name,
         )
+
+    @staticmethod
+    def from_codes(
+        users: NDArray[np.int32],
+        user_ids: NDArray[Any],
+        items: NDArray[np.int32],
+        item_ids: NDArray[Any],
+        timestamps: Any = None,
+        ratings: Any = None,
+        *,
+        min_rating: float | None = None,
+        k_core: int = 0,
+        name: str = "interactions",
+    ) -> Interactions:
+        """``Interactions.from_arrays`` for rows that are numbered already: int32[R] contiguous ids and the id maps."""
+        if users.size == 0:
+            raise DataError(f"{name}: no interactions; there is nothing to build from")
+        columns = {"items": items, "timestamps": timestamps, "ratings": ratings}
+        for what, values in columns.items():
+            if values is not None and np.shape(values) != users.shape:
+                raise DataError(f"{name}: {what} has shape {np.shape(values)}, users {users.shape}; they must agree")
+        times = None if timestamps is None else as_int64(timestamps, f"{name}: timestamps")
+        csr = csr_from_pairs(users, items, user_ids.shape[0], item_ids.shape[0], times)
+        notes = []
+        if csr.items.size < users.size:
+            notes.append(f"{users.size - csr.items.size} duplicate (user, item) rows merged, the latest kept")
+        made = Interactions(
+            indptr=frozen(csr.indptr),
+            items=frozen(csr.items),
+            user_ids=user_ids,
+            item_ids=item_ids,
+            timestamps=None if times is None else frozen(times[csr.rows]),
+            file_order=frozen(csr.rows),
+            name=name,
+        )
+        if min_rating is not None:
+            if ratings is None:
+                raise DataError(f"{name}: min_rating={min_rating} needs ratings, and there are none; leave it out")
+            scores = as_array(ratings, f"{name}: ratings")
+            if np.isnan(scores).any():
+                raise DataError(
+                    f"{name}: rating of row {int(np.isnan(scores).argmax())} is nan; mend or remove the row"
+                )
+            mask = scores[csr.rows] >= min_rating
+            notes.append(f"{mask.size - int(mask.sum())} interactions rated below {min_rating} left out")
+            made = made.keep(mask).reindex(f"min_rating={min_rating}")
+        return replace(made, notes=tuple(notes)).core(k_core)
 
     @staticmethod
     def from_frame(
@@ -196,12 +241,10 @@ class Interactions:
         DataError
             Naming the column or row at fault.
         """
-        from fastrec.data.loading import from_log
-        from fastrec.data.readers.table import read_frame
-        from fastrec.data.source import Columns
+        from fastrec.data.loading import from_frame
 
-        log = read_frame(frame, Columns(user_col, item_col, rating_col, time_col, time_format), name)
-        return from_log(log, name=name, min_rating=min_rating, k_core=k_core)
+        columns = {"user_col": user_col, "item_col": item_col, "rating_col": rating_col, "time_col": time_col}
+        return from_frame(frame, **columns, time_format=time_format, min_rating=min_rating, k_core=k_core, name=name)
 
     @property
     def n_users(self) -> int:
@@ -263,11 +306,26 @@ class Interactions:
             raise DataError(f"k_core={k}: must be at least 0 (0 keeps all)")
         if k <= 1:
             return self
-        from fastrec.data.assemble import dense
-
         mask = core_mask(self.indptr, self.items, self.n_items, k)
         note = f"{mask.size - int(mask.sum())} interactions outside the {k}-core left out"
-        return replace(dense(self.keep(mask), f"k_core={k}"), notes=(*self.notes, note))
+        return replace(self.keep(mask).reindex(f"k_core={k}"), notes=(*self.notes, note))
+
+    def reindex(self, why: str) -> Interactions:
+        """Drop users and items without interactions and close the gaps in the ids; errors name ``why``."""
+        has_user, has_item = self.degrees > 0, self.item_counts() > 0
+        if not self.n_interactions:
+            raise DataError(f"{self.name}: no interaction is left with {why}; choose a weaker one")
+        if has_user.all() and has_item.all():
+            return self
+        new_item = np.cumsum(has_item, dtype=np.int64) - 1
+        return replace(
+            self,
+            indptr=np.concatenate((self.indptr[:-1][has_user], self.indptr[-1:])),
+            items=frozen(new_item.astype(np.int32)[self.items]),
+            user_ids=self.user_ids[has_user],
+            item_ids=self.item_ids[has_item],
+            titles=None if self.titles is None else self.titles[has_item],
+        )
 
     def fingerprint(self) -> str:
         """sha256 over CSR, timestamps and id maps: equal for equal data, whatever the file was called."""

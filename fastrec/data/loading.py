@@ -1,25 +1,23 @@
-"""``load``: a path or a name to ``Interactions``."""
+"""The face of the data wing: Interactions and splits of paths and names."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastrec.data.arrays import frozen
-from fastrec.data.assemble import from_codes
 from fastrec.data.content import one_line
-from fastrec.data.csr_build import MAX_IDS, contiguous, holds_nul, text_array
+from fastrec.data.csr_build import MAX_IDS, text_array
 from fastrec.data.interactions import Interactions
-from fastrec.errors import ConfigError, DataError, shown
+from fastrec.data.split import Split
+from fastrec.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    import polars as pl
-
-    from fastrec.data.source import Log
+    from fastrec.data.source import Source
 
 
 def load(
@@ -98,11 +96,31 @@ def _load(
             made = Interactions.open(path_or_name)
         return (with_catalogued_items(made) if unrated_negatives else made).core(k_core)
     path = locate(path_or_name)
-    from fastrec.data.readers.sniff import read_log
+    from fastrec.data.readers.sniff import read_source
     from fastrec.data.source import Columns
 
-    log = read_log(path, Columns(*columns.values()))
-    return from_log(log, name=path.name, min_rating=min_rating, k_core=k_core, unrated_negatives=unrated_negatives)
+    log = read_source(path, Columns(*columns.values()))
+    return from_source(log, name=path.name, min_rating=min_rating, k_core=k_core, unrated_negatives=unrated_negatives)
+
+
+def from_frame(
+    frame: Any,
+    *,
+    user_col: str | None = None,
+    item_col: str | None = None,
+    rating_col: str | None = None,
+    time_col: str | None = None,
+    time_format: str | None = None,
+    min_rating: float | None = None,
+    k_core: int = 0,
+    name: str = "frame",
+) -> Interactions:
+    """Build from a frame in memory; see ``Interactions.from_frame``."""
+    from fastrec.data.readers.table import read_frame
+    from fastrec.data.source import Columns
+
+    source = read_frame(frame, Columns(user_col, item_col, rating_col, time_col, time_format), name)
+    return from_source(source, name=name, min_rating=min_rating, k_core=k_core)
 
 
 def is_synthetic(path_or_name: str | os.PathLike[str]) -> bool:
@@ -128,8 +146,8 @@ def locate(path_or_name: str | os.PathLike[str]) -> Path:
     return resolve(path_or_name)
 
 
-def from_log(
-    log: Log,
+def from_source(
+    log: Source,
     *,
     name: str,
     min_rating: float | None = None,
@@ -139,9 +157,11 @@ def from_log(
 ) -> Interactions:
     """Number the ids of a frame that a reader made, build the CSR and fill titles and catalog."""
     frame = log.frame
-    users, user_ids = number(frame["user"], max_ids=max_ids)
-    items, item_ids = number(frame["item"], max_ids=max_ids)
-    made = from_codes(
+    from fastrec.data.encode import encode_ids
+
+    users, user_ids = encode_ids(frame["user"], max_ids=max_ids)
+    items, item_ids = encode_ids(frame["item"], max_ids=max_ids)
+    made = Interactions.from_codes(
         users,
         user_ids,
         items,
@@ -159,24 +179,6 @@ def from_log(
         titles = text_array(log.catalog.titles_of(made.item_ids))
         made = replace(made, titles=titles)
     return made
-
-
-def number(ids: pl.Series, *, max_ids: int = MAX_IDS) -> tuple[np.ndarray, np.ndarray]:
-    """``contiguous`` for a Polars column; text is numbered by Polars, since NumPy would widen it to UTF-32 first."""
-    import polars as pl
-
-    if ids.dtype.is_integer():
-        return contiguous(ids.to_numpy(), ids.name, max_ids=max_ids)
-    distinct = ids.unique().sort()
-    if distinct.len() > max_ids:
-        raise DataError(
-            f"{distinct.len()} distinct {ids.name} ids, but contiguous ids are int32: at most {max_ids}; leave some out"
-        )
-    if distinct.str.contains("\0", literal=True).any():
-        row = int(ids.str.contains("\0", literal=True).arg_max() or 0)
-        raise holds_nul(f"{ids.name} id {shown(ids[row])} in row {row}")
-    codes = ids.cast(pl.Enum(distinct)).to_physical().cast(pl.Int32)
-    return codes.to_numpy(), text_array(distinct.to_list())
 
 
 def with_catalogued_items(interactions: Interactions) -> Interactions:
@@ -203,3 +205,64 @@ def with_catalogued_items(interactions: Interactions) -> Interactions:
         item_ids=every,
         notes=interactions.notes + (f"{added} catalogued items without interactions were given ids",),
     )
+
+
+def load_split(
+    path: str | os.PathLike[str],
+    *,
+    user_col: str | None = None,
+    item_col: str | None = None,
+    rating_col: str | None = None,
+    time_col: str | None = None,
+    time_format: str | None = None,
+) -> Split:
+    """Load a split that comes with the data, such as the NCF paper's files or ``train.txt`` and ``test.txt``.
+
+    Parameters
+    ----------
+    path : str or path
+        A folder, or the name of a data set; where a folder holds several splits, the common start of one's file names
+        (``Data/pinterest-20``, ``ml-100k/u1``). Known are NAME.train.rating with NAME.test.rating and perhaps
+        NAME.test.negative; train.txt with test.txt; train.csv (.tsv, .parquet) with test.csv and perhaps
+        validation.csv; NAME.base with NAME.test.
+    user_col, item_col, rating_col, time_col : str, optional
+        Columns of train.csv and its like; usual names are recognised.
+    time_format : str, optional
+        How they write times; see ``fastrec.load``.
+
+    Returns
+    -------
+    Split
+        Validation is empty: ``add_validation`` takes one out of train. ``candidates`` come from ``.test.negative``.
+
+    Raises
+    ------
+    DataError
+        If no split is there, a line is malformed, or the parts overlap.
+    ConfigError
+        If columns are named for a format that has none.
+    """
+    from fastrec.data.readers.given_split import find_split, read_split
+    from fastrec.data.source import Columns
+
+    with one_line(path):
+        direct = Path(path)
+        direct = direct if direct.exists() or find_split(direct) else locate(path)
+        return read_split(direct, Columns(user_col, item_col, rating_col, time_col, time_format))
+
+
+def has_split(path: str | os.PathLike[str]) -> bool:
+    """Whether ``load_split(path)`` would find a split that comes with the data.
+
+    Raises
+    ------
+    DataError
+        If there is nothing at the path or under the name.
+    """
+    from fastrec.data.readers.given_split import find_split
+
+    if is_synthetic(path):
+        return False
+    with one_line(path):
+        direct = Path(path)
+        return find_split(direct if direct.exists() or find_split(direct) else locate(path)) is not None

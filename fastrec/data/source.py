@@ -1,4 +1,4 @@
-"""What every reader makes (``Log``), and what the readers share."""
+"""What every reader makes (``Source``), and what the readers share."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class Log:
+class Source:
     """What a reader makes of a source.
 
     Parameters

@@ -5,15 +5,12 @@ U users, I items, E interactions.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrec.data.content import one_line
 from fastrec.data.interactions import Interactions
 from fastrec.data.split_kernels import draw_keys, first_shared, mark_last, mark_share
 from fastrec.errors import ConfigError, DataError
@@ -280,7 +277,7 @@ def _cut(times: NDArray[np.int64], share: float) -> int:
     return int(np.partition(times, k)[k])
 
 
-def carve_validation(split: Split, validation: float = 0.1, seed: int = 42) -> Split:
+def add_validation(split: Split, validation: float = 0.1, seed: int = 42) -> Split:
     """Take a validation part out of train, as ``leave_one_out`` does; a split that has one is given back as it is.
 
     Raises
@@ -297,66 +294,3 @@ def carve_validation(split: Split, validation: float = 0.1, seed: int = 42) -> S
         train=split.train.keep(parts == TRAIN),
         validation=replace(split.train.keep(parts == VALIDATION), name=split.validation.name),
     )
-
-
-def load_split(
-    path: str | os.PathLike[str],
-    *,
-    user_col: str | None = None,
-    item_col: str | None = None,
-    rating_col: str | None = None,
-    time_col: str | None = None,
-    time_format: str | None = None,
-) -> Split:
-    """Load a split that comes with the data, such as the NCF paper's files or ``train.txt`` and ``test.txt``.
-
-    Parameters
-    ----------
-    path : str or path
-        A folder, or the name of a data set; where a folder holds several splits, the common start of one's file names
-        (``Data/pinterest-20``, ``ml-100k/u1``). Known are NAME.train.rating with NAME.test.rating and perhaps
-        NAME.test.negative; train.txt with test.txt; train.csv (.tsv, .parquet) with test.csv and perhaps
-        validation.csv; NAME.base with NAME.test.
-    user_col, item_col, rating_col, time_col : str, optional
-        Columns of train.csv and its like; usual names are recognised.
-    time_format : str, optional
-        How they write times; see ``fastrec.load``.
-
-    Returns
-    -------
-    Split
-        Validation is empty: ``carve_validation`` takes one out of train. ``candidates`` come from ``.test.negative``.
-
-    Raises
-    ------
-    DataError
-        If no split is there, a line is malformed, or the parts overlap.
-    ConfigError
-        If columns are named for a format that has none.
-    """
-    from fastrec.data.loading import locate
-    from fastrec.data.readers.given_split import find_split, read_split
-    from fastrec.data.source import Columns
-
-    with one_line(path):
-        direct = Path(path)
-        direct = direct if direct.exists() or find_split(direct) else locate(path)
-        return read_split(direct, Columns(user_col, item_col, rating_col, time_col, time_format))
-
-
-def has_split(path: str | os.PathLike[str]) -> bool:
-    """Whether ``load_split(path)`` would find a split that comes with the data.
-
-    Raises
-    ------
-    DataError
-        If there is nothing at the path or under the name.
-    """
-    from fastrec.data.loading import is_synthetic, locate
-    from fastrec.data.readers.given_split import find_split
-
-    if is_synthetic(path):
-        return False
-    with one_line(path):
-        direct = Path(path)
-        return find_split(direct if direct.exists() or find_split(direct) else locate(path)) is not None

@@ -7,12 +7,11 @@ from typing import Any
 
 from fastrec.config import Config, preset
 from fastrec.data.interactions import Interactions
+from fastrec.data.loading import has_split, load, load_split
 from fastrec.data.split import (
     Split,
-    carve_validation,
-    has_split,
+    add_validation,
     leave_one_out,
-    load_split,
     ratio_split,
     time_split,
 )
@@ -34,8 +33,6 @@ def prepare(config: Config) -> Split:
     ConfigError
         If a filter is asked for of data that bring their own split.
     """
-    from fastrec.data.loading import load
-
     if config.data.startswith(MEMORY):
         raise ConfigError(
             f"data = {config.data!r}: the run was given its data in memory, so there is no source to load again; name "
@@ -53,7 +50,7 @@ def prepare(config: Config) -> Split:
             )
         columns = {name: value for name, value in options.items() if name not in filters}
         given = open_split(config.data) if saved else load_split(config.data, **columns)
-        return carve_validation(given, config.validation, config.split_seed)
+        return add_validation(given, config.validation, config.split_seed)
     return cut(load(config.data, **options), config)
 
 

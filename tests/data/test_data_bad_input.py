@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 
 from fastrec.data import Interactions, load, load_split
-from fastrec.data.loading import from_log
-from fastrec.data.readers.sniff import read_log
+from fastrec.data.loading import from_source
+from fastrec.data.readers.sniff import read_source
 from fastrec.errors import ConfigError, DataError
 
 GOOD = "1::10::5::100\n2::11::4::101\n"
@@ -223,10 +223,10 @@ def test_bad_lines_of_the_other_catalogues_are_named(tmp_path: Path) -> None:
 
 def test_too_many_distinct_ids(tmp_path: Path) -> None:
     (tmp_path / "ratings.dat").write_text("".join(f"{k}::1::5::9\n" for k in range(6)))
-    log = read_log(tmp_path)
+    log = read_source(tmp_path)
     with pytest.raises(DataError, match="6 distinct user ids, but contiguous ids are int32: at most 5"):
-        from_log(log, name="x", max_ids=5)
-    assert from_log(log, name="x", max_ids=6).n_users == 6
+        from_source(log, name="x", max_ids=5)
+    assert from_source(log, name="x", max_ids=6).n_users == 6
     with pytest.raises(DataError, match="3 distinct item ids, but contiguous ids are int32: at most 2"):
         Interactions.from_arrays([1, 1, 1], ["a", "b", "c"], max_ids=2)
     sparse = np.arange(1, 8, dtype=np.int64) * 2**40

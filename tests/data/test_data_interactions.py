@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastrec.data import Interactions, load
-from fastrec.data.csr_build import contiguous
+from fastrec.data.csr_build import factorize
 from fastrec.errors import DataError
 
 ROW = st.tuples(st.integers(-3, 6), st.integers(0, 7), st.integers(0, 4), st.integers(1, 5))
@@ -105,7 +105,7 @@ def test_k_core_takes_as_many_rounds_as_it_needs() -> None:
 @given(st.lists(st.integers(-(2**62), 2**62), min_size=1, max_size=50), st.integers(0, 40))
 def test_contiguous_is_unique_with_inverse(values: list[int], shift: int) -> None:
     for ids in (np.array(values), np.array(values) >> shift, np.array([str(v) for v in values])):
-        codes, distinct = contiguous(ids, "user")
+        codes, distinct = factorize(ids, "user")
         expected, inverse = np.unique(ids, return_inverse=True)
         assert codes.dtype == np.int32
         assert np.array_equal(codes, inverse)
@@ -115,7 +115,7 @@ def test_contiguous_is_unique_with_inverse(values: list[int], shift: int) -> Non
 def test_contiguous_takes_both_of_its_paths() -> None:
     dense = np.array([5, 3, 5, 4])
     for ids in (dense, dense * 2**40):
-        codes, distinct = contiguous(ids, "item")
+        codes, distinct = factorize(ids, "item")
         assert codes.tolist() == [2, 0, 2, 1]
         assert distinct.tolist() == sorted(set(ids.tolist()))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastrec.data import Interactions, carve_validation, has_split, leave_one_out, load, load_split, time_split
+from fastrec.data import Interactions, add_validation, has_split, leave_one_out, load, load_split, time_split
 
 Folder = Callable[[str], Path]
 pytestmark = pytest.mark.real_data
@@ -120,7 +120,7 @@ def test_ncf_files_keep_their_split_and_candidates(real_data: Folder) -> None:
     assert not (split.candidates == split.test.items[:, None]).any()
     first = (real_data("ncf-ml-1m") / "ml-1m.test.negative").read_text().split("\n")[0].split("\t")[1:]
     assert split.candidates[0].tolist() == [int(v) for v in first]
-    carved = carve_validation(split)
+    carved = add_validation(split)
     assert carved.candidates is split.candidates
     assert (carved.train.n_interactions, carved.validation.n_interactions) == (892_037, 102_132)
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastrec.data import Interactions, Split, carve_validation, has_split, leave_one_out, ratio_split, time_split
+from fastrec.data import Interactions, Split, add_validation, has_split, leave_one_out, ratio_split, time_split
 from fastrec.data.split import from_parts
 from fastrec.errors import ConfigError, DataError
 from fastrec.sampling.philox import TAG_VALIDATION
@@ -231,12 +231,12 @@ def test_shares_out_of_range_are_refused(share: float) -> None:
 def test_carve_validation_takes_from_train_alone() -> None:
     x = Interactions.from_arrays(np.repeat([1, 2], 20), np.tile(np.arange(20), 2), np.tile(np.arange(20), 2))
     bare = leave_one_out(x, validation=0.0)
-    carved = carve_validation(bare)
+    carved = add_validation(bare)
     check_partition(x, carved)
     assert carved.test is bare.test
     assert carved.validation.degrees.tolist() == [2, 2]
-    assert carve_validation(carved) is carved
-    assert carve_validation(bare, validation=0.0).validation.n_interactions == 0
+    assert add_validation(carved) is carved
+    assert add_validation(bare, validation=0.0).validation.n_interactions == 0
 
 
 def test_a_split_that_leaks_is_refused() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastrec.data.split import Split, carve_validation
+from fastrec.data.split import Split, add_validation
 from fastrec.errors import ConfigError
 from fastrec.evaluation.candidates import candidates_for
 from tests.helpers.fakes import VectorModel, interactions, random_parts
@@ -139,9 +139,9 @@ def test_an_empty_part_has_no_rows() -> None:
 @pytest.mark.real_data
 def test_ncf_published_candidates_are_legal(real_data: Any) -> None:
     """156 published rows hold the test item itself: dropped there, and said."""
-    from fastrec.data.split import load_split
+    from fastrec.data.loading import load_split
 
-    split = carve_validation(load_split(real_data("ncf-ml-1m")))
+    split = add_validation(load_split(real_data("ncf-ml-1m")))
     found = candidates_for(split)
     assert found.items.shape == (6040, 99)
     assert (found.items == -1).sum() == 156

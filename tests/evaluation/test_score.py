@@ -15,7 +15,8 @@ import torch
 
 from fastrec import runs
 from fastrec.data import Interactions
-from fastrec.data.split import Split, carve_validation, leave_one_out, load_split, ratio_split, time_split
+from fastrec.data.loading import load_split
+from fastrec.data.split import Split, add_validation, leave_one_out, ratio_split, time_split
 from fastrec.errors import CheckpointError, DataError
 from fastrec.evaluation.candidates import candidates_for
 from fastrec.evaluation.score import evaluate, score_split, selection_rows, validate
@@ -157,7 +158,7 @@ def test_selection_takes_users_of_train_alone(rng: np.random.Generator) -> None:
 def test_every_rule_of_splitting_is_counted_alike(rule: str, rng: np.random.Generator) -> None:
     log = Interactions.from_arrays(rng.integers(0, 40, 300), rng.integers(0, 200, 300), np.arange(300))
     made = {"leave-one-out": leave_one_out, "ratio": ratio_split, "time": time_split}
-    split = made[rule](log) if rule in made else carve_validation(replace(time_split(log, validation=0.0), how="given"))
+    split = made[rule](log) if rule in made else add_validation(replace(time_split(log, validation=0.0), how="given"))
     ids = np.arange(float(split.n_items))
     scores = score_split(VectorModel(np.zeros((split.n_users, 1)), np.zeros((split.n_items, 1)), ids), split)
     trained = split.train.degrees[split.test.users] > 0

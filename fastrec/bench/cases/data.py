@@ -26,7 +26,7 @@ def load(context: Context) -> Bench:
     """From the file on disk to its columns, to a CSR, to a split CSR; a synthetic log is written as CSV first."""
     from fastrec.data import leave_one_out
     from fastrec.data import load as load_log
-    from fastrec.data.readers.sniff import main_file, read_log
+    from fastrec.data.readers.sniff import main_file, read_source
     from fastrec.data.source import Columns
 
     folder = tempfile.TemporaryDirectory(prefix="fastrec-bench-")
@@ -74,7 +74,7 @@ def load(context: Context) -> Bench:
         row(
             "columns",
             "only the file of interactions, to checked columns",
-            lambda _k: read_log(link, Columns(*columns.values())).frame,
+            lambda _k: read_source(link, Columns(*columns.values())).frame,
             check_columns,
         ),
         row(

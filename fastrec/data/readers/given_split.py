@@ -10,14 +10,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from fastrec.data.assemble import from_codes
 from fastrec.data.catalog import Catalog
 from fastrec.data.content import content_of
+from fastrec.data.encode import encode_ids
 from fastrec.data.interactions import Interactions
-from fastrec.data.loading import number
 from fastrec.data.readers.table import read_table
 from fastrec.data.readers.text import lines_of, undecodable
-from fastrec.data.source import TABLES, Columns, Log, plain_name, present, read_columns
+from fastrec.data.source import TABLES, Columns, Source, plain_name, present, read_columns
 from fastrec.data.spelling import settle_ids
 from fastrec.data.split import Split, unseen_in_train
 from fastrec.errors import DataError, shown
@@ -98,19 +97,19 @@ def read_split(path: Path, columns: Columns) -> Split:
     return _assemble(path.name, files, {part: log.frame for part, log in parts.items()}, rows, notes)
 
 
-def read(files: Files, file: Path, columns: Columns) -> Log:
+def read(files: Files, file: Path, columns: Columns) -> Source:
     """One file of a split."""
     if files.kind == TABLE_SPLIT:
         return read_table(file, columns)
     columns.refuse(str(file))
     if files.kind == LIST_SPLIT:
         frame, lazy = read_list(file, named=True)
-        return Log(frame, Catalog(ratings=lazy), files.kind)
+        return Source(frame, Catalog(ratings=lazy), files.kind)
     frame, lazy, notes = read_columns(file, "\t")
-    return Log(frame, Catalog(ratings=lazy), files.kind, notes)
+    return Source(frame, Catalog(ratings=lazy), files.kind, notes)
 
 
-def read_whole(files: Files, columns: Columns) -> Log:
+def read_whole(files: Files, columns: Columns) -> Source:
     """All parts of a split as one log, in the order train, validation, test, with the columns that all of them have."""
     names = sorted(files.parts, key=_order)
     logs = [read(files, files.parts[part], columns) for part in names]
@@ -125,7 +124,7 @@ def read_whole(files: Files, columns: Columns) -> Log:
     seen = [*shared, "datetime"] if "timestamp" in shared else shared
     notes = [f"{part}: {note}" for part, log in zip(names, logs) for note in log.notes]
     notes += _partial(frames)
-    return Log(
+    return Source(
         pl.concat([frame.select(shared) for frame in frames]),
         Catalog(ratings=pl.concat([lazy.select(seen) for lazy in lazies])),
         files.kind,
@@ -288,12 +287,12 @@ def _assemble(
         raise DataError(
             f"{files.negative}: candidates are integers, but the ids of the parts are text; write them alike"
         )
-    users, user_ids = number(every["user"])
+    users, user_ids = encode_ids(every["user"])
     item_column = every["item"]
     if negatives is not None:
         listed = np.unique(np.concatenate([row for _, row in negatives.values()])) if negatives else np.empty(0, int)
         item_column = pl.concat([item_column, pl.Series("item", listed, dtype=pl.Int64)])
-    items, item_ids = number(item_column)
+    items, item_ids = encode_ids(item_column)
     notes = notes + _partial([frames[part] for part in names])
     parts: dict[str, Interactions] = {}
     start = 0
@@ -302,7 +301,9 @@ def _assemble(
         rows = slice(start, start + frame.height)
         start = rows.stop
         times = frame["timestamp"].to_numpy() if "timestamp" in frame.columns else None
-        parts[part] = from_codes(users[rows], user_ids, items[rows], item_ids, times, name=f"{name} {part}")
+        parts[part] = Interactions.from_codes(
+            users[rows], user_ids, items[rows], item_ids, times, name=f"{name} {part}"
+        )
         notes += [f"{part}: {note}" for note in parts[part].notes]
     train, test = parts["train"], parts["test"]
     if "validation" not in parts:

@@ -10,7 +10,7 @@ import polars as pl
 from fastrec.data.catalog import Catalog, movies_frame
 from fastrec.data.content import content_of, open_content
 from fastrec.data.readers.text import open_text, read_delimited
-from fastrec.data.source import Log, is_integer, present, read_columns
+from fastrec.data.source import Source, is_integer, present, read_columns
 from fastrec.errors import DataError, shown
 
 GENRES_100K = [
@@ -36,15 +36,17 @@ GENRES_100K = [
 ]
 
 
-def read_lines(file: Path, kind: str) -> Log:
+def read_lines(file: Path, kind: str) -> Source:
     """``user item rating timestamp`` per line, by ``::`` or tabs, with the films and users that lie beside it."""
     if kind == "dat":
         frame, ratings, notes = read_columns(file, "::")
-        return Log(frame, Catalog(movies_dat(file.parent), users_dat(file.parent), ratings), "MovieLens .dat", notes)
+        return Source(frame, Catalog(movies_dat(file.parent), users_dat(file.parent), ratings), "MovieLens .dat", notes)
     frame, ratings, notes = read_columns(file, "\t")
     if present(file.parent, "u.item"):
-        return Log(frame, Catalog(movies_100k(file.parent), users_100k(file.parent), ratings), "MovieLens 100k", notes)
-    return Log(frame, Catalog(ratings=ratings), "lines of tab-separated numbers", notes)
+        return Source(
+            frame, Catalog(movies_100k(file.parent), users_100k(file.parent), ratings), "MovieLens 100k", notes
+        )
+    return Source(frame, Catalog(ratings=ratings), "lines of tab-separated numbers", notes)
 
 
 def decoded_lines(path: Path) -> list[str]:

@@ -12,7 +12,7 @@ from fastrec.data.readers import given_split as formats_split
 from fastrec.data.readers import movielens as formats_movielens
 from fastrec.data.readers import table as formats_table
 from fastrec.data.readers.text import lines_of
-from fastrec.data.source import TABBED, TABLES, Columns, Log, is_integer, is_number, present, suffix_of
+from fastrec.data.source import TABBED, TABLES, Columns, Source, is_integer, is_number, present, suffix_of
 from fastrec.errors import DataError, shown
 
 KNOWN = (
@@ -22,7 +22,7 @@ KNOWN = (
 )
 
 
-def read_log(path: Path, columns: Columns | None = None) -> Log:
+def read_source(path: Path, columns: Columns | None = None) -> Source:
     """Read a file or folder in any known format.
 
     Raises
@@ -45,7 +45,7 @@ def read_log(path: Path, columns: Columns | None = None) -> Log:
     columns.refuse(str(file))
     if kind == "lists":
         frame, lazy = formats_split.read_list(file)
-        return Log(frame, Catalog(ratings=lazy), "adjacency lists")
+        return Source(frame, Catalog(ratings=lazy), "adjacency lists")
     return formats_movielens.read_lines(file, kind)
 
 

@@ -27,7 +27,7 @@ from fastrec.data.readers.text import (
     read_delimited,
     undecodable,
 )
-from fastrec.data.source import Columns, Log, is_integer, suffix_of
+from fastrec.data.source import Columns, Source, is_integer, suffix_of
 from fastrec.data.spelling import refuse_endless, refuse_nul, settle_ids
 from fastrec.data.times import PER_SECOND, as_numbers, settle_time
 from fastrec.errors import DataError, FastrecError, shown
@@ -94,7 +94,7 @@ def listed(names: list[str]) -> str:
     return ", ".join(some) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
-def read_table(path: Path, columns: Columns) -> Log:
+def read_table(path: Path, columns: Columns) -> Source:
     """Read a table; ids are integers where all of them are, else text.
 
     Raises
@@ -116,10 +116,10 @@ def read_table(path: Path, columns: Columns) -> Log:
         notes = mixed + notes
     movies = movies_csv(path.parent) if path.name.startswith("ratings.") else None
     kind = "table with named columns" if movies is None else "MovieLens csv"
-    return Log(frame, Catalog(movies=movies, ratings=with_datetime(lazy)), kind, notes)
+    return Source(frame, Catalog(movies=movies, ratings=with_datetime(lazy)), kind, notes)
 
 
-def read_frame(frame: Any, columns: Columns, name: str) -> Log:
+def read_frame(frame: Any, columns: Columns, name: str) -> Source:
     """A frame in memory: Polars, eager or lazy, or anything with named columns that NumPy can read (pandas, a dict).
 
     Raises
@@ -144,7 +144,7 @@ def read_frame(frame: Any, columns: Columns, name: str) -> Log:
             raise DataError(f"{name}: the columns differ in length ({lengths}); each row needs all of them")
         lazy = pl.LazyFrame(arrays)
     settled, lazy, notes = settle(name, lazy, chosen, time_format=columns.time_format)
-    return Log(settled, Catalog(ratings=with_datetime(lazy)), "frame in memory", notes)
+    return Source(settled, Catalog(ratings=with_datetime(lazy)), "frame in memory", notes)
 
 
 def _series(where: str, column: str, values: Any) -> pl.Series:
