@@ -11,8 +11,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "fastrec"
 ROOMS = (
-    "errors config files jit sampling data batches models optim engines runs evaluation training inference bench cli "
-    "__main__"
+    "errors arguments terminal config files jit sampling data batches models optim engines runs evaluation "
+    "training inference bench cli __main__"
 )
 ORDER = ROOMS.split()
 MODULES = {
