@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from fastrec.arguments import whole
+from fastrec.batches.epochs import Epochs, Iteration
 from fastrec.batches.stream import Stream
 from fastrec.errors import CheckpointError, ConfigError, DataError
 from fastrec.sampling import NegativeSampler
 from fastrec.sampling.csr import MAX_ITEMS, MAX_USERS, csr_of_pairs
 from fastrec.sampling.order import Cursor
-from fastrec.training.epochs import Epochs, Iteration
 
 
 class BatchDataset(IterableDataset[tuple[Tensor, Tensor]]):

@@ -96,7 +96,8 @@ def as_numbers(times: pl.Series, at: Callable[[int], str]) -> pl.Series:
         if long.any():
             row = int(long.arg_max() or 0)
             raise DataError(
-                f"{at(row)}: time {shown(times[row])} does not fit 64 bits; no date is that far away. Fix or remove it"
+                f"{at(row)}: time {shown(times[row])} does not fit 64 bits and is out of range for any date. Fix or "
+                "remove it"
             )
     if not times.str.contains(NUMBER).all():
         return times
