@@ -301,7 +301,7 @@ def _finish(result: Any, last: list[str]) -> int:
 
 ENDS = {
     "all epochs": "all that were asked for",
-    "early stopping": "stopped early: validation NDCG@10 rose no more",
+    "early stopping": "stopped early: validation {select} rose no more",
     "interrupted": "interrupted",
 }
 """How a run says why it ended."""
@@ -312,15 +312,19 @@ def summary(result: Any) -> str:
     lines = [table(_metric_rows(result.metrics))] if result.metrics else []
     for note in result.notes:
         lines.append(printable(f"note: {note}"))
+    select = result.select
     data, config, path = result.run.manifest["data"], result.run.config, _word(_path(result.run.path))
     rows = [
         ("trained", f"{config['model']}, dim {config['dim']}, on {data['n_train']:,} interactions of {data['name']}"),
         ("samples/s, end to end", f"{result.samples_per_s:,.0f}"),
-        ("training", f"{result.epochs_done} epochs in {result.seconds:.1f} s ({ENDS[result.stopped]})"),
+        (
+            "training",
+            f"{result.epochs_done} epochs in {result.seconds:.1f} s ({ENDS[result.stopped].format(select=select)})",
+        ),
         ("run", str(result.run.path)),
     ]
     if result.best_epoch is not None:
-        rows.insert(3, ("weights", f"of epoch {result.best_epoch}, the best by validation NDCG@10"))
+        rows.insert(3, ("weights", f"of epoch {result.best_epoch}, the best by validation {select}"))
     lines.append(table(rows))
     if result.stopped == "interrupted":
         lines.append(f"go on:   fastrec train --resume {path}")

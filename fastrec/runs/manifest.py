@@ -54,6 +54,7 @@ _SCHEMA = {
     "environment": {str: object},
     "engine?": {str: object},
     "avoided?": str,
+    "selection?": {str: object},
     "model?": MODEL_ARGS,
     "result?": _RESULT,
 }
