@@ -144,6 +144,7 @@ class Validator:
         selection: Selection,
         *,
         scores: int = SCORES,
+        sample_candidates: bool = False,
         n_candidates: int = 99,
         seed: int = 0,
         threads: int | None = None,
@@ -157,6 +158,8 @@ class Validator:
         scores : int
             Scores of a full ranking at most: where U * I is more, a sample of ``scores / I`` users is ranked, at least
             256. The sample is addressed by (seed, user), so it is the same in every run.
+        sample_candidates : bool
+            Take that sample of users in the candidates protocol too.
         n_candidates, seed : int
             See ``candidates_for``.
         threads : int, optional
@@ -167,7 +170,7 @@ class Validator:
         if not users.size:
             return None
         kept = users
-        if selection.protocol == "full":
+        if selection.protocol == "full" or sample_candidates:
             kept = sample_users(users, max(FEWEST_USERS, scores // split.n_items), seed)
         wanted = np.zeros(split.n_users, np.bool_)
         wanted[kept] = True

@@ -43,6 +43,8 @@ class Result:
     samples_per_s: float
     """Samples over the time spent in training steps, drawing included; validation and checkpoints are not."""
     example_user: Any = None
+    baselines: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By name, see ``evaluation.baseline_runs``; what ``training.baselines.add_baselines`` has added."""
     select: str | None = None
     """What the weights were selected by, such as ``full:NDCG@10``; None without a validation part."""
     notes: list[str] = field(default_factory=list)
