@@ -120,7 +120,7 @@ class Config:
         choices=("train", "train+validation", "all"),
     )
     hard_negatives: int = _option(0, "training", "keep the N highest-scored of this many drawn negatives; 0: off")
-    patience: int = _option(5, "training", "epochs without a better validation NDCG@10 before stopping; 0: never")
+    patience: int = _option(5, "training", "epochs without a better validation (--select) before stopping; 0: never")
     seed: int = _option(0, "training", "0 to 2^32-1: initial weights, order, negatives, dropout")
     device: str = _option("auto", "training", "auto (CUDA if present, else CPU), cpu, cuda, cuda:1, ...")
     precision: str = _option(
@@ -136,6 +136,15 @@ class Config:
     # evaluation
     candidates: int = _option(99, "evaluation", "frozen negatives each positive is ranked against")
     candidate_seed: int = _option(0, "evaluation", "seed of the frozen candidates, apart from --seed")
+    select: str | None = _option(
+        None,
+        "evaluation",
+        "what validation measures and the best epoch is kept by: PROTOCOL:METRIC@K, such as candidates:HR@10; "
+        "left out: full:NDCG@10",
+    )
+    baselines: bool = _option(
+        False, "evaluation", "fit and score every baseline, not only popularity and EASE", result=False
+    )
     cutoffs: tuple[int, ...] = _option((5, 10, 20), "evaluation", "the K of HR@K, NDCG@K, MRR@K", result=False)
 
     # run

@@ -23,7 +23,7 @@ from fastrec.errors import FastrecError
 from fastrec.training.job import prepare
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from choose_ncf import recipes, score
+from choose_ncf import SELECT, recipes, score
 
 
 def untested(config: Config) -> Split:
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="CPU threads")
     args = parser.parse_intermixed_args()  # settings may stand behind options too
     try:
-        base = Config(data=args.data, progress=False, tensorboard=False, threads=args.threads)
+        base = Config(data=args.data, select=SELECT, progress=False, tensorboard=False, threads=args.threads)
         split = untested(base)
         print(f"# {args.data}, {split.validation.n_interactions:,} validation positives")
         print("| setting | HR@10 | NDCG@10 | lowest NDCG@10 | best epochs | s |\n|---|---|---|---|---|---|", flush=True)
@@ -49,8 +49,8 @@ def main() -> None:
             runs = []
             for seed in range(args.first_seed, args.first_seed + args.seeds):
                 epochs, seconds = score(split, base.override(**recipe, seed=seed))
-                runs.append((max(epochs, key=lambda row: row["val NDCG@10"]), len(epochs), seconds))
-            hits, ndcg = ([best[f"val {name}@10"] for best, _, _ in runs] for name in ("hits", "NDCG"))
+                runs.append((max(epochs, key=lambda row: row[f"val {SELECT}"]), len(epochs), seconds))
+            hits, ndcg = ([best[f"val candidates:{name}@10"] for best, _, _ in runs] for name in ("HR", "NDCG"))
             text = " ".join(f"{k}={v}" for k, v in recipe.items()) or "as it is"
             kept = " ".join(f"{best['epoch']}/{done}" for best, done, _ in runs)
             means = f"{statistics.mean(hits):.4f} | {statistics.mean(ndcg):.4f} | {min(ndcg):.4f}"

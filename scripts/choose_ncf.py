@@ -35,6 +35,9 @@ from fastrec.errors import DataError, FastrecError
 from fastrec.runs import fingerprints, open_split, save_split
 from fastrec.training.fit import fit
 
+SELECT = "candidates:NDCG@10"
+"""The published protocol of this benchmark."""
+
 
 def validation_split(name: str) -> Split:
     """Train rows of a given split, each user's last one as validation, and no test part."""
@@ -105,7 +108,7 @@ def main() -> None:
     files.add_argument("--split", metavar="FILE", help="the validation part, from such a file")
     args = parser.parse_intermixed_args()  # settings may stand behind options too
     try:
-        base = preset(args.preset).override(progress=False, tensorboard=False, threads=args.threads)
+        base = preset(args.preset).override(select=SELECT, progress=False, tensorboard=False, threads=args.threads)
         split = saved_validation_split(args.split) if args.split else validation_split(base.data)
         about = f"validation part of {base.data}, {fingerprints(split)['split'][:12]}"
         if args.save_split:
@@ -119,18 +122,22 @@ def main() -> None:
             runs = []
             for seed in range(args.seeds):
                 epochs, seconds = score(split, base.override(**recipe, seed=seed))
-                best = max(epochs, key=lambda row: row["val NDCG@10"])
+                best = max(epochs, key=lambda row: row[f"val {SELECT}"])
                 runs.append((epochs[-1], best, seconds))
                 if args.epochs_shown:
                     for row in epochs:
+                        hr, ndcg = (row[f"val candidates:{name}@10"] for name in ("HR", "NDCG"))
                         print(
-                            f"  seed {seed} epoch {row['epoch']}: {row['val hits@10']:.4f} / {row['val NDCG@10']:.4f}",
+                            f"  seed {seed} epoch {row['epoch']}: {hr:.4f} / {ndcg:.4f}",
                             flush=True,
                         )
-            hr, ndcg = (statistics.mean(last[name] for last, _, _ in runs) for name in ("val hits@10", "val NDCG@10"))
-            best = max((best for _, best, _ in runs), key=lambda row: row["val NDCG@10"])
+            hr, ndcg = (
+                statistics.mean(last[name] for last, _, _ in runs)
+                for name in ("val candidates:HR@10", "val candidates:NDCG@10")
+            )
+            best = max((best for _, best, _ in runs), key=lambda row: row[f"val {SELECT}"])
             text = " ".join(f"{k}={v}" for k, v in recipe.items()) or "as it is"
-            at_best = f"{best['epoch']}: {best['val hits@10']:.4f} / {best['val NDCG@10']:.4f}"
+            at_best = f"{best['epoch']}: {best['val candidates:HR@10']:.4f} / {best['val candidates:NDCG@10']:.4f}"
             seconds = statistics.mean(s for _, _, s in runs)
             print(f"| {text} | {hr:.4f} | {ndcg:.4f} | {at_best} | {seconds:.0f} |", flush=True)
     except FastrecError as error:

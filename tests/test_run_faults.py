@@ -299,7 +299,7 @@ def test_an_ignored_hangup_stays_ignored(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         t = Trainer(make_engine(), epochs=2, progress=False, checkpoints=Checkpoints(tmp_path))
-        t.validate = lambda: os.kill(os.getpid(), signal.SIGHUP) or {"NDCG@10": 0.1}
+        t.validate = lambda: os.kill(os.getpid(), signal.SIGHUP) or {"full:NDCG@10": 0.1}
         assert t.run() == "all epochs"
     finally:
         signal.signal(signal.SIGHUP, before)

@@ -70,7 +70,7 @@ def epochs_to(target: float, train: Any, score: Any, longest: int) -> tuple[floa
 def time_to_quality(context: Context) -> dict[str, Any]:
     """Every engine from initial weights to validation HR@10 of .60 (99 frozen candidates), scored after each epoch."""
     from fastrec.evaluation.candidates import candidates_for
-    from fastrec.evaluation.metrics import over_positives
+    from fastrec.evaluation.metrics import single
 
     split, threads = context.split, context.threads
     frozen = candidates_for(split, "validation", threads=threads)
@@ -79,7 +79,7 @@ def time_to_quality(context: Context) -> dict[str, Any]:
     rows, reached, notes = [], [], []
 
     def hit_rate(model: Any) -> float:
-        return over_positives(frozen.ranks(model, threads=threads), 10)[0]
+        return single(frozen.ranks(model, threads=threads), frozen.users, (10,))["HR@10"]
 
     def add(name: str, seconds: float, epochs: int, scores: list[float], how: str, extrapolated: str = "") -> None:
         if seconds == float("inf"):

@@ -15,6 +15,7 @@ from typing import Any
 
 import fastrec
 from fastrec import config as configs
+from fastrec.cli import baselines
 from fastrec.config import Config
 from fastrec.errors import ConfigError, DataNotFoundError, FastrecError
 from fastrec.terminal import (
@@ -93,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
     _data_commands(commands)
     _train_command(commands)
     _run_commands(commands)
+    baselines.add_command(commands, _add_option)
     doctor = commands.add_parser(
         "doctor",
         help="say what torch, CUDA, threads and data folders were found",
@@ -267,7 +269,7 @@ def _train(args: argparse.Namespace) -> int:
     if args.resume:
         if args.preset or args.config:
             raise ConfigError("--resume takes its config from the run; leave out --preset and --config")
-        return _finish(resume(args.resume, **given), [])
+        return _finish(resume(args.resume, **given), [], every=given.get("baselines"))
     config = configs.preset(args.preset) if args.preset else Config()
     config = configs.read_toml(args.config, config) if args.config else config
     config = config.override(**given)
@@ -292,7 +294,8 @@ def _train(args: argparse.Namespace) -> int:
     return _finish(fit(split, config, loaded=True), [])
 
 
-def _finish(result: Any, last: list[str]) -> int:
+def _finish(result: Any, last: list[str], every: bool | None = None) -> int:
+    result = baselines.next_to(result, every)
     say("\n".join([summary(result), *last]), flush=True)
     if lost := drop_unwritable():
         _fail(f"stdout: cannot be written ({lost}); the run is in {result.run.path}", EXIT_DATA)
@@ -301,7 +304,7 @@ def _finish(result: Any, last: list[str]) -> int:
 
 ENDS = {
     "all epochs": "all that were asked for",
-    "early stopping": "stopped early: validation NDCG@10 rose no more",
+    "early stopping": "stopped early: validation {select} rose no more",
     "interrupted": "interrupted",
 }
 """How a run says why it ended."""
@@ -309,18 +312,22 @@ ENDS = {
 
 def summary(result: Any) -> str:
     """The closing table of a training run: accuracy, speed, where it lies, and what to type next."""
-    lines = [table(_metric_rows(result.metrics))] if result.metrics else []
-    for note in result.notes:
+    lines = baselines.lines(result) if result.metrics else []
+    for note in (*result.notes, *baselines.notes(result)):
         lines.append(printable(f"note: {note}"))
+    select = result.select
     data, config, path = result.run.manifest["data"], result.run.config, _word(_path(result.run.path))
     rows = [
         ("trained", f"{config['model']}, dim {config['dim']}, on {data['n_train']:,} interactions of {data['name']}"),
         ("samples/s, end to end", f"{result.samples_per_s:,.0f}"),
-        ("training", f"{result.epochs_done} epochs in {result.seconds:.1f} s ({ENDS[result.stopped]})"),
+        (
+            "training",
+            f"{result.epochs_done} epochs in {result.seconds:.1f} s ({ENDS[result.stopped].format(select=select)})",
+        ),
         ("run", str(result.run.path)),
     ]
     if result.best_epoch is not None:
-        rows.insert(3, ("weights", f"of epoch {result.best_epoch}, the best by validation NDCG@10"))
+        rows.insert(3, ("weights", f"of epoch {result.best_epoch}, the best by validation {select}"))
     lines.append(table(rows))
     if result.stopped == "interrupted":
         lines.append(f"go on:   fastrec train --resume {path}")
@@ -338,14 +345,6 @@ def _word(text: str) -> str:
 
 def _path(path: Path) -> str:
     return f"./{path}" if str(path).startswith("-") else str(path)
-
-
-def _metric_rows(metrics: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
-    names = list(dict.fromkeys(name for part in metrics.values() for name in part if "@" in name))
-    shown = [n for n in names if n.endswith("@10")] or names
-    return [("test", *shown)] + [
-        (protocol, *(f"{part[n]:.4f}" if n in part else "-" for n in shown)) for protocol, part in metrics.items()
-    ]
 
 
 def _evaluate(args: argparse.Namespace) -> None:

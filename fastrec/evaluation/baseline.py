@@ -37,6 +37,8 @@ class Baseline:
         (n_users, n_items, n_interactions) -> the most memory that a fit holds at a time.
     source : str
         Paper and section.
+    prepare : callable, optional
+        (train, threads) -> what the settings have in common, which ``fit`` takes as ``prepared``.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Baseline:
     grid: tuple[dict[str, Any], ...]
     n_bytes: Callable[[int, int, int], int]
     source: str
+    prepare: Callable[..., Any] | None = None
 
 
 def register(baseline: Baseline) -> Baseline:

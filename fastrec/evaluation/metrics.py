@@ -4,8 +4,10 @@ One definition serves both protocols. The user is the unit, and every figure is 
 
 - HR@K: 1 if any test positive of the user is in the top K, else 0.
 - MRR@K: 1 / the best rank among the user's positives if that is at most K, else 0.
-- Recall@K: the fraction of the user's positives in the top K; left out where every user has one (it is HR@K then).
+- Recall@K: the fraction of the user's positives in the top K; with one positive per user it equals HR@K.
 - NDCG@K: the gain of the user's lists over that of ideal lists, a positive at rank r gaining 1 / log2(r + 1).
+
+A metric is one function here, registered by ``metric``: every protocol, record, table and ``--select`` then knows it.
 
 In full ranking all positives of a user are in one list (``grouped``); with candidates each positive has a list of its
 own (``single``). With one positive per user both are the leave-one-out metrics of the NCF paper.
@@ -20,7 +22,7 @@ question answering track report", 1999 (reciprocal rank of the first hit).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,7 +43,7 @@ class Metrics(Mapping[str, float]):
     Parameters
     ----------
     means : dict of str to float
-        ``HR@K``, ``NDCG@K``, ``MRR@K`` for each K; ``Recall@K`` too where a user has several positives.
+        ``HR@K``, ``NDCG@K``, ``MRR@K``, ``Recall@K`` and any other registered metric, for each K.
     standard_errors : dict of str to float
         The standard error of each mean over users; empty for a single user.
     n_users, n_positives : int
@@ -70,6 +72,100 @@ class Metrics(Mapping[str, float]):
             "n_users": self.n_users,
             "n_positives": self.n_positives,
         }
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Ranks by user: what a metric is computed from.
+
+    Parameters
+    ----------
+    ranks : float64[B]
+        Rank of each positive from 1, the positives of a user next to each other.
+    starts, counts : int64[U]
+        Where each user's ranks start, and how many there are.
+    shared : bool
+        Whether the positives of a user are in one list (full ranking) or each in its own (candidates).
+    """
+
+    ranks: NDArray[np.float64]
+    starts: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    shared: bool
+
+    @staticmethod
+    def of(ranks: NDArray[Any], users: NDArray[Any], *, shared: bool) -> Lists:
+        """Group ranks by ``users``, which ascend."""
+        return Lists(ranks.astype(np.float64), *_runs(users), shared)
+
+    def sums(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """float64[U]: the sum of each user's values, one value per positive."""
+        return np.add.reduceat(values, self.starts)
+
+    def best(self) -> NDArray[np.float64]:
+        """float64[U]: the best rank of each user."""
+        return np.minimum.reduceat(self.ranks, self.starts)
+
+
+Computed = Callable[[Lists, int], NDArray[np.float64]]
+"""(lists, k) -> float64[U]: one value per user, of which the mean is reported."""
+_REGISTERED: dict[str, Computed] = {}
+
+
+def metric(name: str) -> Callable[[Computed], Computed]:
+    """Register a function as the metric ``NAME@K``.
+
+    Raises
+    ------
+    ConfigError
+        If another function has the name, in whatever case, or it holds ``@`` or ``:``.
+    """
+
+    def register(compute: Computed) -> Computed:
+        taken = {known.lower(): function for known, function in _REGISTERED.items()}.get(name.lower())
+        if taken is not None and taken.__module__ != compute.__module__:
+            raise ConfigError(f"metric {name!r} is registered by {taken.__module__} already")
+        if not name or set(name) & set("@: "):
+            raise ConfigError(f"metric {name!r}: a name has no '@', ':' or space")
+        _REGISTERED[name] = compute
+        return compute
+
+    return register
+
+
+def metric_names() -> list[str]:
+    """Names of the registered metrics, in the order of records and tables."""
+    return list(_REGISTERED)
+
+
+@metric("HR")
+def hit_rate(lists: Lists, k: int) -> NDArray[np.float64]:
+    """1 if any positive is in the top K."""
+    return (lists.best() <= k).astype(np.float64)
+
+
+@metric("NDCG")
+def ndcg(lists: Lists, k: int) -> NDArray[np.float64]:
+    """The gain of a user's lists over that of ideal ones; an ideal shared list has min(K, positives) at the top."""
+    gain = lists.sums(np.where(lists.ranks <= k, 1.0 / np.log2(lists.ranks + 1.0), 0.0))
+    if not lists.shared:
+        return gain / lists.counts
+    # no list has more positives than the largest count: cutoffs beyond it add nothing
+    ideal = np.concatenate(([0.0], np.cumsum(1.0 / np.log2(np.arange(2, int(lists.counts.max()) + 2)))))
+    return gain / ideal[np.minimum(lists.counts, k)]
+
+
+@metric("MRR")
+def reciprocal_rank(lists: Lists, k: int) -> NDArray[np.float64]:
+    """1 / the best rank if that is in the top K."""
+    best = lists.best()
+    return np.where(best <= k, 1.0 / best, 0.0)
+
+
+@metric("Recall")
+def recall(lists: Lists, k: int) -> NDArray[np.float64]:
+    """The fraction of a user's positives in the top K."""
+    return lists.sums((lists.ranks <= k).astype(np.float64)) / lists.counts
 
 
 def check_cutoffs(ks: Sequence[int]) -> tuple[int, ...]:
@@ -163,16 +259,9 @@ def single(ranks: NDArray[np.integer[Any]], users: NDArray[np.integer[Any]], ks:
     ------
     He et al., "Neural collaborative filtering", WWW 2017, section 4.1.
     """
-    ks = check_cutoffs(ks)
     users = np.asarray(users)
     order = np.argsort(users, kind="stable")
-    users, r = users[order], np.asarray(ranks, dtype=np.float64)[order]
-    starts, counts = _runs(users)
-    cases = _by_best(r, starts, counts, ks)
-    for k in ks:
-        gain = np.where(r <= k, 1.0 / np.log2(r + 1.0), 0.0)
-        cases[f"NDCG@{k}"] = np.add.reduceat(gain, starts) / counts
-    return _summary(_ordered(cases, ks), n_positives=r.size)
+    return _of_lists(Lists.of(np.asarray(ranks)[order], users[order], shared=False), check_cutoffs(ks))
 
 
 def grouped(ranks: NDArray[np.integer[Any]], users: NDArray[np.integer[Any]], ks: Sequence[int] = CUTOFFS) -> Metrics:
@@ -201,26 +290,7 @@ def grouped(ranks: NDArray[np.integer[Any]], users: NDArray[np.integer[Any]], ks
     ------
     Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", ACM TOIS 20(4), 2002.
     """
-    ks = check_cutoffs(ks)
-    r = np.asarray(ranks, dtype=np.float64)
-    starts, counts = _runs(np.asarray(users))
-    cases = _by_best(r, starts, counts, ks)
-    # no list has more positives than the largest count: cutoffs beyond it add nothing
-    ideal = np.concatenate(([0.0], np.cumsum(1.0 / np.log2(np.arange(2, int(counts.max()) + 2)))))
-    for k in ks:
-        gain = np.add.reduceat(np.where(r <= k, 1.0 / np.log2(r + 1.0), 0.0), starts)
-        cases[f"NDCG@{k}"] = gain / ideal[np.minimum(counts, k)]
-    return _summary(_ordered(cases, ks), n_positives=r.size)
-
-
-def over_positives(ranks: NDArray[np.integer[Any]], k: int) -> tuple[float, float]:
-    """(hits, NDCG) at ``k`` as means over positives, each with a list of its own: what selects an epoch in validation.
-
-    Users weigh by their positives here, so these are not HR@K and NDCG@K; with one positive per user they are equal.
-    """
-    r = np.asarray(ranks, dtype=np.float64)
-    hit = r <= k
-    return float(hit.mean()), float(np.where(hit, 1.0 / np.log2(r + 1.0), 0.0).mean())
+    return _of_lists(Lists.of(np.asarray(ranks), np.asarray(users), shared=True), check_cutoffs(ks))
 
 
 def _runs(users: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -231,23 +301,10 @@ def _runs(users: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return starts, np.diff(np.append(starts, users.size))
 
 
-def _by_best(
-    r: NDArray[np.float64], starts: NDArray[np.int64], counts: NDArray[np.int64], ks: Sequence[int]
-) -> dict[str, NDArray[np.float64]]:
-    """HR, MRR and, where a user has several positives, Recall: one value per user."""
-    best = np.minimum.reduceat(r, starts)
-    cases: dict[str, NDArray[np.float64]] = {}
-    for k in ks:
-        cases[f"HR@{k}"] = (best <= k).astype(np.float64)
-        cases[f"MRR@{k}"] = np.where(best <= k, 1.0 / best, 0.0)
-        if counts.max() > 1:
-            cases[f"Recall@{k}"] = np.add.reduceat((r <= k).astype(np.float64), starts) / counts
-    return cases
-
-
-def _ordered(cases: dict[str, NDArray[np.float64]], ks: Sequence[int]) -> dict[str, NDArray[np.float64]]:
-    names = [f"{name}@{k}" for k in ks for name in ("HR", "NDCG", "MRR", "Recall")]
-    return {name: cases[name] for name in names if name in cases}
+def _of_lists(lists: Lists, ks: Sequence[int]) -> Metrics:
+    """Every registered metric at every K."""
+    cases = {f"{name}@{k}": compute(lists, k) for k in ks for name, compute in _REGISTERED.items()}
+    return _summary(cases, n_positives=lists.ranks.size)
 
 
 def _summary(cases: dict[str, NDArray[np.float64]], n_positives: int) -> Metrics:

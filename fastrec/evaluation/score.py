@@ -13,7 +13,7 @@ from fastrec.data.split import Split
 from fastrec.errors import DataError
 from fastrec.evaluation.candidates import Candidates, candidates_for
 from fastrec.evaluation.full_ranking import full_ranks
-from fastrec.evaluation.metrics import CUTOFFS, MISS, Metrics, check_cutoffs, grouped, over_positives, single
+from fastrec.evaluation.metrics import CUTOFFS, MISS, Metrics, check_cutoffs, grouped, single
 from fastrec.runs import Run, open_run
 
 FULL = "full ranking"
@@ -87,8 +87,8 @@ def score_split(
     -------
     dict of str to dict
         "99 candidates" (whatever their number) and "full ranking", each with ``HR@K``, ``NDCG@K``, ``MRR@K``,
-        ``Recall@K`` where users have several test items, ``standard_errors``, ``n_users``, ``n_positives`` and
-        ``notes``; the first with ``candidates`` too: where they come from and their sha256. Empty without a test part.
+        ``Recall@K``, ``standard_errors``, ``n_users``, ``n_positives`` and ``notes``;
+        the first with ``candidates`` too: where they come from and their sha256. Empty without a test part.
 
         These two count every test item of the users that have a positive in train; an item that is not in train is a
         miss, because no model can have learned it. Users that are not in train have rows of their own, named
@@ -147,31 +147,6 @@ def untrained_notes(split: Split, ranks: NDArray[np.int64]) -> list[str]:
     if empty.any():
         notes.append(f"{np.count_nonzero(empty):,} test positives have no item to be ranked against: counted as misses")
     return notes
-
-
-def validate(model: Any, frozen: Candidates, *, threads: int | None = None) -> dict[str, float]:
-    """The two figures that follow a training: NDCG@10, which selects the epoch, and hits@10; means over positives.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        See ``models.nets.build``.
-    frozen : Candidates
-        From ``selection_rows``.
-    threads : int, optional
-        CPU threads; None means all.
-    """
-    hits, ndcg = over_positives(frozen.ranks(model, threads=threads), 10)
-    return {"hits@10": hits, "NDCG@10": ndcg}
-
-
-def selection_rows(split: Split, *, n: int = 99, seed: int = 0, threads: int | None = None) -> Candidates | None:
-    """The validation positives that select an epoch: those of users in train; None where there is no such positive."""
-    if not split.validation.n_interactions:
-        return None
-    frozen = candidates_for(split, "validation", n=n, seed=seed, threads=threads)
-    trained = split.train.degrees[frozen.users] > 0
-    return (frozen if trained.all() else frozen.only(trained)) if trained.any() else None
 
 
 def comparison(split: Split, frozen: Candidates) -> list[str]:

@@ -45,6 +45,7 @@ _RESULT = {
     "samples_per_s": float,
     "metrics": {str: {str: object}},
     "notes": [str],
+    "baselines?": {str: {str: object}},
 }
 _SCHEMA = {
     "status": str,
@@ -54,6 +55,7 @@ _SCHEMA = {
     "environment": {str: object},
     "engine?": {str: object},
     "avoided?": str,
+    "selection?": {str: object},
     "model?": MODEL_ARGS,
     "result?": _RESULT,
 }
@@ -92,9 +94,13 @@ def read_manifest(path: Path) -> dict[str, Any]:
             if kind == f"run {VERSION}" and digest != _digest(manifest):
                 raise ValueError(f"its sha256, {shown(digest)}, does not fit its content")
             expect(manifest, _SCHEMA, "manifest")
-            for protocol in manifest.get("result", {}).get("metrics", {}).values():
-                for name, value in protocol.items():
-                    expect(value, float if "@" in name else object, f"metric {shown(name)}")
+            result = manifest.get("result", {})
+            scored = [row.get("metrics", {}) for row in result.get("baselines", {}).values()]
+            for metrics in (result.get("metrics", {}), *scored):
+                expect(metrics, {str: {str: object}}, "metrics")
+                for protocol in metrics.values():
+                    for name, value in protocol.items():
+                        expect(value, float if "@" in name else object, f"metric {shown(name)}")
             if manifest["status"] == "done" and "result" not in manifest:
                 raise ValueError("its status is done, but it has no result")
     except FileNotFoundError:

@@ -15,6 +15,7 @@ from fastrec.config import Config
 from fastrec.data.split import Split
 from fastrec.engines.base import Engine
 from fastrec.errors import CheckpointError, ConfigError
+from fastrec.evaluation.selection import LEGACY, Selection, Validator, for_model, resolve_selection
 from fastrec.optim.schedules import learning_rate
 from fastrec.runs import Run, create, fingerprints, locked, open_run
 from fastrec.runs.checkpoint import Checkpoints
@@ -42,6 +43,10 @@ class Result:
     samples_per_s: float
     """Samples over the time spent in training steps, drawing included; validation and checkpoints are not."""
     example_user: Any = None
+    baselines: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By name, see ``evaluation.baseline_runs``; what ``training.baselines.add_baselines`` has added."""
+    select: str | None = None
+    """What the weights were selected by, such as ``full:NDCG@10``; None without a validation part."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -75,6 +80,7 @@ def fit(
         If training diverges or cannot go on; what was saved stays.
     """
     config = resolve(config if loaded else in_memory(split, config))
+    config = config.override(select=resolve_selection(config.select, split))
     check_candidates(split, config)
     with clear_memory_errors():
         engine = build_engine(split, config)  # before the folder: what cannot be built leaves none behind
@@ -106,7 +112,9 @@ def resume(path: str | Path, *, progress: bool | None = None, **given: Any) -> R
     from fastrec.batches.device import check_device
 
     run = open_run(path)
-    config = Config().override(**run.config)
+    config = recorded_config(run)
+    if given.get("select") is not None:
+        given["select"] = str(Selection.parse(given["select"]))
     asked = config.override(**{k: v for k, v in given.items() if k not in ("data", "out")})
     check_device(asked.device)
     changes = config.differences(asked)
@@ -255,12 +263,16 @@ def make_rate(config: Config, n_positives: int) -> Any:
 
 def _train(run: Run, split: Split, config: Config, engine: Engine, *, progress: bool, again: bool = False) -> Result:
     checkpoints = Checkpoints(run.path / "checkpoints", config.keep)
-    notes = _notes(split, config, engine)
+    notes, validator = _notes(split, config, engine), make_validator(split, config, engine.model)
+    if validator is not None:
+        run.record(selection=validator.describe())
+        notes += validator.notes
     trainer = Trainer(
         engine,
         epochs=config.epochs,
         patience=config.patience,
-        validate=_validation(split, config, engine),
+        validate=None if validator is None else lambda: validator(engine.model),
+        select=str(config.select),
         checkpoints=checkpoints,
         checkpoint_every=config.checkpoint_every,
         log_every=config.log_every,
@@ -328,7 +340,9 @@ def _result(run: Run, summary: dict[str, Any], metrics: dict[str, dict[str, Any]
     users = run.split().train
     first = int(np.flatnonzero(users.degrees)[0])
     example = users.user_ids[first : first + 1].tolist()[0]  # text may be in an object array, without item()
-    return Result(run=run, metrics=metrics, notes=notes, example_user=example, **summary)
+    return Result(
+        run=run, metrics=metrics, notes=notes, example_user=example, select=recorded_config(run).select, **summary
+    )
 
 
 def _notes(split: Split, config: Config, engine: Engine) -> list[str]:
@@ -351,12 +365,24 @@ def _notes(split: Split, config: Config, engine: Engine) -> list[str]:
     return notes
 
 
-def _validation(split: Split, config: Config, engine: Engine) -> Any:
-    """() -> metrics of the model on the validation positives, each against candidates of its own; or None."""
-    from fastrec.evaluation.score import selection_rows, validate
+def recorded_config(run: Run) -> Config:
+    """The config of a run; one that is older than ``select`` was selected by NDCG@10 on candidates."""
+    old = {} if "select" in run.config or not run.manifest["data"]["n_validation"] else {"select": LEGACY}
+    return Config().override(**old | run.config)
 
-    frozen = selection_rows(split, n=config.candidates, seed=config.candidate_seed, threads=config.threads)
-    return None if frozen is None else lambda: validate(engine.model, frozen, threads=config.threads)
+
+def make_validator(split: Split, config: Config, model: Any) -> Validator | None:
+    """What measures the model on the validation part after each epoch; None where there is nothing to select on."""
+    if config.select is None:
+        return None
+    return Validator.of(
+        split,
+        Selection.parse(config.select),
+        scores=for_model(model),
+        n_candidates=config.candidates,
+        seed=config.candidate_seed,
+        threads=config.threads,
+    )
 
 
 def _test(split: Split, config: Config, engine: Engine) -> dict[str, dict[str, Any]]:

@@ -252,7 +252,7 @@ class Screen:
     def epoch(self, epoch: int, values: dict[str, Any], samples_per_s: float) -> None:
         """Show that an epoch ended."""
         shown = "  ".join(
-            f"{k} {v:.4f}" for k, v in values.items() if isinstance(v, float) and ("@10" in k or k == "loss")
+            f"{k} {v:.4f}" for k, v in values.items() if isinstance(v, float) and (k.startswith("val ") or k == "loss")
         )
         line = f"epoch {epoch + 1}/{self._epochs}  {shown}  {samples_per_s / 1e6:.2f} M samples/s"
         if self._bar is not None:

@@ -18,7 +18,6 @@ from fastrec.runs.checkpoint import Checkpoints
 from fastrec.sampling.order import Cursor
 from fastrec.training.tracking import Screen, Tracker, rounded
 
-SELECTED_BY = "NDCG@10"
 MAX_WEIGHT = 1e4
 """A larger weight means divergence. Initial weights stay below 700 (init_std = 100) and weights that rank well below
 100; `lr = 1e6` gives 1e6 to 1e7 with a finite loss, which no check of the loss finds."""
@@ -85,9 +84,11 @@ class Trainer:
     epochs : int
         Passes over the positives at most.
     patience : int
-        Epochs without a better validation NDCG@10 before stopping; 0 never stops and keeps the last weights.
+        Epochs without a better validation before stopping; 0 never stops and keeps the last weights.
     validate : callable, optional
-        Gives the metrics of the current weights, among them NDCG@10; None where there is no validation part.
+        Gives the metrics of the current weights, among them ``select``; None where there is no validation part.
+    select : str
+        The metric, of those that ``validate`` gives, whose best epoch is kept.
     checkpoints : Checkpoints, optional
         Where states go; None keeps everything in memory.
     tracker : Tracker, optional
@@ -107,6 +108,7 @@ class Trainer:
     epochs: int
     patience: int = 0
     validate: Callable[[], dict[str, float]] | None = None
+    select: str = "full:NDCG@10"
     checkpoints: Checkpoints | None = None
     tracker: Tracker | None = None
     checkpoint_every: int = 0
@@ -259,7 +261,7 @@ class Trainer:
             metrics = self.validate()
             values |= {f"val {k}": float(v) for k, v in metrics.items()}
             if self.selects:
-                self._select(metrics[SELECTED_BY])
+                self._select(metrics[self.select])
         screen.epoch(s.epoch, values, speed)
         if self.tracker is not None:
             values |= {"samples_per_s": round(speed), "train_s": round(s.train_s, 3), "wall_s": round(s.wall_s, 3)}

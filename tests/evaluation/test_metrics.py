@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastrec.errors import ConfigError, DataError
-from fastrec.evaluation.metrics import MISS, check_cutoffs, grouped, over_positives, ranks, single
+from fastrec.evaluation.metrics import MISS, check_cutoffs, grouped, ranks, single
 
 
 def slow(lists: list[list[int]], k: int) -> dict[str, float]:
@@ -35,7 +35,7 @@ def test_values_by_hand() -> None:
     assert m["MRR@10"] == pytest.approx((1 + 1 / 3) / 3)
     assert (m.n_users, m.n_positives) == (3, 3)
     assert m.standard_errors["HR@10"] == pytest.approx(np.std([1, 1, 0], ddof=1) / math.sqrt(3))
-    assert list(m) == ["HR@3", "NDCG@3", "MRR@3", "HR@10", "NDCG@10", "MRR@10"]
+    assert list(m) == [f"{name}@{k}" for k in (3, 10) for name in ("HR", "NDCG", "MRR", "Recall")]
 
 
 @given(
@@ -47,8 +47,7 @@ def test_several_positives_a_user_agree_with_the_textbook(lists: list[list[int]]
     users = np.repeat(np.arange(len(lists)), [len(x) for x in lists])
     m = grouped(np.concatenate(lists), users, (k,))
     for name, value in slow(lists, k).items():
-        if name != "Recall" or f"Recall@{k}" in m:
-            assert m[f"{name}@{k}"] == pytest.approx(value), name
+        assert m[f"{name}@{k}"] == pytest.approx(value), name
     assert m[f"NDCG@{k}"] <= m[f"HR@{k}"] + 1e-12
     assert m.n_users == len(lists)
 
@@ -70,20 +69,15 @@ def test_lists_of_their_own_are_hit_by_user_as_in_full_ranking(lists: list[list[
     assert m[f"MRR@{k}"] == pytest.approx(sum(1 / min(x) for x in lists if min(x) <= k) / n)
     gains = [[1 / math.log2(r + 1) if r <= k else 0 for r in x] for x in lists]
     assert m[f"NDCG@{k}"] == pytest.approx(sum(sum(g) / len(g) for g in gains) / n)
-    if any(len(x) > 1 for x in lists):
-        assert m[f"Recall@{k}"] == pytest.approx(sum(sum(r <= k for r in x) / len(x) for x in lists) / n)
+    assert m[f"Recall@{k}"] == pytest.approx(sum(sum(r <= k for r in x) / len(x) for x in lists) / n)
     assert m[f"NDCG@{k}"] <= m[f"HR@{k}"] + 1e-12
     assert (m.n_users, m.n_positives) == (n, len(pairs))
-    hits, ndcg = over_positives(found, k)
-    assert hits == pytest.approx(sum(r <= k for _, r in pairs) / len(pairs))
-    assert ndcg == pytest.approx(sum(map(sum, gains)) / len(pairs))
 
 
 def test_both_protocols_agree_where_every_user_has_one_positive() -> None:
     found, users = np.array([1, 4, 12, MISS]), np.arange(4)
     assert dict(single(found, users)) == dict(grouped(found, users))
     assert single(found, users).standard_errors == grouped(found, users).standard_errors
-    assert over_positives(found, 10) == (single(found, users)["HR@10"], single(found, users)["NDCG@10"])
 
 
 def test_a_miss_is_a_miss_at_any_cutoff() -> None:
@@ -92,9 +86,9 @@ def test_a_miss_is_a_miss_at_any_cutoff() -> None:
         assert m["HR@10"] == m[f"HR@{2**31}"] == m["Recall@10"] == m["NDCG@10"] == 0.5
 
 
-def test_recall_is_shown_only_where_it_differs_from_the_hit_rate() -> None:
-    users = np.array([0, 1])
-    assert "Recall@10" not in grouped(np.array([1, 20]), users, (10,))
+def test_recall_is_a_fraction_of_positives_and_with_one_each_the_hit_rate() -> None:
+    one = grouped(np.array([1, 20]), np.array([0, 1]), (10,))
+    assert one["Recall@10"] == one["HR@10"] == 0.5
     assert grouped(np.array([1, 20, 3]), np.array([0, 0, 1]), (10,))["Recall@10"] == pytest.approx(0.75)
 
 

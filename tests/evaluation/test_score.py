@@ -19,7 +19,7 @@ from fastrec.data.loading import load_split
 from fastrec.data.split import Split, add_validation, leave_one_out, ratio_split, time_split
 from fastrec.errors import CheckpointError, DataError
 from fastrec.evaluation.candidates import candidates_for
-from fastrec.evaluation.score import evaluate, score_split, selection_rows, validate
+from fastrec.evaluation.score import evaluate, score_split
 from fastrec.models import build
 from tests.helpers.fakes import Tower, VectorModel, interactions, popularity, random_parts
 
@@ -139,19 +139,6 @@ def test_both_protocols_count_a_hit_by_user(rng: np.random.Generator) -> None:
     assert scores["50 candidates"]["n_users"] == scores["full ranking"]["n_users"] == 40
     assert scores["full ranking"]["HR@10"] <= scores["50 candidates"]["HR@10"]
     assert {n for n in scores["50 candidates"] if "@" in n} == {n for n in scores["full ranking"] if "@" in n}
-
-
-def test_selection_takes_users_of_train_alone(rng: np.random.Generator) -> None:
-    train = interactions([[0, 1], [2], []], 300)
-    validation = interactions([[3], [], [4, 5, 6]], 300)
-    split = Split(train, validation, interactions([[], [], []], 300))
-    rows = selection_rows(split)
-    assert rows is not None
-    assert rows.users.tolist() == [0]
-    assert np.array_equal(rows.items, candidates_for(split, "validation").items[:1]), "the row's address stays"
-    model = VectorModel(rng.normal(size=(3, 4)), rng.normal(size=(300, 4)))
-    assert validate(model, rows)["NDCG@10"] == rows.evaluate(model, (10,))["NDCG@10"]
-    assert selection_rows(replace(split, validation=interactions([[], [], [4]], 300))) is None
 
 
 @pytest.mark.parametrize("rule", ["leave-one-out", "ratio", "time", "given"])

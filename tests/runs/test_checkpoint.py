@@ -78,7 +78,7 @@ def test_best_and_patience_survive_a_cut(tmp_path: Path) -> None:
 
     def scripted() -> object:
         values = {1: 0.5, 2: 0.4, 3: 0.3}
-        return lambda t: {"NDCG@10": values[t.state.epoch + 1]}
+        return lambda t: {"full:NDCG@10": values[t.state.epoch + 1]}
 
     def make(folder: Path) -> Trainer:
         t = trainer(folder, validate=dict)

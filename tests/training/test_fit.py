@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from fastrec.config import Config, preset
 from fastrec.data.interactions import Interactions
 from fastrec.data.split import Split, ratio_split
 from fastrec.errors import CheckpointError, ConfigError
+from fastrec.files import sha256_file
 from fastrec.runs import open_run
 from fastrec.training.fit import Result, fit, make_sampler, resume
 from fastrec.training.resolve import resolve
@@ -224,3 +226,49 @@ def test_untrained_users_have_no_say_in_early_stopping(tmp_path: Path) -> None:
         ]
         assert (result.best_epoch is None) == (name == "cold")
         assert any("no validation positive of a user in train" in note for note in result.notes) == (name == "cold")
+
+
+@pytest.mark.parametrize("select", ["candidates:hr@3", "FULL:recall@20", None])
+def test_records_spell_the_selection_as_it_was_chosen(split: Split, tmp_path: Path, select: str | None) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result = train(split, tmp_path / "run", patience=2, select=select, tensorboard=True)
+    wanted = {"candidates:hr@3": "candidates:HR@3", "FULL:recall@20": "full:Recall@20", None: "full:NDCG@10"}[select]
+    assert (
+        result.select == result.run.config["select"] == open_run(tmp_path / "run").manifest["selection"]["by"] == wanted
+    )
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    values = [line[f"val {wanted}"] for line in lines if line["kind"] == "epoch"]
+    assert result.best_validation == max(values)
+    assert result.best_epoch == 1 + values.index(max(values))
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    assert f"epoch/val {wanted}" in events.Tags()["scalars"]
+
+
+def test_selection_without_validation_is_refused_and_leaves_no_folder(split: Split, tmp_path: Path) -> None:
+    bare = replace(split, validation=split.validation.keep(np.zeros(split.validation.n_interactions, bool)))
+    with pytest.raises(ConfigError, match="select = full:HR@5: there is no validation part to select on"):
+        train(bare, tmp_path / "run", select="full:HR@5")
+    assert not (tmp_path / "run").exists()
+    result = train(bare, tmp_path / "run", patience=2)
+    assert result.select is None
+    assert "select" not in result.run.config
+
+
+def test_a_run_older_than_select_was_selected_by_candidates(split: Split, tmp_path: Path) -> None:
+    """The config of such a run has no ``select``: it opens, and its closing table names what selected it."""
+    run = train(split, tmp_path / "run", patience=2).run
+    text = (run.path / "config.toml").read_text().replace('select = "full:NDCG@10"\n', "")
+    assert "select" not in text.replace("fused", "")
+    (run.path / "config.toml").write_text(text)
+    run.manifest.pop("selection", None)
+    run.record(files=run.manifest["files"] | {"config.toml": sha256_file(run.path / "config.toml")})
+    assert resume(run.path).select == "candidates:NDCG@10"
+
+
+def test_resume_takes_the_same_selection_in_another_spelling(split: Split, tmp_path: Path) -> None:
+    run = train(split, tmp_path / "run", patience=2).run
+    assert resume(run.path, select="FULL:ndcg@10").select == "full:NDCG@10"
+    with pytest.raises(CheckpointError, match="select: 'full:NDCG@10' -> 'candidates:NDCG@10'"):
+        resume(run.path, select="candidates:NDCG@10")

@@ -52,7 +52,7 @@ def test_runs_repeat_to_the_bit_and_seeds_matter() -> None:
 
 def scripted(values: list[float]) -> Any:
     left = list(values)
-    return lambda: {"NDCG@10": left.pop(0)}
+    return lambda: {"full:NDCG@10": left.pop(0)}
 
 
 def test_early_stopping_keeps_the_best_epoch() -> None:
@@ -126,7 +126,7 @@ def test_out_of_memory_after_the_last_step_and_a_full_disk_say_what_to_do(
 
         return fail
 
-    t = make(epochs=1, checkpoints=Checkpoints(tmp_path / "c"), patience=1, validate=lambda: {"NDCG@10": 0.1})
+    t = make(epochs=1, checkpoints=Checkpoints(tmp_path / "c"), patience=1, validate=lambda: {"full:NDCG@10": 0.1})
     monkeypatch.setattr(
         t.checkpoints, "save_best", failing(RuntimeError("unable to mmap: Cannot allocate memory (12)"))
     )
@@ -194,12 +194,12 @@ def test_tensorboard_holds_losses_metrics_and_the_config(tmp_path: Path) -> None
 
     tracker = Tracker(tmp_path)
     tracker.options({"lr": 0.1})
-    tracker.record("epoch", 7, {"epoch": 1, "loss": 0.5, "val NDCG@10": 0.25})
+    tracker.record("epoch", 7, {"epoch": 1, "loss": 0.5, "val full:NDCG@10": 0.25})
     tracker.close()
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [(e.step, e.value) for e in events.Scalars("epoch/loss")] == [(7, 0.5)]
-    assert set(events.Tags()["scalars"]) == {"epoch/loss", "epoch/val NDCG@10"}
+    assert set(events.Tags()["scalars"]) == {"epoch/loss", "epoch/val full:NDCG@10"}
     assert events.Tags()["tensors"] == ["config/text_summary"]
 
 

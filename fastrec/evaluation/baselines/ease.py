@@ -45,15 +45,22 @@ def by_item(train: Interactions) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     return indptr, train.users[order]
 
 
-def weights_of(train: Interactions, ridge: float, threads: int | None = None) -> NDArray[np.float32]:
-    """float32[I, I]: B = I - P / diag(P) with P = (X'X + ridge)^-1, its diagonal zero.
-
-    Cost: sum of squared degrees for X'X, and I^3 multiplications in float64 for the inverse.
-    """
+def gram_of(train: Interactions, threads: int | None = None) -> NDArray[np.float64]:
+    """float64[I, I]: X'X, the same for every ridge. Cost: the sum of squared user degrees."""
     n = train.n_items
     gram = np.zeros((n, n), np.float64)
     args = (train.indptr, train.items, *by_item(train), gram)
     run_ranges(lambda lo, hi: co_occurrences(*args, lo, hi), n, resolve_threads(threads), grain=64)
+    return gram
+
+
+def weights_of(gram: NDArray[np.float64], ridge: float) -> NDArray[np.float32]:
+    """float32[I, I]: B = I - P / diag(P) with P = (X'X + ridge)^-1, its diagonal zero.
+
+    Cost: I^3 multiplications in float64 for the inverse.
+    """
+    n = len(gram)
+    gram = gram.copy()
     gram[np.diag_indices(n)] += ridge
     factor = torch.linalg.cholesky(torch.from_numpy(gram))
     inverse = torch.cholesky_inverse(factor).numpy()
@@ -62,9 +69,11 @@ def weights_of(train: Interactions, ridge: float, threads: int | None = None) ->
     return np.ascontiguousarray(b, dtype=np.float32)
 
 
-def fit(train: Interactions, threads: int | None = None, *, ridge: float) -> RowScores:
+def fit(
+    train: Interactions, threads: int | None = None, *, ridge: float, prepared: NDArray[np.float64] | None = None
+) -> RowScores:
     """Scores of a user: the sum of B's rows over the user's items."""
-    weights = weights_of(train, ridge, threads)
+    weights = weights_of(gram_of(train, threads) if prepared is None else prepared, ridge)
 
     def fill(users: NDArray[np.int32], out: NDArray[np.float32]) -> None:
         def work(lo: int, hi: int) -> Any:
@@ -80,8 +89,9 @@ EASE = register(
         "ease",
         "linear autoencoder with a zero diagonal, closed form",
         fit,
-        tuple({"ridge": float(r)} for r in (100, 200, 500, 1000, 2000)),
-        lambda u, i, e: 8 * 3 * i * i + 16 * e,  # noqa: ARG005
+        tuple({"ridge": float(r)} for r in (500, 100, 200, 1000, 2000)),
+        lambda u, i, e: 8 * 4 * i * i + 16 * e,  # noqa: ARG005
         "Steck, Embarrassingly shallow autoencoders for sparse data, WWW 2019, equations 7 and 8",
+        prepare=gram_of,
     )
 )

@@ -95,7 +95,7 @@ IALS = register(
         "ials",
         "matrix factorisation by alternating least squares, dim 64",
         fit,
-        tuple({"alpha": a, "reg": r} for a in (0.1, 0.4) for r in (0.001, 0.003, 0.01)),
+        tuple({"alpha": a, "reg": r} for a in (0.1, 0.4) for r in (0.003, 0.001, 0.01)),
         lambda u, i, e: 4 * (64 * (u + i) + 2 * BLOCK * 64 * 64) + 16 * e,
         "Hu et al., Collaborative filtering for implicit feedback datasets, ICDM 2008; Rendle et al., Revisiting the "
         "performance of iALS on item recommendation benchmarks, RecSys 2022, sections 3 and 4",

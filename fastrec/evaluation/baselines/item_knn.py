@@ -100,7 +100,7 @@ ITEM_KNN = register(
         "item-knn",
         "items whose nearest neighbours, by cosine, the user has",
         fit,
-        tuple({"k": k, "shrink": s} for s in (0.0, 20.0) for k in (20, 50, 100, 200)),
+        tuple({"k": k, "shrink": s} for s in (0.0, 20.0) for k in (100, 20, 50, 200)),
         lambda u, i, e: 8 * 200 * i * 3 + 16 * e,  # noqa: ARG005
         "Sarwar et al., Item-based collaborative filtering recommendation algorithms, WWW 2001, section 3",
     )
