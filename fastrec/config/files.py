@@ -106,7 +106,7 @@ def restored(values: Mapping[str, Any]) -> Config:
     ConfigError
         If a key or value is not one of this version.
     """
-    made = Config().given(values, "the run's config.toml")
+    made = with_defaults(Config().given(values, "the run's config.toml"))
     return made.settled({}, inert=frozenset(name for name in OPTIONS if name not in values))
 
 
