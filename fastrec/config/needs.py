@@ -180,8 +180,8 @@ def without_inert(config: Config, needs: tuple[Need, ...], facts: Facts | DataFa
                     f"{name} = {_plain(value)!r}{where}: has no effect here; it needs {need.what}. Leave it out"
                     + "".join(f", or change {k} = {_plain(config[k])!r}" for k in need.depends[:1])
                 )
-            by = ", ".join(f"{k} = {_plain(config[k])}" for k in changed)
-            notes.append(f"{name} = {_plain(value)} of {origin} is left out: no effect with {by}")
+            by = f"{changed[0]} = {_plain(config[changed[0]])}"
+            notes.append(f"{name} = {_plain(value)!r} of {origin} is left out: no effect with {by}")
     return config.settled({}, inert=frozenset(inert), notes=tuple(dict.fromkeys(notes)))
 
 

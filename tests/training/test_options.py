@@ -183,7 +183,7 @@ INERT: dict[str, tuple[dict[str, Any], str]] = {
     "dropout": ({"dropout": 0.5}, "a model with layers"),
     "dim": ({"model": "mlp", "layers": (8, 4), "dim": 4}, "layers to be left out"),
     "pretrained_gmf": ({"model": "neumf", "pretrained_gmf": "x"}, "they go together"),
-    "pretrained_mlp": ({"model": "gmf", "pretrained_gmf": "x", "pretrained_mlp": "y"}, "they go together"),
+    "pretrained_mlp": ({"model": "neumf", "pretrained_mlp": "y"}, "they go together"),
     "pretrained_alpha": ({"model": "neumf", "pretrained_alpha": 0.3}, "pretrained_gmf and pretrained_mlp"),
     "init_std": (
         {"model": "neumf", "pretrained_gmf": "x", "pretrained_mlp": "y", "init_std": 0.1},
@@ -286,8 +286,8 @@ def test_what_does_not_fit_a_later_option_is_noted() -> None:
     found = resolve(preset("ncf-gmf-fused-64").override(engine="torch", device="cpu"))
     assert found.notes == (
         (
-            "preset ncf-gmf-fused-64 chose lr = 0.07, l2 = 0.006, output_lr = 0.0002, output_l2 = 0.0002, init_std = 0.1, "
-            "batch_size = 16384 for engine = fused: they may not fit engine = torch; give them too"
+            "preset ncf-gmf-fused-64 chose lr = 0.07, l2 = 0.006, output_lr = 0.0002, output_l2 = 0.0002, "
+            "init_std = 0.1, batch_size = 16384 for engine = fused: they may not fit engine = torch; give them too"
         ),
         "fused_mode = 'lock_free' of preset ncf-gmf-fused-64 is left out: no effect with engine = torch",
     )
