@@ -76,7 +76,15 @@ def _train(args: argparse.Namespace) -> int:
         parts = ", ".join(f"{part} {getattr(split, part).n_interactions:,}" for part in ("train", "validation", "test"))
         size = f"{split.n_users:,} users, {split.n_items:,} items"
         say(f"{config.data.data}: {size}; {parts} ({split.how})", err=True, flush=True, keep="")
+        say(_settled(config), err=True, flush=True, keep="")
     return _finish(fit(split, config, loaded=True), [])
+
+
+def _settled(config: Config) -> str:
+    """What each "auto" became, and the values that the model's defaults gave."""
+    on = {**{k: config[k] for k in config.asked}, **configs.defaulted(config)}
+    names = f"{config.model.model}, {config.optim.loss}, {config.optim.optimizer}"
+    return f"{names}: " + ", ".join(f"{k} = {v}" for k, v in on.items())
 
 
 def _finish(result: Any, last: list[str]) -> int:

@@ -3,6 +3,7 @@
 from fastrec.config.config import OPTIONS, SECTION_OF, SECTIONS, TYPES, Config, unknown
 from fastrec.config.files import (
     default_rules,
+    defaulted,
     parse_toml,
     preset,
     presets,
@@ -24,6 +25,7 @@ __all__ = [
     "Options",
     "TrainOptions",
     "default_rules",
+    "defaulted",
     "parse_toml",
     "preset",
     "presets",

@@ -387,3 +387,13 @@ def test_one_of_several_processes_is_refused(
     with pytest.raises(ConfigError, match="without torchrun"):
         resume(out)
     assert not out.exists()
+
+
+def test_a_run_prints_what_auto_and_the_defaults_became(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = [word for k, v in COLUMNS.items() for word in (f"--{k.replace('_', '-')}", v)]
+    options = ["--epochs", "1", "--no-tensorboard", "--l2", "0.01", "--device", "cpu", "--out", str(tmp_path / "run")]
+    assert main(["train", "--data", str(world / "log.csv"), *columns, *options]) == 0
+    said = "gmf, bce, adam: engine = torch, precision = fp32, lr = 0.002, init_std = 0.01, output_init = one"
+    assert f"{said}, output_lr = 0.1, output_l2 = 0.0002\n" in capsys.readouterr().err
