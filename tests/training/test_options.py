@@ -38,7 +38,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(3)
     lines, rated = ["user,who,item,what,rating,stars,at,then,day"], ["userId,movieId,rating,timestamp"]
     for user in range(50):
-        for k, item in enumerate(rng.choice(20, 9, replace=False) * 2 + user % 2):
+        for k, item in enumerate(rng.choice(20, 4 + user % 8, replace=False) * 2 + user % 2):
             stars = rng.integers(1, 6, 2)
             day = f"{1 + (user + 3 * k) % 12:02d}/{1 + (user + 5 * k) % 12:02d}/2001"
             lines.append(f"{user},{user // 2},{item},{item // 2},{stars[0]},{stars[1]},{1000 + k},{9000 - k},{day}")
@@ -63,7 +63,7 @@ def observed(run: Any) -> dict[str, Any]:
         "engine": {k: v for k, v in manifest["engine"].items() if k != "threads"},
         "metrics": manifest["result"]["metrics"],
         "stopped": (manifest["result"]["stopped"], manifest["result"]["epochs_done"]),
-        "records": len(records),
+        "losses": [(r["kind"], r.get("loss")) for r in records],
         "files": sorted(p.name for p in (folder / "checkpoints").iterdir()),
         "tensorboard": tensorboard,
     }
@@ -103,7 +103,7 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "time_col": ({}, "then"),
     "time_format": ({"time_col": "day", "time_format": "%d/%m/%Y"}, "%m/%d/%Y"),
     "min_rating": ({}, 3.0),
-    "k_core": ({}, 12),
+    "k_core": ({}, 6),
     "unrated_negatives": ({"data": "ml"}, True),
     "split": ({}, "time"),
     "validation": ({}, 0.3),
@@ -116,7 +116,7 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "hard_negatives": ({}, 8),
     "model": ({}, "mf"),
     "dim": ({}, 8),
-    "layers": (MLP, (8, 4, 2)),
+    "layers": ({"model": "mlp", "dim": None, "layers": (16, 4)}, (8, 4, 2)),
     "dropout": (MLP, 0.3),
     "init_std": ({}, 0.5),
     "output_init": ({}, "lecun"),
