@@ -249,7 +249,7 @@ def bare(test: bool = True, candidates: bool = True) -> Split:
 @pytest.mark.parametrize("option", ["candidates", "candidate_seed", "cutoffs", "patience"])
 def test_options_that_these_data_leave_without_effect_are_refused(option: str, tmp_path: Path) -> None:
     value = INERT[option][0][option]
-    split = bare(test=option != "cutoffs")
+    split = bare(test=option != "cutoffs", candidates=option != "cutoffs")
     rest = {k: v for k, v in SMALL.items() if k != "candidates"}
     with pytest.raises(ConfigError, match=rf"^{option} = .*: has no effect here"):
         fit(split, Config(**{**rest, option: value}), out=tmp_path / "run")
