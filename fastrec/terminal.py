@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import json
 import os
 import signal
@@ -118,7 +119,23 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """Prints help and errors, which quote what was typed, by ``say``."""
+    """Prints help and errors, which quote what was typed, by ``say``; abbreviated flags are refused."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **options})
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's; an unknown flag is an error that names the flag meant."""
+        found, rest = super().parse_known_args(args, namespace)
+        flags = [word.partition("=")[0] for word in rest if word.startswith("--") and word != "--"]
+        if flags:
+            shown = [a.option_strings for a in self._actions if a.help != argparse.SUPPRESS]
+            known = [flag for flags_of in shown for flag in flags_of]
+            longer = [flag for flag in known if flag.startswith(flags[0]) and not flag.startswith("--no-")]
+            near = longer or difflib.get_close_matches(flags[0], known, 1)
+            hint = f"; did you mean {' or '.join(near)}?" if near else f"; `{self.prog} --help` lists what there is"
+            self.error(f"unknown option {flags[0]}{hint}")
+        return found, rest
 
     def _print_message(self, message: str, file: Any = None) -> None:
         say(message, err=file is sys.stderr, end="")

@@ -109,8 +109,8 @@ def main() -> None:
     args = parser.parse_intermixed_args()  # settings may stand behind options too
     try:
         base = preset(args.preset).override(select=SELECT, progress=False, tensorboard=False, threads=args.threads)
-        split = saved_validation_split(args.split) if args.split else validation_split(base.data)
-        about = f"validation part of {base.data}, {fingerprints(split)['split'][:12]}"
+        split = saved_validation_split(args.split) if args.split else validation_split(base.data.data)
+        about = f"validation part of {base.data.data}, {fingerprints(split)['split'][:12]}"
         if args.save_split:
             save_split(args.save_split, split)
             print(f"{args.save_split}: {about}")

@@ -10,7 +10,8 @@ from typing import Any
 from fastrec.config import Config
 from fastrec.data import leave_one_out, load
 from fastrec.sampling.order import Cursor
-from fastrec.training import fit
+from fastrec.training.build import build_engine
+from fastrec.training.resolve import resolve
 
 try:
     from fastrec.data.synthetic import generator as synthetic
@@ -24,7 +25,7 @@ def main() -> None:
     name = settings["data"]
     log = synthetic.make(name) if name in synthetic.SHAPES else load(name)
     split = leave_one_out(log, validation=0.1, seed=42)
-    engine = fit.build_engine(split, fit.resolve(Config().override(**settings["options"])))
+    engine = build_engine(split, resolve(Config().override(**settings["options"])))
     cursor = Cursor(0, 0)
     for line in sys.stdin:
         if cursor.position >= engine.n_positives:

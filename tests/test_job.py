@@ -36,7 +36,7 @@ LOADING = {
     "user_col": "u", "item_col": "i", "rating_col": "r", "time_col": "t", "min_rating": 4.0, "k_core": 500,
     "unrated_negatives": True,
 }  # fmt: skip
-SPLITTING = {"split": "ratio", "validation": 0.2, "test_share": 0.3, "split_seed": 1}
+SPLITTING = {"split": "ratio", "validation": 0.2, "test_fraction": 0.3, "split_seed": 1}
 
 
 @pytest.mark.parametrize("option", [*LOADING, *SPLITTING])
@@ -64,11 +64,11 @@ def test_fit_refuses_filters_that_nobody_applied(split: Split, tmp_path: Path) -
 
 
 def test_the_record_says_what_was_done(split: Split, tmp_path: Path) -> None:
-    train(log(), split="ratio", test_share=0.3, out=str(tmp_path / "a"), **SMALL)
+    train(log(), split="ratio", test_fraction=0.3, out=str(tmp_path / "a"), **SMALL)
     train(split, preset="ncf-gmf-8", out=str(tmp_path / "b"), **SMALL)
     fit(split, Config(**SMALL), out=tmp_path / "c")
     a, b, c = (open_run(tmp_path / name).config for name in "abc")
-    assert (a["data"], a["split"], a["test_share"], a["validation"]) == ("memory:clicks.csv", "ratio", 0.3, 0.1)
+    assert (a["data"], a["split"], a["test_fraction"], a["validation"]) == ("memory:clicks.csv", "ratio", 0.3, 0.1)
     for config in (b, c):
         assert (config["data"], config["split"], config["validation"]) == ("memory:clicks.csv", "given", 0.0)
     for name in "abc":

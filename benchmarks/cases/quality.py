@@ -138,7 +138,7 @@ def default_run(context: Context) -> dict[str, Any]:
     found = {name: float(test[name]) for name in FLOOR}
     if context.data.name == "ml-1m" and not context.quick and any(found[name] < FLOOR[name] for name in FLOOR):
         raise Refused(f"a default run came to {found} on the test part, below {FLOOR}")
-    samples = split.train.n_interactions * (1 + config.negatives) * result.epochs_done
+    samples = split.train.n_interactions * (1 + config.negatives.negatives) * result.epochs_done
     row = single_row(
         "torch", samples, result.seconds, unit="samples/s", what="GMF, default settings, with validation and saving",
         threads=context.threads, epochs=result.epochs_done, training_s=result.seconds,

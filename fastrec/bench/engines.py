@@ -41,7 +41,7 @@ UNTRAINED = math.log(2)
 
 def build(split: Split, *, threads: int, device: str, seed: int, **options: Any) -> Engine:
     """An engine with the options of a run."""
-    from fastrec.training.fit import build_engine
+    from fastrec.training.build import build_engine
     from fastrec.training.resolve import resolve
 
     return build_engine(split, resolve(Config().override(threads=threads, device=device, seed=seed, **options)))

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from dataclasses import fields
 from typing import Any
 
-from fastrec.config import Config
+from fastrec import config as configs
+from fastrec.cli.options import add_option, given
+from fastrec.config import SECTION_OF, Config
 from fastrec.errors import ConfigError
 from fastrec.terminal import say, say_json, table
 
 OPTIONS = ("select", "candidates", "candidate_seed", "cutoffs", "threads")
 
 
-def add_command(commands: Any, add_option: Callable[[Any, str, Any], None]) -> None:
-    """Add ``fastrec baselines`` to the command line."""
+def add_commands(commands: Any) -> None:
+    """Add ``baselines``."""
     command = commands.add_parser(
         "baselines",
         help="fit and score popularity, ItemKNN, EASE and iALS on a data set",
@@ -26,9 +26,9 @@ def add_command(commands: Any, add_option: Callable[[Any, str, Any], None]) -> N
     command.add_argument("data", metavar="NAME|PATH", help="a known set, a folder, or a file")
     command.add_argument("--only", nargs="+", metavar="BASELINE", help="these baselines (default: every one)")
     command.add_argument("--json", action="store_true", help="print JSON")
-    for f in fields(Config):
-        if (f.metadata["group"] == "data" and f.name != "data") or f.name in OPTIONS:
-            add_option(command, f.name, f.metadata)
+    for name in configs.OPTIONS:
+        if (SECTION_OF[name] in ("data", "split") and name != "data") or name in OPTIONS:
+            add_option(command, name)
     command.set_defaults(run=_baselines)
 
 
@@ -41,19 +41,18 @@ def _baselines(args: argparse.Namespace) -> None:
     names = list(dict.fromkeys(args.only or baselines.names()))
     for name in names:
         baselines.get(name)  # refused before the data are read
-    known = {f.name for f in fields(Config)}
-    config = Config(**{k: v for k, v in vars(args).items() if k in known})
+    config = Config().given({**given(args), "data": args.data})
     split = prepare(config)
     if not split.test.n_interactions:
         raise ConfigError(f"{args.data}: has no test part to score baselines on; give --split leave-one-out")
     found = run_baselines(
         split,
         names,
-        select=resolve_selection(config.select, split),
-        cutoffs=config.cutoffs,
-        n_candidates=config.candidates,
-        candidate_seed=config.candidate_seed,
-        threads=config.threads,
+        select=resolve_selection(config.evaluation.select, split),
+        cutoffs=config.evaluation.cutoffs,
+        n_candidates=config.evaluation.candidates,
+        candidate_seed=config.evaluation.candidate_seed,
+        threads=config.training.threads,
     )
     if args.json:
         say_json(found)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fastrec.config import parse_toml
+from fastrec.config import parse_toml, recorded
 from fastrec.data.split import Split
 from fastrec.errors import CheckpointError, ConfigError, DataError, FastrecError, shown
 from fastrec.files import (
@@ -43,7 +43,7 @@ class Run:
     path : Path
         The folder.
     config : dict
-        ``config.toml``: the resolved options.
+        The resolved options of ``config.toml`` by their flat names.
     manifest : dict
         ``manifest.json``; change it by ``record``.
     """
@@ -171,7 +171,7 @@ def create(
     split : Split
         What is trained on; it is kept in the folder, so that the run needs nothing else.
     toml : str, optional
-        The text of config.toml where it has comments; must say the same as ``config``.
+        The text of config.toml where it is more than ``config``: nested in sections, with what was asked for.
     root : path
         Where folders without a name are made.
 
@@ -194,7 +194,7 @@ def create(
 
             toml = tomli_w.dumps({k: v for k, v in config.items() if v is not None})
         files = {CONFIG: write_atomic(path / CONFIG, toml.encode()), DATA: save_split(path / DATA, split)}
-        run = Run(path, parse_toml(toml.encode()), {}, split)
+        run = Run(path, recorded(parse_toml(toml.encode())), {}, split)
         run.record(
             status="training",
             created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -246,7 +246,7 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     sweep(path / "checkpoints", r"(step-\d+|best-epoch-\d+)\.(safetensors|json)")
     run = Run(path, {}, read_manifest(path))
     try:
-        run.config = parse_toml(run.verified(CONFIG).read_bytes())
+        run.config = recorded(parse_toml(run.verified(CONFIG).read_bytes()))
     except ValueError as error:
         raise CheckpointError(f"{path / CONFIG}: not TOML ({error}); train anew") from None
     except OSError as error:

@@ -10,17 +10,23 @@ from typing import Any
 
 import numpy as np
 
-from fastrec.batches.stream import Stream
-from fastrec.config import Config
+from fastrec.config import Config, restored
 from fastrec.data.split import Split
 from fastrec.engines.base import Engine
-from fastrec.errors import CheckpointError, ConfigError
+from fastrec.errors import CheckpointError
 from fastrec.evaluation.selection import LEGACY, Selection, Validator, for_model, resolve_selection
-from fastrec.optim.schedules import learning_rate
-from fastrec.runs import Run, create, fingerprints, locked, open_run
+from fastrec.runs import Run, create, locked, open_run
 from fastrec.runs.checkpoint import Checkpoints
-from fastrec.sampling import NegativeSampler
-from fastrec.training.resolve import check_candidates, in_memory, resolve
+from fastrec.training.build import build_engine, make_rate
+from fastrec.training.resolve import (
+    PATHS,
+    absolute_path,
+    check_candidates,
+    in_memory,
+    refuse_distributed,
+    resolve,
+    settle_for,
+)
 from fastrec.training.tracking import Tracker
 from fastrec.training.trainer import Trainer, clear_memory_errors
 
@@ -65,9 +71,9 @@ def fit(
     split : Split
     config : Config
     out : path, optional
-        The run folder, in place of ``config.out``.
+        The run folder, in place of the config's ``out``.
     progress : bool, optional
-        In place of ``config.progress``.
+        In place of the config's ``progress``.
     loaded : bool
         Whether ``split`` is what the data options of ``config`` give (``job.prepare``); else the record says that the
         split was in memory.
@@ -79,16 +85,17 @@ def fit(
     FastrecError
         If training diverges or cannot go on; what was saved stays.
     """
-    config = resolve(config if loaded else in_memory(split, config))
-    config = config.override(select=resolve_selection(config.select, split))
+    config = settle_for(split, resolve(config if loaded else in_memory(split, config)))
+    config = config.settled({"select": resolve_selection(config.evaluation.select, split)})
     check_candidates(split, config)
     with clear_memory_errors():
         engine = build_engine(split, config)  # before the folder: what cannot be built leaves none behind
-    with clear_memory_errors(), _closing(engine, config.threads):
-        run = create(out or config.out, config=config.to_dict(), split=split, toml=config.to_toml())
+    with clear_memory_errors(), _closing(engine, config.training.threads):
+        kept = config.settled({}, inert=config.inert | {"out"})  # a run's own folder is no option to run it again
+        run = create(out or config.run.out, config=kept.to_dict(), split=split, toml=kept.to_toml())
         with locked(run.path):
-            run.record(engine=engine.describe(), avoided=config.avoid)
-            return _train(run, split, config, engine, progress=config.progress if progress is None else progress)
+            run.record(engine=engine.describe(), avoided=config.negatives.exclude)
+            return _train(run, split, config, engine, progress=config.run.progress if progress is None else progress)
 
 
 def resume(path: str | Path, *, progress: bool | None = None, **given: Any) -> Result:
@@ -111,15 +118,18 @@ def resume(path: str | Path, *, progress: bool | None = None, **given: Any) -> R
     """
     from fastrec.batches.device import check_device
 
+    refuse_distributed()
     run = open_run(path)
     config = recorded_config(run)
     if given.get("select") is not None:
         given["select"] = str(Selection.parse(given["select"]))
-    asked = config.override(**{k: v for k, v in given.items() if k not in ("data", "out")})
-    check_device(asked.device)
+    asked = config.given(
+        {k: absolute_path(v) if k in PATHS else v for k, v in given.items() if k not in ("data", "out")}
+    )
+    check_device(asked.training.device)
     changes = config.differences(asked)
-    if given.get("data", config.data) != config.data:
-        changes.insert(0, f"data: {config.data!r} -> {given['data']!r}")
+    if "data" in given and absolute_path(given["data"]) != absolute_path(config.data.data):
+        changes.insert(0, f"data: {config.data.data!r} -> {given['data']!r}")
     if changes:
         raise CheckpointError(
             f"{run.path}: cannot go on under another config ({'; '.join(changes)}); leave these options out, or "
@@ -127,13 +137,13 @@ def resume(path: str | Path, *, progress: bool | None = None, **given: Any) -> R
         )
     if run.manifest.get("status") == "done":
         return _finished(run, config)
-    shown = asked.progress if progress is None else progress
+    shown = asked.run.progress if progress is None else progress
     with locked(run.path):
         run = open_run(path)  # another process may have ended it in between
         if run.manifest.get("status") == "done":
             return _finished(run, config)
         engine = build_engine(run.split(), asked)
-        with clear_memory_errors(), _closing(engine, asked.threads):
+        with clear_memory_errors(), _closing(engine, asked.training.threads):
             return _train(run, run.split(), asked, engine, progress=shown, again=True)
 
 
@@ -152,130 +162,21 @@ def _closing(engine: Engine, threads: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def build_engine(split: Split, config: Config) -> Engine:
-    """The engine of a resolved config, with initial weights."""
-    from fastrec.batches.device import open_device
-    from fastrec.engines.fused.engine import FusedEngine
-    from fastrec.engines.minibatch.engine import TorchEngine
-
-    kind = config.device.split(":")[0]
-    stream = Stream(split.train.indptr, split.train.items, make_sampler(split, config), seed=config.seed)
-    model = make_model(split, config)
-    options: dict[str, Any] = {
-        "batch_size": config.batch_size,
-        "rate": make_rate(config, stream.n_positives),
-        "loss": config.loss,
-        "optimizer": config.optimizer,
-        "l2": config.l2,
-        "l2_h": config.l2_h,
-        "lr_h": config.lr_h,
-        "threads": config.threads,
-    }
-    if config.engine == "fused" and kind == "cuda":
-        from fastrec.engines.fused.cuda import CudaEngine
-
-        device = open_device(config.device)
-        return CudaEngine(
-            model, stream, device=device, precision=config.precision, seed=config.seed, graph=config.graph, **options
-        )
-    if config.engine == "fused":
-        return FusedEngine(model, stream, mode=config.fused_mode, **options)
-    return TorchEngine(
-        model,
-        stream,
-        accumulate=config.accumulate,
-        negatives=config.negatives,
-        dropout=config.dropout,
-        seed=config.seed,
-        device=config.device,
-        precision=config.precision,
-        graph=config.graph,
-        compile=config.compile,
-        **options,
-    )
-
-
-def make_model(split: Split, config: Config) -> Any:
-    """The model of a config with its initial weights, or those of the pretrained runs."""
-    from fastrec import models
-    from fastrec.models.gmf import GMF
-    from fastrec.models.mlp import MLP
-    from fastrec.models.neumf import NeuMF
-
-    has = models.model_class(config.model).options
-    sizes: dict[str, Any] = {"n_users": split.n_users, "n_items": split.n_items, "dim": config.dim, "seed": config.seed}
-    options = {name: getattr(config, name) for name in has if name != "dropout"}
-    model = models.build(config.model, **sizes, **options)
-    given = (config.pretrained_gmf, config.pretrained_mlp)
-    if not any(given):
-        return model
-    if not all(given) or not isinstance(model, NeuMF):
-        raise ConfigError(
-            "pretrained_gmf and pretrained_mlp go together, and with model = neumf: each names a run folder"
-        )
-    parts: list[Any] = []
-    for path, kind in zip(given, (GMF, MLP)):
-        run = open_run(str(path))
-        if run.manifest["data"]["fingerprints"]["train"] != fingerprints(split)["train"]:
-            raise ConfigError(f"{path}: was trained on other data; pretrain both parts on this run's training part")
-        part = run.model()
-        if not isinstance(part, kind):
-            raise ConfigError(f"{path}: holds a {type(part).__name__}, where a {kind.__name__} is needed")
-        parts.append(part)
-    model.start_from(parts[0], parts[1], config.pretrained_alpha)
-    return model
-
-
-def make_sampler(split: Split, config: Config) -> NegativeSampler:
-    """The sampler of training negatives."""
-    held_out = {"train": (), "train+validation": (split.validation,), "all": (split.validation, split.test)}
-    options: dict[str, Any] = {"exclude": [(p.indptr, p.items) for p in held_out[config.avoid]]}
-    if config.distribution == "popularity":
-        options |= {"distribution": "popularity", "alpha": config.popularity_alpha}
-    return NegativeSampler(
-        split.train.indptr,
-        split.train.items,
-        n_items=split.n_items,
-        n_negatives=config.hard_negatives or config.negatives,
-        seed=config.seed,
-        on_full="skip",
-        **options,
-    )
-
-
-def make_rate(config: Config, n_positives: int) -> Any:
-    """Step -> learning rate, as the config's schedule says."""
-    per_epoch = -(-n_positives // (config.batch_size * config.accumulate))
-
-    def rate(step: int) -> float:
-        return learning_rate(
-            step,
-            lr=config.lr,
-            schedule=config.schedule,
-            total=config.epochs * per_epoch,
-            warmup=config.warmup,
-            every=config.step_epochs * per_epoch,
-            factor=config.step_factor,
-        )
-
-    return rate
-
-
 def _train(run: Run, split: Split, config: Config, engine: Engine, *, progress: bool, again: bool = False) -> Result:
-    checkpoints = Checkpoints(run.path / "checkpoints", config.keep)
+    checkpoints = Checkpoints(run.path / "checkpoints", config.run.keep)
     notes, validator = _notes(split, config, engine), make_validator(split, config, engine.model)
     if validator is not None:
         run.record(selection=validator.describe())
         notes += validator.notes
     trainer = Trainer(
         engine,
-        epochs=config.epochs,
-        patience=config.patience,
+        epochs=config.training.epochs,
+        patience=config.training.patience,
         validate=None if validator is None else lambda: validator(engine.model),
-        select=str(config.select),
+        select=str(config.evaluation.select),
         checkpoints=checkpoints,
-        checkpoint_every=config.checkpoint_every,
-        log_every=config.log_every,
+        checkpoint_every=config.run.checkpoint_every,
+        log_every=config.run.log_every,
         progress=progress,
         rate=make_rate(config, engine.n_positives),
         extra={"config": config.digest(), "data": run.manifest["data"]["fingerprints"]["split"]},
@@ -294,7 +195,7 @@ def _train(run: Run, split: Split, config: Config, engine: Engine, *, progress: 
                 )
         trainer.resume(tensors, meta)
     tracker = Tracker(
-        run.path, tensorboard=config.tensorboard, length=trainer.state.metrics_bytes, step=trainer.state.step
+        run.path, tensorboard=config.run.tensorboard, length=trainer.state.metrics_bytes, step=trainer.state.step
     )
     trainer.tracker = tracker
     try:
@@ -341,12 +242,18 @@ def _result(run: Run, summary: dict[str, Any], metrics: dict[str, dict[str, Any]
     first = int(np.flatnonzero(users.degrees)[0])
     example = users.user_ids[first : first + 1].tolist()[0]  # text may be in an object array, without item()
     return Result(
-        run=run, metrics=metrics, notes=notes, example_user=example, select=recorded_config(run).select, **summary
+        run=run,
+        metrics=metrics,
+        notes=notes,
+        example_user=example,
+        select=recorded_config(run).evaluation.select,
+        **summary,
     )
 
 
 def _notes(split: Split, config: Config, engine: Engine) -> list[str]:
     notes = [n for n in split.train.notes if not any(n in said for said in split.notes)] + list(split.notes)
+    notes += config.notes
     if slow := getattr(engine, "slow_path", None):
         notes.append(slow)
     left_out = getattr(getattr(engine, "stream", None), "n_left_out", 0)
@@ -355,33 +262,35 @@ def _notes(split: Split, config: Config, engine: Engine) -> list[str]:
     cold = split.train.degrees[split.validation.users] == 0
     if cold.any():
         notes.append(f"{cold.sum():,} of {cold.size:,} validation positives left out: their users are not in train")
-    if config.patience and cold.all():
+    if config.training.patience and cold.all():
         what = "no validation positive of a user in train" if cold.size else "no validation part"
-        notes.append(f"{what}: all epochs were trained and the last weights kept")
-    if beyond := [k for k in config.cutoffs if k >= split.n_items]:
+        notes.append(f"{what}, so no early stopping: all epochs were trained and the last weights kept")
+    if beyond := [k for k in config.evaluation.cutoffs if k >= split.n_items]:
         notes.append(f"cutoffs {', '.join(map(str, beyond))}: there are {split.n_items:,} items, so every model hits")
-    if config.avoid != "train":
-        notes.append(f"negatives avoid {config.avoid}: training knows of held-out positives, which is a leak")
+    if config.negatives.exclude != "train":
+        notes.append(
+            f"negatives exclude {config.negatives.exclude}: training knows of held-out positives, which is a leak"
+        )
     return notes
 
 
 def recorded_config(run: Run) -> Config:
     """The config of a run; one that is older than ``select`` was selected by NDCG@10 on candidates."""
     old = {} if "select" in run.config or not run.manifest["data"]["n_validation"] else {"select": LEGACY}
-    return Config().override(**old | run.config)
+    return restored(old | run.config)
 
 
 def make_validator(split: Split, config: Config, model: Any) -> Validator | None:
     """What measures the model on the validation part after each epoch; None where there is nothing to select on."""
-    if config.select is None:
+    if config.evaluation.select is None:
         return None
     return Validator.of(
         split,
-        Selection.parse(config.select),
+        Selection.parse(config.evaluation.select),
         scores=for_model(model),
-        n_candidates=config.candidates,
-        seed=config.candidate_seed,
-        threads=config.threads,
+        n_candidates=config.evaluation.candidates,
+        seed=config.evaluation.candidate_seed,
+        threads=config.training.threads,
     )
 
 
@@ -391,8 +300,8 @@ def _test(split: Split, config: Config, engine: Engine) -> dict[str, dict[str, A
     return score_split(
         engine.model,
         split,
-        cutoffs=config.cutoffs,
-        n_candidates=config.candidates,
-        candidate_seed=config.candidate_seed,
-        threads=config.threads,
+        cutoffs=config.evaluation.cutoffs,
+        n_candidates=config.evaluation.candidates,
+        candidate_seed=config.evaluation.candidate_seed,
+        threads=config.training.threads,
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-from fastrec.config import Config, preset
+from fastrec import config as configs
+from fastrec.config import Config, TrainOptions
 from fastrec.data.interactions import Interactions
 from fastrec.data.loading import has_split, load, load_split
 from fastrec.data.split import (
@@ -18,11 +20,11 @@ from fastrec.data.split import (
 from fastrec.errors import ConfigError
 from fastrec.runs import is_split_file, open_split
 from fastrec.training.fit import Result, fit
-from fastrec.training.resolve import FILTERS, MEMORY, resolve
+from fastrec.training.resolve import FILTERS, MEMORY, SPLITTING, resolve
 
 
 def prepare(config: Config) -> Split:
-    """Load ``config.data`` and split it as the config says; a split that comes with the data is used and said.
+    """Load ``data`` and split it as the config says; a split that comes with the data is used and said.
 
     Raises
     ------
@@ -33,40 +35,43 @@ def prepare(config: Config) -> Split:
     ConfigError
         If a filter is asked for of data that bring their own split.
     """
-    if config.data.startswith(MEMORY):
+    source, rule = config.data.data, config.split
+    if source.startswith(MEMORY):
         raise ConfigError(
-            f"data = {config.data!r}: the run was given its data in memory, so there is no source to load again; name "
+            f"data = {source!r}: the run was given its data in memory, so there is no source to load again; name "
             "the data.safetensors of that run"
         )
-    options: dict[str, Any] = {name: getattr(config, name) for name in FILTERS}
-    saved = is_split_file(config.data)
-    if config.split == "given" or (config.split == "auto" and (saved or has_split(config.data))):
+    options: dict[str, Any] = {name: config[name] for name in FILTERS}
+    saved = is_split_file(source)
+    if rule.split == "given" or (rule.split == "auto" and (saved or has_split(source))):
         filters = ("min_rating", "k_core", "unrated_negatives")
         unused = [name for name in (options if saved else filters) if options[name]]
         if unused:
             raise ConfigError(
-                f"{', '.join(unused)}: {config.data} brings its own split, which is used as it is; leave it out, or "
-                'cut the whole log anew with split = "ratio" or "leave-one-out"'
+                f"{', '.join(unused)}: {source} comes with its own split, which is used as it is; leave it out, or "
+                'split the complete log with split = "ratio" or "leave-one-out"'
             )
         columns = {name: value for name, value in options.items() if name not in filters}
-        given = open_split(config.data) if saved else load_split(config.data, **columns)
-        return add_validation(given, config.validation, config.split_seed)
-    return cut(load(config.data, **options), config)
+        given = open_split(source) if saved else load_split(source, **columns)
+        return add_validation(given, rule.validation, rule.split_seed)
+    return cut(load(source, **options), config)
 
 
 def cut(interactions: Interactions, config: Config) -> Split:
-    """Split loaded interactions by ``config.split``."""
-    if config.split in ("auto", "leave-one-out"):
-        return leave_one_out(interactions, validation=config.validation, seed=config.split_seed)
-    shares: dict[str, Any] = {"test": config.test_share, "validation": config.validation}
-    if config.split == "ratio":
-        return ratio_split(interactions, **shares, seed=config.split_seed)
-    if config.split == "time":
+    """Split loaded interactions by its rule."""
+    if config.split.split in ("auto", "leave-one-out"):
+        return leave_one_out(interactions, validation=config.split.validation, seed=config.split.split_seed)
+    shares: dict[str, Any] = {"test": config.split.test_fraction, "validation": config.split.validation}
+    if config.split.split == "ratio":
+        return ratio_split(interactions, **shares, seed=config.split.split_seed)
+    if config.split.split == "time":
         return time_split(interactions, **shares)
-    raise ConfigError(f"split = {config.split!r}: {interactions.name} brings no split of its own")
+    raise ConfigError(f"split = {config.split.split!r}: {interactions.name} brings no split of its own")
 
 
-def train(data: Interactions | Split | str | Path | None = None, **options: Any) -> Result:
+def train(
+    data: Interactions | Split | str | Path | None = None, *, preset: str | None = None, **options: Unpack[TrainOptions]
+) -> Result:
     """Train a model and evaluate it once on the test part.
 
     Parameters
@@ -74,10 +79,11 @@ def train(data: Interactions | Split | str | Path | None = None, **options: Any)
     data : Interactions, Split, str or Path, optional
         What to train on: loaded interactions (split by leave-one-out unless ``split=`` says otherwise), a split, or the
         name or path of a data set, or of a file that ``runs.save_split`` wrote. Left out: MovieLens-1M.
+    preset : str, optional
+        A recipe that comes with fastrec; options that are given replace its own.
     **options
-        Any field of ``fastrec.config.Config``, and ``preset=`` for a recipe that comes with fastrec. Options of loading
-        go with a name or path only, those of splitting not with a split; the run records data in memory as
-        ``memory:NAME``.
+        Any option of ``fastrec.config.Config``. Options of loading go with a name or path only, those of splitting not
+        with a split; the run records data in memory as ``memory:NAME``.
 
     Returns
     -------
@@ -91,21 +97,22 @@ def train(data: Interactions | Split | str | Path | None = None, **options: Any)
     DataError
         For data that cannot be used.
     """
-    base = preset(options.pop("preset")) if "preset" in options else Config()
+    base = configs.preset(preset) if preset is not None else Config()
     if data is not None:
         _refuse_unused(data, options)
-    if isinstance(data, (str, Path)):
-        options["data"] = str(data)
-    elif isinstance(data, Interactions):
-        options["data"] = MEMORY + data.name
-    config = resolve(base.override(**options))  # before minutes of loading
+    config = base.override(**options)
     if isinstance(data, Split):
         return fit(data, config)
+    if isinstance(data, (str, Path)):
+        config = config.override(data=str(data))
+    elif isinstance(data, Interactions):
+        config = config.override(data=MEMORY + data.name)
+    config = resolve(config)  # before minutes of loading
     split = cut(data, config) if isinstance(data, Interactions) else prepare(config)
     return fit(split, config, loaded=True)
 
 
-def _refuse_unused(data: Any, options: dict[str, Any]) -> None:
+def _refuse_unused(data: Any, options: Mapping[str, Any]) -> None:
     """Refuse what would be recorded but not done."""
     if not isinstance(data, (str, Path, Interactions, Split)):
         raise ConfigError(
@@ -114,7 +121,7 @@ def _refuse_unused(data: Any, options: dict[str, Any]) -> None:
         )
     unused = set() if isinstance(data, (str, Path)) else set(FILTERS)
     if isinstance(data, Split):
-        unused |= {"split", "validation", "test_share", "split_seed"}
+        unused |= set(SPLITTING)
     if asked := [name for name in options if name in unused]:
         what = "a split" if isinstance(data, Split) else "data in memory"
         raise ConfigError(

@@ -1,11 +1,14 @@
-"""What the options left at "auto" stand for on this machine."""
+"""What the options left at "auto" stand for on this machine, and which options have no effect."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
-from fastrec.config import Config
+from fastrec import models, optim
+from fastrec.config import Config, preset, with_defaults
+from fastrec.config.needs import DATA_NEEDS, NEEDS, TUNED, DataFacts, Facts, without_inert
 from fastrec.data.split import Split
 from fastrec.engines.capabilities import Wish, choose
 from fastrec.errors import ConfigError
@@ -14,53 +17,110 @@ MEMORY = "memory:"
 """What the recorded ``data`` of a run begins with that was given its data in memory: no name or path to run again."""
 FILTERS = ("user_col", "item_col", "rating_col", "time_col", "time_format", "min_rating", "k_core", "unrated_negatives")
 """Options that act while data are loaded."""
-
-GMF_WEIGHTS = {"init_h": "one", "lr_h": 0.1, "l2": 3e-3, "l2_h": 2e-4}
-"""What a GMF of the torch engine has where nothing else is asked: with L2 on h like on the rows, Adam brings h to zero
-before rows that few samples touch have grown, and every score is tied (Gowalla at l2 = 5e-4)."""
-OTHER_WEIGHTS = {"init_h": "lecun", "lr_h": 1.0, "l2": 3e-4}
+SPLITTING = ("split", "validation", "test_fraction", "split_seed")
+"""Options that act while data are split."""
+PATHS = ("data", "pretrained_gmf", "pretrained_mlp")
+"""Options that may name a path; a run records it as absolute, so that its config works from any folder."""
 
 
 def wish(config: Config, device: str) -> Wish:
     """What a config asks of an engine on a device."""
+    training = config.training
     return Wish(
-        model=config.model,
-        loss=config.loss,
-        optimizer=config.optimizer,
-        distribution=config.distribution,
+        model=config.model.model,
+        loss=config.optim.loss,
+        optimizer=config.optim.optimizer,
+        distribution=config.negatives.distribution,
         device=device.split(":")[0],
-        precision=config.precision if config.precision != "auto" else "fp32",
-        engine=config.engine,
-        fused_mode=config.fused_mode,
-        accumulate=config.accumulate,
-        hard_negatives=config.hard_negatives,
-        compile=config.compile,
+        precision=training.precision if training.precision != "auto" else "fp32",
+        engine=training.engine,
+        fused_mode=training.fused_mode,
+        accumulate=training.accumulate,
+        hard_negatives=config.negatives.hard_negatives,
+        compile=training.compile,
     )
 
 
 def resolve(config: Config) -> Config:
-    """Replace every "auto" but the split's by what it stands for here; resolving twice changes nothing.
+    """Settle every "auto" but the split's, and the defaults that depend on it; resolving twice changes nothing.
 
     Raises
     ------
     ConfigError
-        If the device does not exist on this machine, or no backend takes the options together.
+        If the device does not exist on this machine, no backend takes the options together, or an option that was
+        given has no effect.
     """
     from fastrec.batches.device import check_device
 
-    device = check_device(config.device)
+    refuse_distributed()
+    device = check_device(config.training.device)
     engine = choose(wish(config, device)).engine
-    precision = config.precision
+    precision = config.training.precision
     if precision == "auto":  # bf16 keeps a float32 master in the torch engine, and none in the fused one
         precision = "bf16" if device.startswith("cuda") and engine == "torch" else "fp32"
-    config = config.override(device=device, precision=precision, engine=engine)
+    became = {"device": device, "engine": engine, "precision": precision}
+    asked = {**config.asked, **{k: config[k] for k in became if config[k] == "auto"}}
+    config = config.settled(became | _absolute(config), asked=asked)
     choose(wish(config, device))
-    by_rows = config.model == "gmf" and engine == "torch" and config.init_h != "lecun"
-    given: dict[str, Any] = {k: v for k in ("l2", "l2_h", "lr_h") if (v := getattr(config, k)) is not None}
-    given |= {} if config.init_h == "auto" else {"init_h": config.init_h}
-    weights = GMF_WEIGHTS if by_rows else OTHER_WEIGHTS
-    unused = {"l2_h"} if config.optimizer == "adamw" else set()  # it decays every weight alike
-    return config.override(**{k: v for k, v in weights.items() if k not in unused} | given)
+    config = with_defaults(config)
+    config = config.settled({}, notes=tuple(dict.fromkeys((*config.notes, *_misfits(config)))))
+    model, values = models.model_class(config.model.model), config.values()
+    facts = Facts(
+        values=values,
+        model_options=model.options,
+        shared_weights=bool(model.output_weights or model.hidden_weights),
+        output_weights=bool(model.output_weights),
+        decays=optim.get(config.optim.optimizer).decays,
+    )
+    return without_inert(config, NEEDS, facts)
+
+
+def refuse_distributed() -> None:
+    """Refuse to train under torchrun and the like: every process would train the same run into a folder of its own.
+
+    Raises
+    ------
+    ConfigError
+        If the environment says that this is one of several processes.
+    """
+    rank, size = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
+    if (size or "1") != "1" or (rank is not None and size is None):
+        raise ConfigError(
+            f"WORLD_SIZE={size}, RANK={rank}: fastrec trains in one process and would train the whole run once per "
+            "process; start it without torchrun"
+        )
+
+
+def absolute_path(value: str) -> str:
+    """A path that exists as an absolute one; the name of a data set, and data in memory, as they are."""
+    try:
+        there = not value.startswith(MEMORY) and Path(value).exists()
+    except (OSError, ValueError):  # a name that is too long; the reader refuses it by its own message
+        return value
+    return os.path.abspath(value) if there else value
+
+
+def _absolute(config: Config) -> dict[str, Any]:
+    return {name: absolute_path(config[name]) for name in PATHS if config[name] is not None}
+
+
+def _misfits(config: Config) -> list[str]:
+    """What a preset chose for another engine or optimiser than the one that options after it ask for."""
+    names = {o for o in config.origins.values() if o.startswith("preset ")}
+    notes = []
+    for origin in sorted(names):
+        recipe = preset(origin.removeprefix("preset "))
+        engine = choose(wish(recipe, "cpu")).engine
+        old = {"engine": engine, "optimizer": recipe.optim.optimizer, "fused_mode": recipe.training.fused_mode}
+        if engine != "fused" or config.training.engine != "fused":
+            del old["fused_mode"]
+        changed = [k for k, v in old.items() if config[k] != v]
+        kept = [f"{k} = {config[k]}" for k in TUNED if config.origins.get(k) == origin]
+        if changed and kept:
+            was = ", ".join(f"{k} = {old[k]}" for k in changed)
+            now = ", ".join(f"{k} = {config[k]}" for k in changed)
+            notes.append(f"{origin} chose {', '.join(kept)} for {was}: they may not fit {now}; give them too")
+    return notes
 
 
 def in_memory(split: Split, config: Config) -> Config:
@@ -69,14 +129,35 @@ def in_memory(split: Split, config: Config) -> Config:
     Raises
     ------
     ConfigError
-        If the config filters the data, which nothing has done.
+        If the config filters or splits the data, which nothing has done.
     """
-    asked = [name for name in FILTERS if getattr(config, name)]
+    asked = [name for name in FILTERS if config[name]]
     if asked:
         raise ConfigError(
             f"{', '.join(asked)}: no effect on data in memory; filter while loading (fastrec.load) instead"
         )
-    return config.override(data=MEMORY + split.train.name.removesuffix(" train"), split="given", validation=0.0)
+    asked = [n for n in SPLITTING if not config.origins.get(n, "preset ").startswith("preset ")]
+    if asked:
+        raise ConfigError(f"{', '.join(asked)}: no effect on a split; give it to the function that splits the data")
+    kept = {k: v for k, v in config.origins.items() if k not in SPLITTING}
+    data = MEMORY + split.train.name.removesuffix(" train")
+    return config.settled({"data": data, "split": "given", "validation": 0.0}, origins=kept)
+
+
+def settle_for(split: Split, config: Config) -> Config:
+    """A resolved config with the options marked that have no effect on these data.
+
+    Raises
+    ------
+    ConfigError
+        If such an option was given.
+    """
+    facts = DataFacts(
+        validation=split.validation.n_interactions > 0,
+        test=split.test.n_interactions > 0,
+        own_candidates=split.candidates is not None,
+    )
+    return without_inert(config, DATA_NEEDS, facts)
 
 
 def check_candidates(split: Split, config: Config) -> None:
@@ -88,13 +169,14 @@ def check_candidates(split: Split, config: Config) -> None:
         If they take more than the memory of this machine.
     """
     rows = max(0 if split.candidates is not None else split.test.n_interactions, split.validation.n_interactions)
-    need = 4 * config.candidates * rows
+    n = config.evaluation.candidates
+    need = 4 * n * rows
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # not a POSIX system
         return
     if need > memory:
         raise ConfigError(
-            f"candidates = {config.candidates}: for {rows:,} positives they take {need / 1e9:,.0f} GB, and this "
+            f"candidates = {n}: for {rows:,} positives they take {need / 1e9:,.0f} GB, and this "
             f"machine has {memory / 1e9:,.0f} GB; lower candidates"
         )

@@ -143,7 +143,7 @@ def test_a_time_format_reads_what_iso_does_not(tmp_path: Path) -> None:
     for log in (
         load(path, time_format="%d/%m/%Y %H:%M"),
         prepare(
-            Config(data=str(path), time_format="%d/%m/%Y %H:%M", split="time", test_share=0.5, validation=0.0)
+            Config(data=str(path), time_format="%d/%m/%Y %H:%M", split="time", test_fraction=0.5, validation=0.0)
         ).train,
         Interactions.from_frame(
             pl.DataFrame({"user": [1, 1], "item": [1, 2], "time": times}), time_format="%d/%m/%Y %H:%M"

@@ -206,21 +206,24 @@ def test_default_gmf_beats_popularity_by_a_tenth() -> None:
     from fastrec.engines.minibatch.engine import TorchEngine
     from fastrec.sampling import NegativeSampler
     from fastrec.sampling.order import Cursor
+    from fastrec.training.resolve import resolve
 
-    default = Config()
+    default = resolve(Config(device="cpu"))
     split = leave_one_out(generate(1_500, 1_000, 200_000, seed=3), validation=0.0)
     train, n_items = split.train, split.n_items
     sampler = NegativeSampler(
-        train.indptr, train.items, n_items=n_items, n_negatives=default.negatives, seed=default.seed
+        train.indptr, train.items, n_items=n_items, n_negatives=default.negatives.negatives, seed=default.training.seed
     )
-    model = models.build("gmf", n_users=split.n_users, n_items=n_items, dim=default.dim, seed=default.seed)
+    model = models.build(
+        "gmf", n_users=split.n_users, n_items=n_items, dim=default.model.dim, seed=default.training.seed
+    )
     engine = TorchEngine(
         model,
-        Stream(train.indptr, train.items, sampler, seed=default.seed),
-        batch_size=default.batch_size,
-        rate=lambda _: default.lr,
+        Stream(train.indptr, train.items, sampler, seed=default.training.seed),
+        batch_size=default.training.batch_size,
+        rate=lambda _: default.optim.lr,
     )
-    for epoch in range(default.epochs):
+    for epoch in range(default.training.epochs):
         engine.advance(Cursor(epoch, 0), sys.maxsize)
     users, positives = split.test.users, split.test.items
     rng = np.random.default_rng(0)

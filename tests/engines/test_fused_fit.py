@@ -15,7 +15,9 @@ from fastrec.data.split import Split, ratio_split
 from fastrec.errors import ConfigError, FastrecError
 from fastrec.runs import open_run
 from fastrec.runs.checkpoint import Checkpoints
-from fastrec.training.fit import Result, build_engine, fit, resolve, resume
+from fastrec.training.build import build_engine
+from fastrec.training.fit import Result, fit, resume
+from fastrec.training.resolve import resolve
 from fastrec.training.trainer import Trainer
 from tests.helpers.training import positives
 
@@ -83,7 +85,7 @@ def test_the_engine_is_recorded_and_learns(split: Split, tmp_path: Path) -> None
 )
 def test_auto_depends_on_model_loss_and_optimizer(options: dict[str, Any], engine: str) -> None:
     resolved = resolve(Config(device="cpu", **options))
-    assert (resolved.engine, resolved.fused_mode) == (engine, "deterministic")
+    assert (resolved.training.engine, resolved.training.fused_mode) == (engine, "deterministic")
 
 
 def test_auto_on_cuda(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +99,7 @@ def test_auto_on_cuda(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
         ({"optimizer": "sgd", "engine": "torch"}, ("torch", "bf16")),
     ):
         resolved = resolve(Config(**{"device": "cuda", "model": "gmf", **options}))
-        assert (resolved.engine, resolved.precision) == found
+        assert (resolved.training.engine, resolved.training.precision) == found
     for options in ({"fused_mode": "lock_free"}, {"precision": "fp16"}, {"accumulate": 2}):
         with pytest.raises(ConfigError, match=f"{next(iter(options))} = .*engine = fused on cuda has"):
             build_engine(split, resolve(Config(**{**FUSED, "device": "cuda", **options})))
@@ -131,6 +133,6 @@ def test_options_of_the_torch_engine_are_refused(split: Split, tmp_path: Path, o
 @pytest.mark.parametrize("name", [n for n in presets() if "mf" in n])
 def test_presets_say_lock_free_by_name(name: str) -> None:
     config = preset(name)
-    if config.engine == "fused":
-        assert config.validation == 0.0, "the last fit is on all training rows"
-        assert resolve(config).fused_mode == config.fused_mode
+    if config.training.engine == "fused":
+        assert config.split.validation == 0.0, "the last fit is on all training rows"
+        assert resolve(config).training.fused_mode == config.training.fused_mode

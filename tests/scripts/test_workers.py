@@ -47,5 +47,5 @@ def test_the_worker_of_kill_resume_has_a_valid_config(model, engine) -> None:
     spec = importlib.util.spec_from_file_location("kill_resume_worker", SCRIPTS / "kill_resume_worker.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.config(model, engine).engine == ("fused" if engine == "fused" else "auto")
+    assert module.config(model, engine).training.engine == ("fused" if engine == "fused" else "auto")
     assert module.log().n_users == 2000

@@ -19,7 +19,8 @@ from fastrec.data.split import Split, ratio_split
 from fastrec.errors import CheckpointError, ConfigError
 from fastrec.files import sha256_file
 from fastrec.runs import open_run
-from fastrec.training.fit import Result, fit, make_sampler, resume
+from fastrec.training.build import make_sampler
+from fastrec.training.fit import Result, fit, resume
 from fastrec.training.resolve import resolve
 from fastrec.training.trainer import Trainer
 from tests.helpers.fakes import interactions
@@ -124,32 +125,41 @@ def test_a_run_cut_before_its_first_checkpoint_starts_over(split: Split, tmp_pat
 
 def test_no_validation_part_is_said(split: Split, tmp_path: Path) -> None:
     bare = Split(split.train, split.validation.keep(np.zeros(split.validation.n_interactions, bool)), split.test)
-    result = train(bare, tmp_path / "run", patience=3)
+    defaults = {k: v for k, v in SMALL.items() if k != "patience"}
+    result = fit(bare, Config(**defaults), out=tmp_path / "run")
+    assert "patience" not in result.run.config
+    with pytest.raises(ConfigError, match=r"patience = 3: has no effect.*a validation part, and these data have none"):
+        train(bare, tmp_path / "x", patience=3)
+    assert not (tmp_path / "x").exists()
     assert any("last weights" in note for note in result.notes)
     assert (result.best_epoch, result.epochs_done) == (None, 3)
 
 
 def test_avoiding_held_out_positives_is_named_a_leak(split: Split, tmp_path: Path) -> None:
-    sampler = make_sampler(split, Config(**SMALL, avoid="all"))
+    sampler = make_sampler(split, Config(**SMALL, exclude="all"))
     users = split.test.users
     drawn = sampler.sample(users, epoch=0, start=0)
     for user, row in zip(users, drawn):
         assert not np.isin(row, split.test.row(user)).any()
-    assert any("leak" in note for note in train(split, tmp_path / "run", avoid="all").notes)
+    assert any("leak" in note for note in train(split, tmp_path / "run", exclude="all").notes)
 
 
 def test_pretrained_neumf_starts_from_two_runs(split: Split, tmp_path: Path) -> None:
     train(split, tmp_path / "gmf", model="gmf")
     train(split, tmp_path / "mlp", model="mlp")
     given = {"pretrained_gmf": str(tmp_path / "gmf"), "pretrained_mlp": str(tmp_path / "mlp")}
-    train(split, tmp_path / "neumf", model="neumf", optimizer="sgd", lr=0.0, epochs=1, **given)
+    options = {k: v for k, v in SMALL.items() if k != "init_std"}
+    options |= {"model": "neumf", "optimizer": "sgd", "lr": 0.0, "epochs": 1, **given}
+    fit(split, Config(**options), out=tmp_path / "neumf")
     net, gmf = open_run(tmp_path / "neumf").model(), open_run(tmp_path / "gmf").model()
     assert np.array_equal(net.user_factors.detach(), gmf.user_factors.detach())
     np.testing.assert_allclose(net.h[:4].detach(), 0.5 * gmf.h.detach(), rtol=1e-6)
     with pytest.raises(ConfigError, match="go together"):
         train(split, tmp_path / "x", model="neumf", pretrained_gmf=given["pretrained_gmf"])
+    with pytest.raises(ConfigError, match=r"init_std = 0\.1: has no effect"):
+        train(split, tmp_path / "x", model="neumf", **given)
     with pytest.raises(ConfigError, match="holds a MLP"):
-        train(split, tmp_path / "x", model="neumf", **{**given, "pretrained_gmf": given["pretrained_mlp"]})
+        fit(split, Config(**{**options, "pretrained_gmf": given["pretrained_mlp"]}), out=tmp_path / "x")
     assert not (tmp_path / "x").exists()
 
 
@@ -158,21 +168,23 @@ def test_what_is_left_out_is_resolved_by_model_and_recorded(split: Split, tmp_pa
 
     def of(**options: Any) -> tuple[Any, ...]:
         c = resolve(Config(device="cpu", **options))
-        return c.init_h, c.lr_h, c.l2, c.l2_h
+        return tuple(c.to_dict().get(name) for name in ("output_init", "output_lr", "l2", "output_l2"))
 
     assert of() == ("one", 0.1, 0.003, 0.0002)
-    assert of(l2=0.01, lr_h=1.0) == ("one", 1.0, 0.01, 0.0002)
+    assert of(l2=0.01, output_lr=1.0) == ("one", 1.0, 0.01, 0.0002)
     assert of(optimizer="adamw") == ("one", 0.1, 0.003, None)
     plain = ("lecun", 1.0, 0.0003, None)
-    assert of(init_h="lecun") == of(model="mf") == of(model="mlp") == of(model="neumf") == plain
+    assert of(output_init="lecun") == of(model="neumf") == plain
+    assert of(model="mlp") == (None, *plain[1:])
+    assert of(model="mf") == (None, None, 0.0003, None)
     assert of(engine="fused", optimizer="sgd") == plain
-    assert resolve(preset("ncf-gmf-8")).init_h == "lecun", "a preset keeps the recipe that it was chosen with"
+    assert resolve(preset("ncf-gmf-8")).model.output_init == "lecun", "a preset keeps its recipe"
     run = train(split, tmp_path / "run", epochs=1).run
-    assert [run.config[k] for k in ("init_h", "lr_h", "l2", "l2_h")] == ["one", 0.1, 0.0, 0.0002]
+    assert [run.config[k] for k in ("output_init", "output_lr", "l2", "output_l2")] == ["one", 0.1, 0.0, 0.0002]
 
 
 def test_an_impossible_run_leaves_no_folder(split: Split, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no layer to drop"):
+    with pytest.raises(ConfigError, match=r"dropout = 0\.5: has no effect here; it needs a model with layers"):
         train(split, tmp_path / "run", dropout=0.5)
     assert not (tmp_path / "run").exists()
 
@@ -188,7 +200,7 @@ def test_a_run_on_the_cpu_loads_no_compiler(tmp_path: Path) -> None:
     """torch._dynamo takes 100 MB and a second of start, and the base class of torch's optimisers loads it."""
     code = (
         "import sys, fastrec\n"
-        "options = dict(dim=4, epochs=1, progress=False, tensorboard=False, l2_h=0.1, lr_h=0.5)\n"
+        "options = dict(dim=4, epochs=1, progress=False, tensorboard=False, output_l2=0.1, output_lr=0.5)\n"
         f"result = fastrec.train('synthetic-small', out={str(tmp_path / 'run')!r}, **options)\n"
         "print(result.stopped, sorted({'torch._dynamo', 'sympy', 'torch._inductor'} & set(sys.modules)))"
     )

@@ -1,0 +1,75 @@
+"""``fastrec data``: fetch, list and describe data sets."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import fastrec
+from fastrec.cli.options import add_option, given
+from fastrec.config import OPTIONS, SECTION_OF
+from fastrec.terminal import say, table
+
+ABOUT = "Named data sets are looked for under $FASTREC_DATA/NAME, then in the cache (see `fastrec doctor`)."
+
+
+def add_commands(commands: Any) -> None:
+    """Add ``data list``, ``data fetch`` and ``data info``."""
+    parser = commands.add_parser("data", help="fetch, list and describe data sets", description=ABOUT)
+    parser.set_defaults(run=lambda _: parser.print_help())
+    data = parser.add_subparsers(title="commands", metavar="COMMAND")
+    listing = data.add_parser("list", help="the named sets, and where each was found", description=ABOUT)
+    listing.set_defaults(run=show_list)
+    fetch = data.add_parser(
+        "fetch",
+        help="download a named set into the cache, checked against its pinned hash",
+        description="Download a named set from its publisher or a mirror, check it against its pinned hash, unpack it "
+        "into the cache and print where it is. An interrupted download continues where it stopped; a set that is "
+        "already here is not fetched again.",
+    )
+    fetch.add_argument("name", help="such as ml-1m")
+    fetch.set_defaults(run=_fetch)
+    info = data.add_parser(
+        "info",
+        help="counts of users, items and interactions, and what was left out",
+        description="Load a log as `fastrec train` would and describe it: counts, times, titles, and what was "
+        "merged or left out. Formats are detected: MovieLens .dat, ml-100k, MovieLens csv, the NCF paper's "
+        "files, adjacency lists, and any CSV, TSV or Parquet table with named columns; each also as .gz or .zst.",
+    )
+    info.add_argument("data", metavar="NAME|PATH", help="a known set, a folder, or a file")
+    for name in OPTIONS:
+        if SECTION_OF[name] == "data" and name != "data":
+            add_option(info, name)
+    info.set_defaults(run=_info)
+
+
+def show_list(_: argparse.Namespace | None = None) -> None:
+    """Print the named sets, and where each was found."""
+    from fastrec.data.datasets import registry
+
+    say(table([("set", "found at", "how")] + [(name, where or "-", state) for name, where, state in registry.found()]))
+
+
+def _fetch(args: argparse.Namespace) -> None:
+    from fastrec.data.datasets import registry
+
+    say(str(registry.resolve(args.name, allow_path=False)), keep="")
+
+
+def _info(args: argparse.Namespace) -> None:
+    options = given(args)
+    x = fastrec.load(options.pop("data"), **options)
+    degrees = x.degrees
+    rows = [
+        ("users", f"{x.n_users:,}"),
+        ("items", f"{x.n_items:,}"),
+        ("interactions", f"{x.n_interactions:,}"),
+        ("density", f"{x.n_interactions / max(1, x.n_users * x.n_items):.4%}"),
+        ("per user", f"{degrees.min():,} to {degrees.max():,}, mean {degrees.mean():.1f}" if x.n_users else "-"),
+        ("timestamps", "none" if x.timestamps is None else "yes"),
+        ("titles", "none" if x.titles is None else "yes"),
+        ("fingerprint", x.fingerprint()[:16]),
+    ]
+    say(table([(x.name, ""), *rows]))
+    for note in x.notes:
+        say(f"note: {note}", keep="")

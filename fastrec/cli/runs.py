@@ -1,0 +1,95 @@
+"""``fastrec evaluate``, ``recommend`` and ``export``: what a run folder is good for."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import fastrec
+from fastrec.terminal import say, say_json, table
+
+
+def add_commands(commands: Any) -> None:
+    """Add ``evaluate``, ``recommend`` and ``export``."""
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="score a run's weights on its test part again",
+        description="Score the weights that a run kept on its test part: HR, NDCG and MRR at each K, against the run's "
+        "frozen candidates and against every item the user has not interacted with. Ties count against the positive.",
+    )
+    evaluate.add_argument("run_dir", metavar="RUN", help="run folder")
+    evaluate.add_argument(
+        "--cutoffs", type=int, nargs="+", metavar="K", default=None, help="the K of HR@K and the like"
+    )
+    evaluate.add_argument("--json", action="store_true", help="print JSON")
+    evaluate.set_defaults(run=_evaluate)
+
+    recommend = commands.add_parser(
+        "recommend",
+        help="the best items a user has not interacted with, by title",
+        description="The K items that the run's model scores highest for a user, by title where the data has titles. "
+        "Every interaction of the log counts, those of the test part too.",
+    )
+    recommend.add_argument("run_dir", metavar="RUN", help="run folder")
+    recommend.add_argument("--user", required=True, help="user id as in the source data")
+    recommend.add_argument("-k", type=int, default=10, help="how many items (default 10)")
+    recommend.add_argument("--json", action="store_true", help="print JSON: a list of rank, item_id, title, score")
+    recommend.set_defaults(run=_recommend)
+
+    export = commands.add_parser(
+        "export",
+        help="write user and item vectors with their original ids and titles",
+        description="Write the vectors of an MF or GMF run: a user's items rank by dot product. GMF's h and MF's item "
+        "bias are folded into the item vectors. npz and safetensors hold user_ids, item_ids, user_vectors, "
+        "item_vectors and the metric; parquet is a folder with users.parquet and items.parquet.",
+    )
+    export.add_argument("run_dir", metavar="RUN", help="run folder")
+    export.add_argument("--to", required=True, choices=("npz", "parquet", "safetensors"), help="file format")
+    export.add_argument(
+        "--out", required=True, metavar="FILE", help="file to write (a folder for parquet), which must not exist"
+    )
+    export.add_argument(
+        "--bias", choices=("folded", "separate"), default="folded", help="separate: item_bias in an array of its own"
+    )
+    export.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the vectors")
+    export.set_defaults(run=_export)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    result = fastrec.evaluate(args.run_dir, cutoffs=args.cutoffs)
+    if args.json:
+        say_json(result)
+        return
+    names = list(dict.fromkeys(n for part in result.values() for n in part if "@" in n))
+    rows = [(n, *(f"{p[n]:.4f}" if n in p else "-" for p in result.values())) for n in names]
+    counts = [(n, *(f"{p[f'n_{n}']:,}" for p in result.values())) for n in ("users", "positives")]
+    say(table([("test", *result), *rows, *counts]))
+    for note in dict.fromkeys(note for part in result.values() for note in part["notes"]):
+        say(f"note: {note}", keep="")
+
+
+def _recommend(args: argparse.Namespace) -> None:
+    from fastrec.inference.recommend import recommend
+    from fastrec.runs import open_run
+
+    rows = recommend(open_run(args.run_dir), args.user, args.k)
+    if args.json:
+        say_json(rows)
+        return
+    if not rows:
+        say(f"user {args.user} has interacted with every item: there is nothing left to recommend", keep="")
+        return
+    titled = any(r["title"] for r in rows)
+    shown = [("rank", "item", *(["title"] if titled else []), "score")]
+    for r in rows:
+        shown.append((str(r["rank"]), str(r["item_id"]), *([r["title"] or ""] if titled else []), f"{r['score']:.3f}"))
+    say(table(shown))
+
+
+def _export(args: argparse.Namespace) -> None:
+    from fastrec.inference.export import export
+    from fastrec.runs import open_run
+
+    made = export(open_run(args.run_dir), to=args.to, out=Path(args.out), bias=args.bias, dtype=args.dtype)
+    say(str(made), keep="")

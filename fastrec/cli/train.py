@@ -1,0 +1,143 @@
+"""``fastrec train``: a run from options, and its closing table."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import Any
+
+from fastrec import config as configs
+from fastrec.cli import baselines
+from fastrec.cli.exits import EXIT_DATA, EXIT_INTERRUPTED, fail
+from fastrec.cli.options import add_option, add_renamed, given
+from fastrec.config import OPTIONS, SECTION_OF, Config
+from fastrec.errors import ConfigError, DataNotFoundError
+from fastrec.terminal import drop_unwritable, printable, say, table
+
+FALLBACK = "synthetic-1m"
+
+
+def add_commands(commands: Any) -> None:
+    """Add ``train``."""
+    train = commands.add_parser(
+        "train",
+        usage="fastrec train [--data NAME|PATH] [--model MODEL] [--config FILE] [--resume RUN] [options]",
+        help="train a model, evaluate it, leave a run folder",
+        description="Train a model, evaluate it once on the test part, and leave a run folder. Every option is also a "
+        "key of a TOML file (batch-size is batch_size there); later beats earlier: preset, file, command line.",
+    )
+    train.add_argument("--config", metavar="FILE", help="TOML file of options")
+    train.add_argument(
+        "--preset", metavar="NAME", help=f"a recipe that comes with fastrec: {', '.join(configs.presets())}"
+    )
+    train.add_argument("--resume", metavar="RUN", help="go on with an interrupted run where it stopped, to the bit")
+    train.add_argument(
+        "--synthetic-if-missing",
+        action="store_true",
+        help=f"if the data are not found and cannot be fetched, use {FALLBACK} and say so (what `make train` does)",
+    )
+    groups: dict[str, Any] = {}
+    for name in OPTIONS:
+        section = SECTION_OF[name]
+        if section not in groups:
+            groups[section] = train.add_argument_group(section)
+        add_option(groups[section], name)
+    add_renamed(train)
+    train.set_defaults(run=_train)
+
+
+def _train(args: argparse.Namespace) -> int:
+    from fastrec.training.fit import fit, resume
+    from fastrec.training.job import prepare
+    from fastrec.training.resolve import resolve
+
+    options = given(args)
+    if args.resume:
+        if args.preset or args.config:
+            raise ConfigError("--resume takes its config from the run; leave out --preset and --config")
+        return _finish(resume(args.resume, **options), [], every=options.get("baselines"))
+    config = configs.preset(args.preset) if args.preset else Config()
+    config = configs.read_toml(args.config, config) if args.config else config
+    config = config.given(options)
+    if config.run.out and Path(config.run.out).exists():  # said before minutes of loading, not after
+        raise ConfigError(f"{config.run.out}: exists; every run gets a new folder, so that nothing is overwritten")
+    config = resolve(config)
+    try:
+        split = prepare(config)
+    except DataNotFoundError as error:
+        if not (args.synthetic_if_missing and config.data.data == Config().data.data):
+            raise
+        missing = config.data.data
+        said = f"{missing} was not found, so this is a run on {FALLBACK}: its figures say nothing about MovieLens"
+        say(f"{said}\nwhy: {error}", flush=True)
+        config = config.settled({"data": FALLBACK})
+        return _finish(fit(prepare(config), config, loaded=True), [said])
+    if config.run.progress:
+        parts = ", ".join(f"{part} {getattr(split, part).n_interactions:,}" for part in ("train", "validation", "test"))
+        size = f"{split.n_users:,} users, {split.n_items:,} items"
+        say(f"{config.data.data}: {size}; {parts} ({split.how})", err=True, flush=True, keep="")
+        say(_settled(config), err=True, flush=True, keep="")
+    return _finish(fit(split, config, loaded=True), [])
+
+
+def _settled(config: Config) -> str:
+    """What each "auto" became, and the values that the model's defaults gave."""
+    on = {**{k: config[k] for k in config.asked}, **configs.defaulted(config)}
+    names = f"{config.model.model}, {config.optim.loss}, {config.optim.optimizer}"
+    return f"{names}: " + ", ".join(f"{k} = {v}" for k, v in on.items())
+
+
+def _finish(result: Any, last: list[str], every: bool | None = None) -> int:
+    result = baselines.next_to(result, every)
+    say("\n".join([summary(result), *last]), flush=True)
+    if lost := drop_unwritable():
+        fail(f"stdout: cannot be written ({lost}); the run is in {result.run.path}", EXIT_DATA)
+    return EXIT_INTERRUPTED if result.stopped == "interrupted" else EXIT_DATA if lost else 0
+
+
+ENDS = {
+    "all epochs": "all that were asked for",
+    "early stopping": "stopped early: no better validation {select}",
+    "interrupted": "interrupted",
+}
+"""How a run says why it ended."""
+
+
+def summary(result: Any) -> str:
+    """The closing table of a training run: accuracy, speed, where it is, and what to type next."""
+    lines = baselines.lines(result) if result.metrics else []
+    for note in (*result.notes, *baselines.notes(result)):
+        lines.append(printable(f"note: {note}"))
+    data, config, path = result.run.manifest["data"], result.run.config, _word(_path(result.run.path))
+    ended = ENDS[result.stopped].format(select=result.select)
+    ended = ENDS[result.stopped].format(select=result.select)
+    rows = [
+        ("trained", f"{config['model']}, {_size(config)}, on {data['n_train']:,} interactions of {data['name']}"),
+        ("samples/s, end to end", f"{result.samples_per_s:,.0f}"),
+        ("training", f"{result.epochs_done} epochs in {result.seconds:.1f} s ({ended})"),
+        ("run", str(result.run.path)),
+    ]
+    if result.best_epoch is not None:
+        rows.insert(3, ("weights", f"of epoch {result.best_epoch}, the best by validation {result.select}"))
+    lines.append(table(rows))
+    if result.stopped == "interrupted":
+        lines.append(f"go on:   fastrec train --resume {path}")
+    else:
+        user = str(result.example_user)
+        option = f"--user={_word(user)}" if user.startswith("-") else f"--user {_word(user)}"
+        lines.append(f"next:    fastrec recommend {path} {option} -k 10")
+    return "\n".join(lines)
+
+
+def _size(config: dict[str, Any]) -> str:
+    return f"dim {config['dim']}" if "dim" in config else f"layers {' '.join(map(str, config['layers']))}"
+
+
+def _word(text: str) -> str:
+    """As one word of a shell command; what cannot be shown is escaped."""
+    return printable(shlex.quote(text))
+
+
+def _path(path: Path) -> str:
+    return f"./{path}" if str(path).startswith("-") else str(path)

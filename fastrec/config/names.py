@@ -1,0 +1,10 @@
+"""Options that had another name, and the one map by which older records are read."""
+
+RENAMED = {
+    "lr_h": "output_lr",
+    "l2_h": "output_l2",
+    "init_h": "output_init",
+    "test_share": "test_fraction",
+    "avoid": "exclude",
+}
+"""Former name -> name. A former name is refused with the new one, but for the records of earlier runs."""

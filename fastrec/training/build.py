@@ -1,0 +1,134 @@
+"""From a resolved config to an engine: stream, sampler, model with initial weights, learning rate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastrec.batches.stream import Stream
+from fastrec.config import RENAMED, Config
+from fastrec.data.split import Split
+from fastrec.engines.base import Engine
+from fastrec.errors import ConfigError
+from fastrec.optim.schedules import learning_rate
+from fastrec.runs import fingerprints, open_run
+from fastrec.sampling import NegativeSampler
+
+
+def build_engine(split: Split, config: Config) -> Engine:
+    """The engine of a resolved config, with initial weights."""
+    from fastrec.batches.device import open_device
+    from fastrec.engines.fused.engine import FusedEngine
+    from fastrec.engines.minibatch.engine import TorchEngine
+
+    kind = config.training.device.split(":")[0]
+    stream = Stream(split.train.indptr, split.train.items, make_sampler(split, config), seed=config.training.seed)
+    model = make_model(split, config)
+    options: dict[str, Any] = {
+        "batch_size": config.training.batch_size,
+        "rate": make_rate(config, stream.n_positives),
+        "loss": config.optim.loss,
+        "optimizer": config.optim.optimizer,
+        "l2": config.optim.l2,
+        "l2_h": config.optim.output_l2,
+        "lr_h": config.optim.output_lr,
+        "threads": config.training.threads,
+    }
+    if config.training.engine == "fused" and kind == "cuda":
+        from fastrec.engines.fused.cuda import CudaEngine
+
+        device = open_device(config.training.device)
+        return CudaEngine(
+            model,
+            stream,
+            device=device,
+            precision=config.training.precision,
+            seed=config.training.seed,
+            graph=config.training.graph,
+            **options,
+        )
+    if config.training.engine == "fused":
+        return FusedEngine(model, stream, mode=config.training.fused_mode, **options)
+    return TorchEngine(
+        model,
+        stream,
+        accumulate=config.training.accumulate,
+        negatives=config.negatives.negatives,
+        dropout=config.model.dropout,
+        seed=config.training.seed,
+        device=config.training.device,
+        precision=config.training.precision,
+        graph=config.training.graph,
+        compile=config.training.compile,
+        **options,
+    )
+
+
+def make_model(split: Split, config: Config) -> Any:
+    """The model of a config with its initial weights, or those of the pretrained runs."""
+    from fastrec import models
+    from fastrec.models.gmf import GMF
+    from fastrec.models.mlp import MLP
+    from fastrec.models.neumf import NeuMF
+
+    has = models.model_class(config.model.model).options
+    sizes: dict[str, Any] = {
+        "n_users": split.n_users,
+        "n_items": split.n_items,
+        "dim": config.model.dim,
+        "seed": config.training.seed,
+    }
+    options = {name: config[RENAMED.get(name, name)] for name in has if name != "dropout"}
+    model = models.build(config.model.model, **sizes, **options)
+    given = (config.model.pretrained_gmf, config.model.pretrained_mlp)
+    if not all(given):
+        return model
+    assert isinstance(model, NeuMF)  # fastrec.config.needs
+    parts: list[Any] = []
+    for path, kind in zip(given, (GMF, MLP)):
+        run = open_run(str(path))
+        if run.manifest["data"]["fingerprints"]["train"] != fingerprints(split)["train"]:
+            raise ConfigError(f"{path}: was trained on other data; pretrain both parts on this run's training part")
+        part = run.model()
+        if not isinstance(part, kind):
+            raise ConfigError(f"{path}: holds a {type(part).__name__}, where a {kind.__name__} is needed")
+        parts.append(part)
+    model.start_from(parts[0], parts[1], config.model.pretrained_alpha)
+    return model
+
+
+def make_sampler(split: Split, config: Config) -> NegativeSampler:
+    """The sampler of training negatives."""
+    held_out = {"train": (), "train+validation": (split.validation,), "all": (split.validation, split.test)}
+    options: dict[str, Any] = {"exclude": [(p.indptr, p.items) for p in held_out[config.negatives.exclude]]}
+    if config.negatives.distribution == "popularity":
+        options |= {"distribution": "popularity", "alpha": config.negatives.popularity_alpha}
+    return NegativeSampler(
+        split.train.indptr,
+        split.train.items,
+        n_items=split.n_items,
+        n_negatives=config.negatives.hard_negatives or config.negatives.negatives,
+        seed=config.training.seed,
+        on_full="skip",
+        **options,
+    )
+
+
+def make_rate(config: Config, n_positives: int) -> Any:
+    """Step -> learning rate, as the config's schedule says."""
+    per_epoch = -(-n_positives // (config.training.batch_size * config.training.accumulate))
+
+    peak = config.optim.lr
+    assert peak is not None, "resolve gives every run a learning rate"
+
+    def rate(step: int) -> float:
+        return learning_rate(
+            step,
+            lr=peak,
+            schedule=config.optim.schedule,
+            total=config.training.epochs * per_epoch,
+            warmup=config.optim.warmup,
+            every=config.optim.step_epochs * per_epoch,
+            factor=config.optim.step_factor,
+        )
+
+    return rate
