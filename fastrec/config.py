@@ -56,7 +56,9 @@ class Config:
     dim: int = _option(64, "model", "factors of MF and GMF; of NeuMF's GMF part; the last layer of an MLP")
     layers: tuple[int, ...] = _option((), "model", "MLP layer widths, input first; empty: 4, 2, 1 times --dim")
     dropout: float = _option(0.0, "model", "dropout after each MLP layer")
-    init_std: float = _option(0.01, "model", "standard deviation of the initial factors")
+    init_std: float | None = _option(
+        None, "model", "standard deviation of the initial factors; left out: one that fits the model and optimizer"
+    )
     init_h: str = _option(
         "auto",
         "model",
@@ -83,15 +85,19 @@ class Config:
         "the update rule",
         choices=("adam", "adamw", "sgd", "adagrad", "lazy-adam", "row-adagrad"),
     )
-    lr: float = _option(2e-3, "training", "learning rate")
+    lr: float | None = _option(
+        None,
+        "training",
+        "learning rate; of sgd the step of one sample, whatever the batch; left out: one for the model and optimizer",
+    )
     l2: float | None = _option(
         None,
         "training",
-        "L2 on every factor, h and biases included, once a sample; left out: 0.003 for a GMF of the torch engine whose "
-        "h starts at ones, else 0.0003",
+        "L2 per training positive on the user's rows, biases and h, spread over the 1 + negatives item rows; left out: "
+        "0.015 for a GMF of the torch engine whose h starts at ones, else 0.0015",
     )
     l2_h: float | None = _option(
-        None, "training", "L2 on h and MLP layers in place of l2; left out: 0.0002 for that GMF, else l2"
+        None, "training", "L2 on h and MLP layers in place of l2; left out: 0.001 for that GMF, else l2"
     )
     lr_h: float | None = _option(
         None,
@@ -99,6 +105,7 @@ class Config:
         "learning rate of h as a share of lr, for every sample moves h and few a row; left out: 0.1 for that "
         "GMF, else 1",
     )
+    weight_decay: float | None = _option(None, "training", "decoupled decay of every weight a step; of adamw only")
     schedule: str = _option(
         "linear", "training", "of the learning rate", choices=("constant", "cosine", "linear", "step")
     )
@@ -169,8 +176,15 @@ class Config:
             raise ConfigError(f"init_h = {self.init_h!r}: is an option of gmf and neumf, not of model = {self.model}")
         if self.model == "mf" and (self.l2_h is not None or self.lr_h not in (None, 1.0)):
             raise ConfigError(f"l2_h = {self.l2_h}, lr_h = {self.lr_h}: MF has no h; leave both out")
-        if self.optimizer == "adamw" and self.l2_h is not None:
-            raise ConfigError(f"l2_h = {self.l2_h}: AdamW decays every weight by l2; use another optimizer")
+        if self.optimizer == "adamw" and (self.l2 is not None or self.l2_h is not None):
+            name = "l2" if self.l2 is not None else "l2_h"
+            raise ConfigError(
+                f"{name} = {getattr(self, name)}: AdamW decays every weight; use weight_decay, or optimizer = adam"
+            )
+        if self.optimizer != "adamw" and self.weight_decay is not None:
+            raise ConfigError(
+                f"weight_decay = {self.weight_decay}: optimizer = {self.optimizer} has none; use l2, or adamw"
+            )
         if any(not 1 <= width <= 65536 for width in self.layers):
             raise ConfigError(f"layers = {list(self.layers)}: each width must lie in 1 to 65,536")
         if self.hard_negatives and self.hard_negatives < self.negatives:
@@ -237,6 +251,7 @@ _RANGES = (
     ("l2", 0, 1e6),
     ("l2_h", 0, 1e6),
     ("lr_h", 0, 1),
+    ("weight_decay", 0, 1e6),
     ("warmup", 0, _BIG),
     ("step_epochs", 1, _BIG),
     ("step_factor", 0, 1),

@@ -39,7 +39,9 @@ def test_every_field_has_help_and_a_group() -> None:
         ({"model": "mlp", "init_h": "one"}, "an option of gmf and neumf, not of model = mlp"),
         ({"model": "mf", "lr_h": 0.5}, "MF has no h"),
         ({"model": "mf", "l2_h": 0.5}, "MF has no h"),
-        ({"optimizer": "adamw", "l2_h": 0.5}, "AdamW decays every weight by l2"),
+        ({"optimizer": "adamw", "l2_h": 0.5}, "l2_h = 0.5: AdamW decays every weight; use weight_decay"),
+        ({"optimizer": "adamw", "l2": 0.0}, "l2 = 0.0: AdamW decays every weight; use weight_decay"),
+        ({"weight_decay": 0.5}, "weight_decay = 0.5: optimizer = adam has none; use l2, or adamw"),
     ],
 )
 def test_bad_values_are_named(change: dict, message: str) -> None:

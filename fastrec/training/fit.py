@@ -19,7 +19,7 @@ from fastrec.optim.schedules import learning_rate
 from fastrec.runs import Run, create, fingerprints, locked, open_run
 from fastrec.runs.checkpoint import Checkpoints
 from fastrec.sampling import NegativeSampler
-from fastrec.training.resolve import check_candidates, in_memory, resolve
+from fastrec.training.resolve import check_candidates, check_lr, in_memory, resolve
 from fastrec.training.tracking import Tracker
 from fastrec.training.trainer import Trainer, clear_memory_errors
 
@@ -152,13 +152,14 @@ def build_engine(split: Split, config: Config) -> Engine:
 
     kind = config.device.split(":")[0]
     stream = Stream(split.train.indptr, split.train.items, make_sampler(split, config), seed=config.seed)
+    check_lr(config, stream)
     model = make_model(split, config)
     options: dict[str, Any] = {
         "batch_size": config.batch_size,
         "rate": make_rate(config, stream.n_positives),
         "loss": config.loss,
         "optimizer": config.optimizer,
-        "l2": config.l2,
+        "l2": config.l2 or 0.0,
         "l2_h": config.l2_h,
         "lr_h": config.lr_h,
         "threads": config.threads,
@@ -175,6 +176,7 @@ def build_engine(split: Split, config: Config) -> Engine:
     return TorchEngine(
         model,
         stream,
+        weight_decay=config.weight_decay or 0.0,
         accumulate=config.accumulate,
         negatives=config.negatives,
         dropout=config.dropout,
@@ -237,12 +239,13 @@ def make_sampler(split: Split, config: Config) -> NegativeSampler:
 
 def make_rate(config: Config, n_positives: int) -> Any:
     """Step -> learning rate, as the config's schedule says."""
-    per_epoch = -(-n_positives // (config.batch_size * config.accumulate))
+    per_epoch, lr = -(-n_positives // (config.batch_size * config.accumulate)), config.lr
+    assert lr is not None, "resolved"
 
     def rate(step: int) -> float:
         return learning_rate(
             step,
-            lr=config.lr,
+            lr=lr,
             schedule=config.schedule,
             total=config.epochs * per_epoch,
             warmup=config.warmup,

@@ -9,16 +9,12 @@ from fastrec.config import Config
 from fastrec.data.split import Split
 from fastrec.engines.capabilities import Wish, choose
 from fastrec.errors import ConfigError
+from fastrec.training import defaults
 
 MEMORY = "memory:"
 """What the recorded ``data`` of a run begins with that was given its data in memory: no name or path to run again."""
 FILTERS = ("user_col", "item_col", "rating_col", "time_col", "time_format", "min_rating", "k_core", "unrated_negatives")
 """Options that act while data are loaded."""
-
-GMF_WEIGHTS = {"init_h": "one", "lr_h": 0.1, "l2": 3e-3, "l2_h": 2e-4}
-"""What a GMF of the torch engine has where nothing else is asked: with L2 on h like on the rows, Adam brings h to zero
-before rows that few samples touch have grown, and every score is tied (Gowalla at l2 = 5e-4)."""
-OTHER_WEIGHTS = {"init_h": "lecun", "lr_h": 1.0, "l2": 3e-4}
 
 
 def wish(config: Config, device: str) -> Wish:
@@ -55,12 +51,32 @@ def resolve(config: Config) -> Config:
         precision = "bf16" if device.startswith("cuda") and engine == "torch" else "fp32"
     config = config.override(device=device, precision=precision, engine=engine)
     choose(wish(config, device))
-    by_rows = config.model == "gmf" and engine == "torch" and config.init_h != "lecun"
-    given: dict[str, Any] = {k: v for k in ("l2", "l2_h", "lr_h") if (v := getattr(config, k)) is not None}
-    given |= {} if config.init_h == "auto" else {"init_h": config.init_h}
-    weights = GMF_WEIGHTS if by_rows else OTHER_WEIGHTS
-    unused = {"l2_h"} if config.optimizer == "adamw" else set()  # it decays every weight alike
-    return config.override(**{k: v for k, v in weights.items() if k not in unused} | given)
+    return config.override(**defaults.fill(config.to_dict()))
+
+
+def check_lr(config: Config, stream: Any) -> None:
+    """Refuse an SGD whose summed mini-batches would overshoot: what was learned would depend on the batch.
+
+    Raises
+    ------
+    ConfigError
+        With the lr that fits.
+    """
+    from fastrec import optim
+    from fastrec.engines.units import largest_lr
+    from fastrec.models import losses
+
+    sequential = config.engine == "fused" and config.fused_mode == "lock_free"
+    if sequential or config.lr is None or not optim.get(config.optimizer).sums:
+        return
+    rows = config.batch_size * config.accumulate
+    largest = largest_lr(stream, rows, losses.get(config.loss))
+    if config.lr > largest:
+        fits = max(1, int(rows * largest / config.lr))
+        raise ConfigError(
+            f"lr = {config.lr:g}: SGD sums the gradients of {min(rows, stream.n_positives):,} positives a step, and "
+            f"the busiest row overshoots above lr = {largest:.2g}; lower lr to that, or batch_size to {fits:,}"
+        )
 
 
 def in_memory(split: Split, config: Config) -> Config:

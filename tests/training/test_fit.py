@@ -158,15 +158,15 @@ def test_what_is_left_out_is_resolved_by_model_and_recorded(split: Split, tmp_pa
         c = resolve(Config(device="cpu", **options))
         return c.init_h, c.lr_h, c.l2, c.l2_h
 
-    assert of() == ("one", 0.1, 0.003, 0.0002)
-    assert of(l2=0.01, lr_h=1.0) == ("one", 1.0, 0.01, 0.0002)
-    assert of(optimizer="adamw") == ("one", 0.1, 0.003, None)
-    plain = ("lecun", 1.0, 0.0003, None)
+    assert of() == ("one", 0.1, 0.015, 0.001)
+    assert of(l2=0.01, lr_h=1.0) == ("one", 1.0, 0.01, 0.001)
+    assert of(optimizer="adamw") == ("one", 0.1, None, None)
+    plain = ("lecun", 1.0, 0.0015, None)
     assert of(init_h="lecun") == of(model="mf") == of(model="mlp") == of(model="neumf") == plain
     assert of(engine="fused", optimizer="sgd") == plain
     assert resolve(preset("ncf-gmf-8")).init_h == "lecun", "a preset keeps the recipe that it was chosen with"
     run = train(split, tmp_path / "run", epochs=1).run
-    assert [run.config[k] for k in ("init_h", "lr_h", "l2", "l2_h")] == ["one", 0.1, 0.0, 0.0002]
+    assert [run.config[k] for k in ("init_h", "lr_h", "l2", "l2_h")] == ["one", 0.1, 0.0, 0.001]
 
 
 def test_an_impossible_run_leaves_no_folder(split: Split, tmp_path: Path) -> None:
