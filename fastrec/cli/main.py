@@ -309,7 +309,7 @@ ENDS = {
 
 def summary(result: Any) -> str:
     """The closing table of a training run: accuracy, speed, where it lies, and what to type next."""
-    lines = [table(_metric_rows(result.metrics))] if result.metrics else []
+    lines = [table(_metric_rows(result.metrics, result.baselines))] if result.metrics else []
     for note in result.notes:
         lines.append(printable(f"note: {note}"))
     data, config, path = result.run.manifest["data"], result.run.config, _word(_path(result.run.path))
@@ -340,7 +340,8 @@ def _path(path: Path) -> str:
     return f"./{path}" if str(path).startswith("-") else str(path)
 
 
-def _metric_rows(metrics: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
+def _metric_rows(metrics: dict[str, Any], baselines: dict[str, Any]) -> list[tuple[str, ...]]:
+    metrics = metrics | {f"{name}, {p}": values for name, part in baselines.items() for p, values in part.items()}
     names = list(dict.fromkeys(name for part in metrics.values() for name in part if "@" in name))
     shown = [n for n in names if n.endswith("@10")] or names
     return [("test", *shown)] + [

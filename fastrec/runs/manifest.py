@@ -44,6 +44,7 @@ _RESULT = {
     "seconds": float,
     "samples_per_s": float,
     "metrics": {str: {str: object}},
+    "baselines?": {str: {str: {str: object}}},
     "notes": [str],
 }
 _SCHEMA = {

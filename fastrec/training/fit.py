@@ -15,6 +15,7 @@ from fastrec.config import Config
 from fastrec.data.split import Split
 from fastrec.engines.base import Engine
 from fastrec.errors import CheckpointError, ConfigError
+from fastrec.evaluation.floor import Scores, below, popularity_scores
 from fastrec.optim.schedules import learning_rate
 from fastrec.runs import Run, create, fingerprints, locked, open_run
 from fastrec.runs.checkpoint import Checkpoints
@@ -43,6 +44,8 @@ class Result:
     """Samples over the time spent in training steps, drawing included; validation and checkpoints are not."""
     example_user: Any = None
     notes: list[str] = field(default_factory=list)
+    baselines: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    """Test metrics of baselines by name and protocol; empty where ``metrics`` is."""
 
 
 def fit(
@@ -294,7 +297,7 @@ def _train(run: Run, split: Split, config: Config, engine: Engine, *, progress: 
         stopped = trainer.run()
         s = trainer.state
         best_epoch = s.best_epoch if trainer.selects and stopped != "interrupted" else None
-        summary = {
+        summary: dict[str, Any] = {
             "stopped": stopped,
             "epochs_done": s.epoch,
             "best_epoch": best_epoch,
@@ -305,7 +308,9 @@ def _train(run: Run, split: Split, config: Config, engine: Engine, *, progress: 
         metrics: dict[str, dict[str, Any]] = {}
         if stopped != "interrupted":
             run.save_model(engine.model)
-            metrics = _test(split, config, engine)
+            metrics, floor = _test(split, config, engine)
+            notes += below(metrics, floor)
+            summary["baselines"] = {"popularity": floor} if floor else {}
             for protocol, values in metrics.items():
                 notes += [note for note in values.get("notes", ()) if note not in notes]
                 numbers = {f"{protocol} {k}": v for k, v in values.items() if isinstance(v, float)}
@@ -362,14 +367,14 @@ def _validation(split: Split, config: Config, engine: Engine) -> Any:
     return None if frozen is None else lambda: validate(engine.model, frozen, threads=config.threads)
 
 
-def _test(split: Split, config: Config, engine: Engine) -> dict[str, dict[str, Any]]:
+def _test(split: Split, config: Config, engine: Engine) -> tuple[Scores, Scores]:
+    """Test metrics by protocol, of the model and of popularity."""
     from fastrec.evaluation.score import score_split
 
-    return score_split(
-        engine.model,
-        split,
-        cutoffs=config.cutoffs,
-        n_candidates=config.candidates,
-        candidate_seed=config.candidate_seed,
-        threads=config.threads,
-    )
+    options: dict[str, Any] = {
+        "cutoffs": config.cutoffs,
+        "n_candidates": config.candidates,
+        "candidate_seed": config.candidate_seed,
+        "threads": config.threads,
+    }
+    return score_split(engine.model, split, **options), popularity_scores(split, **options)
