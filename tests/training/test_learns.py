@@ -1,0 +1,102 @@
+"""Defaults learn: each loss, optimiser and mode rises above popularity; a batch that overshoots is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastrec.config import Config
+from fastrec.data.interactions import Interactions
+from fastrec.data.split import Split, ratio_split
+from fastrec.errors import ConfigError
+from fastrec.evaluation.floor import below, popularity_scores
+from fastrec.training import defaults
+from fastrec.training.fit import build_engine, fit, resolve
+
+QUICK: dict[str, Any] = {
+    "dim": 8, "batch_size": 64, "epochs": 8, "patience": 0, "progress": False, "tensorboard": False, "candidates": 20,
+    "device": "cpu", "threads": 1, "layers": (),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def split() -> Split:
+    """Four tastes of 30 items each, liked alike: popularity knows nothing, a user's taste everything."""
+    rng = np.random.default_rng(3)
+    n_users, group = 160, 30
+    rows = [np.sort(rng.choice(group, 12, replace=False)) + group * (u % 4) for u in range(n_users)]
+    indptr = np.arange(n_users + 1, dtype=np.int64) * 12
+    ids = {"user_ids": np.arange(n_users), "item_ids": np.arange(4 * group)}
+    whole = Interactions(indptr, np.concatenate(rows).astype(np.int32), name="tastes", **ids)
+    return ratio_split(whole, test=0.1, validation=0.0)
+
+
+LEARN = [
+    ("mf", "bce", "adam", {}),
+    ("gmf", "bce", "adamw", {}),
+    ("gmf", "bpr", "lazy-adam", {"engine": "torch"}),
+    ("mf", "softmax", "adam", {}),
+    ("mf", "bce", "adagrad", {}),
+    ("gmf", "bce", "sgd", {"engine": "torch"}),
+    ("mf", "bce", "sgd", {"engine": "fused", "fused_mode": "deterministic"}),
+    ("mf", "bpr", "sgd", {"engine": "fused", "fused_mode": "lock_free"}),
+    ("mf", "bce", "row-adagrad", {"engine": "fused", "fused_mode": "deterministic"}),
+    ("mlp", "bce", "adam", {}),
+    ("neumf", "bce", "adam", {}),
+]
+
+
+@pytest.mark.parametrize(("model", "loss", "optimizer", "options"), LEARN)
+def test_defaults_learn(
+    split: Split, tmp_path: Path, model: str, loss: str, optimizer: str, options: dict[str, Any]
+) -> None:
+    config = Config(**{**QUICK, **options, "model": model, "loss": loss, "optimizer": optimizer})
+    result = fit(split, config.override(epochs=30), out=tmp_path / "run")
+    assert below(result.metrics, result.baselines["popularity"]) == []
+    assert not any("not above popularity" in note for note in result.notes)
+
+
+def test_a_model_below_popularity_is_noted(tmp_path: Path) -> None:
+    weights, rng = 1.0 / np.arange(1, 121), np.random.default_rng(5)
+    rows = [np.sort(rng.choice(120, 12, replace=False, p=weights / weights.sum())) for _ in range(160)]
+    ids = {"user_ids": np.arange(160), "item_ids": np.arange(120)}
+    indptr = np.arange(161, dtype=np.int64) * 12
+    whole = Interactions(indptr, np.concatenate(rows).astype(np.int32), name="skewed", **ids)
+    skewed = ratio_split(whole, test=0.1, validation=0.0)
+    result = fit(skewed, Config(**{**QUICK, "model": "mf", "lr": 0.0, "epochs": 1}), out=tmp_path / "run")
+    found = [note for note in result.notes if note.startswith("not above popularity by full ranking: HR@10")]
+    assert len(found) == 1, result.notes
+    assert result.baselines["popularity"].keys() == result.metrics.keys()
+    assert result.run.manifest["result"]["baselines"] == result.baselines
+
+
+def test_popularity_is_scored_on_the_models_own_candidates(split: Split, tmp_path: Path) -> None:
+    result = fit(split, Config(**{**QUICK, "epochs": 1}), out=tmp_path / "run")
+    again = popularity_scores(split, n_candidates=20, candidate_seed=0, threads=1, cutoffs=(5, 10, 20))
+    assert again == result.baselines["popularity"]
+
+
+def test_a_batch_whose_sum_overshoots_is_refused_with_the_lr_that_fits(split: Split) -> None:
+    sgd = {**QUICK, "model": "mf", "optimizer": "sgd", "engine": "torch"}
+    wide = resolve(Config(**{**sgd, "batch_size": 10**6, "lr": 5.0}))
+    with pytest.raises(
+        ConfigError, match=r"lr = 5: SGD sums .* overshoots above lr = [\d.]+; .*batch_size to \d+"
+    ) as e:
+        build_engine(split, wide)
+    fits = float(str(e.value).split("above lr = ")[1].split(";")[0])
+    build_engine(split, wide.override(lr=fits * 0.99)).close()
+    for free in ({"engine": "fused", "fused_mode": "lock_free"}, {"optimizer": "adam"}):
+        build_engine(split, wide.override(lr=5.0, **free)).close()  # sample by sample, or no sum
+
+
+def test_what_is_given_is_never_replaced_by_a_default() -> None:
+    for optimizer in ("sgd", "adam", "adagrad", "row-adagrad", "lazy-adam"):
+        for model in ("mf", "gmf", "mlp", "neumf"):
+            given = {"lr": 0.123, "l2": 0.0, "init_std": 0.3} | ({"init_h": "lecun"} if model == "gmf" else {})
+            c = resolve(Config(device="cpu", engine="torch", model=model, optimizer=optimizer, **given))
+            assert {name: getattr(c, name) for name in given} == given
+            assert resolve(c) == c, "resolving twice changes nothing"
+    assert defaults.fill({"model": "mf", "optimizer": "adamw", "engine": "torch"})["weight_decay"] > 0
