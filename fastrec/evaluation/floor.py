@@ -34,6 +34,8 @@ def below(scores: Scores, floor: Scores) -> list[str]:
     notes = []
     for protocol, least in floor.items():
         cutoffs = sorted(int(name[3:]) for name in least if name.startswith("HR@"))
+        if not cutoffs or protocol not in scores:  # no test user is in train
+            continue
         k = 10 if 10 in cutoffs else cutoffs[-1]
         pairs = [(name, scores[protocol][name], least[name]) for name in (f"HR@{k}", f"NDCG@{k}")]
         if any(mine <= other for _, mine, other in pairs):

@@ -73,6 +73,11 @@ def test_a_model_below_popularity_is_noted(tmp_path: Path) -> None:
     assert result.run.manifest["result"]["baselines"] == result.baselines
 
 
+def test_a_test_part_without_trained_users_has_no_note() -> None:
+    assert below({"full ranking": {"notes": []}}, {"full ranking": {}}) == []
+    assert below({"full ranking": {"HR@5": 0.5, "NDCG@5": 0.2}}, {"full ranking": {"HR@5": 0.4, "NDCG@5": 0.2}}) != []
+
+
 def test_popularity_is_scored_on_the_models_own_candidates(split: Split, tmp_path: Path) -> None:
     result = fit(split, Config(**{**QUICK, "epochs": 1}), out=tmp_path / "run")
     again = popularity_scores(split, n_candidates=20, candidate_seed=0, threads=1, cutoffs=(5, 10, 20))
