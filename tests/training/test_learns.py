@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastrec.config import Config
+from fastrec.config import Config, preset
 from fastrec.data.interactions import Interactions
 from fastrec.data.split import Split, ratio_split
+from fastrec.engines.units import Units
 from fastrec.errors import ConfigError
 from fastrec.evaluation.floor import below, popularity_scores
+from fastrec.models import losses
 from fastrec.training import defaults
 from fastrec.training.fit import build_engine, fit, resolve
 
@@ -105,3 +107,23 @@ def test_what_is_given_is_never_replaced_by_a_default() -> None:
             assert {name: getattr(c, name) for name in given} == given
             assert resolve(c) == c, "resolving twice changes nothing"
     assert defaults.fill({"model": "mf", "optimizer": "adamw", "engine": "torch"})["weight_decay"] > 0
+
+
+def test_presets_keep_the_decay_that_they_were_chosen_with() -> None:
+    """Their l2 and l2_h per sample, as kernels take them and as they were before l2 was per positive."""
+    chosen = {
+        "ncf-gmf-8": (0.0, None),
+        "ncf-gmf-64": (0.007, 0.0),
+        "ncf-gmf-fused-64": (0.006, 2e-4),
+        "ncf-mf": (0.0065, None),
+        "ncf-mf-fast": (0.006, None),
+        "ncf-mlp-64": (0.008, 0.0),
+        "ncf-neumf-64": (0.006, 0.0),
+        "ncf-neumf-64-pretrained": (0.006, 0.0),
+    }
+    for name, values in chosen.items():
+        c = preset(name)
+        units = Units(losses.get(c.loss), c.optimizer, 1 + c.negatives)
+        for per_sample, l2 in zip(values, (c.l2, c.l2_h)):
+            found = None if l2 is None else units.l2_of_sample(l2)
+            assert found == (per_sample if per_sample is None else pytest.approx(per_sample, rel=1e-9)), name
