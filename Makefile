@@ -11,7 +11,7 @@ ARGS   ?=
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
-	@echo 'Options: make train DATA=path-or-name ARGS="--epochs 5 --dim 64"; PYTHON=python3.12 picks the interpreter.'
+	@echo 'Options: make train DATA=path-or-name ARGS="--epochs 20 --dim 64"; PYTHON=python3.12 picks the interpreter.'
 
 # A stamp per install: re-made only when what it was made from changes.
 $(VENV)/.base: pyproject.toml constraints.txt
