@@ -1,6 +1,6 @@
 # fastrec: `make train` and `make test` do all the set-up by themselves.
 .DEFAULT_GOAL := help
-.PHONY: help train test lint bench bench-baselines clean
+.PHONY: help train test lint learn bench bench-baselines clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -11,7 +11,7 @@ ARGS   ?=
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
-	@echo 'Options: make train DATA=path-or-name ARGS="--epochs 5 --dim 64"; PYTHON=python3.12 picks the interpreter.'
+	@echo 'Options: make train DATA=path-or-name ARGS="--epochs 20 --dim 64"; PYTHON=python3.12 picks the interpreter.'
 
 # A stamp per install: re-made only when what it was made from changes.
 $(VENV)/.base: pyproject.toml constraints.txt
@@ -35,6 +35,9 @@ lint: $(VENV)/.dev  ## ruff (style, imports, bugs) and mypy (types)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+learn: $(VENV)/.base  ## train every model, loss, optimiser and engine at its defaults, next to popularity
+	@$(BIN)/python scripts/learn.py --out benchmarks/learn.md $(ARGS)
 
 bench: $(VENV)/.dev  ## time every case, save the run in .benchmarks/, compare it with the last one
 	@$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-autosave --benchmark-compare $(ARGS)

@@ -5,7 +5,7 @@ Each user's last training interaction is held out and ranked against 99 drawn ca
 Scores lie about .02 above the published test's. One row a recipe, with the best epoch beside the last. A preset that
 starts from others (ncf-neumf-64-pretrained) gets them trained on the same part of train; lr=0 scores the start itself.
 
-    FASTREC_DATA=FOLDER python scripts/choose_ncf.py ncf-mf l2=.006,.007 lr=.03 --seeds 2 --threads 1
+    FASTREC_DATA=FOLDER python scripts/choose_ncf.py ncf-mf l2=.054,.063 lr=.03 --seeds 2 --threads 1
 
 On a machine without the data or Polars, start from the same part as a file; device and precision are settings too:
 

@@ -18,8 +18,8 @@ from fastrec.sampling.order import Cursor
 
 LOCK_FREE_BATCH = 65_536
 QUICK_POSITIVES = 200_000
-# Learning rates under which the loss falls from the first step; lock_free counts it per sample, the others per step.
-_RATES = {("lock_free", "sgd"): 0.01, ("deterministic", "sgd"): 5.0, ("deterministic", "row-adagrad"): 0.05}
+# Learning rates under which the loss falls from the first step.
+_RATES = {("lock_free", "sgd"): 0.01, ("deterministic", "sgd"): 1e-4, ("deterministic", "row-adagrad"): 0.05}
 
 
 def flops_per_sample(dim: int, n_negatives: int) -> float:
@@ -39,7 +39,7 @@ def make_engine(context: Context, mode: str, threads: int, *, model: str = "mf",
         rate=lambda _: rate,
         mode=mode,
         optimizer=optimizer,
-        l2=1e-4,
+        l2=5e-4,
         threads=threads,
     )
 

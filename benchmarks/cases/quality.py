@@ -25,7 +25,7 @@ NOTEBOOK_BATCH = 256
 NOTEBOOK_POSITIVES = 50_000
 RECIPES: dict[str, dict[str, Any]] = {
     "torch": {**engines.TORCH, "batch_size": 1024, "lr": 2e-3, "dim": 64},
-    "fused-lock-free": {**engines.ENGINES["fused-lock-free"], "dim": 64, "lr": 0.05, "l2": 0.002, "init_std": 0.1},
+    "fused-lock-free": {**engines.ENGINES["fused-lock-free"], "dim": 64, "lr": 0.05, "l2": 0.01, "init_std": 0.1},
     "fused-deterministic": {
         **engines.ENGINES["fused-deterministic"],
         "dim": 64,

@@ -24,9 +24,9 @@ ENGINES: dict[str, dict[str, Any]] = {
     "torch": {**TORCH, "batch_size": 8192},
     "torch-b1024": {**TORCH, "batch_size": 1024},
     "fused-lock-free": {**LOCK_FREE, "model": "mf", "lr": 0.02},
-    "fused-deterministic": {**DETERMINISTIC, "model": "mf", "lr": 5.0},
+    "fused-deterministic": {**DETERMINISTIC, "model": "mf", "lr": 1e-4},
     "fused-gmf-lock-free": {**LOCK_FREE, "model": "gmf", "lr": 0.05, "init_std": 0.1},
-    "fused-gmf-deterministic": {**DETERMINISTIC, "model": "gmf", "lr": 5.0, "init_std": 0.1},
+    "fused-gmf-deterministic": {**DETERMINISTIC, "model": "gmf", "lr": 1e-4, "init_std": 0.1},
 }
 WHAT = {
     "torch": "GMF, Adam",

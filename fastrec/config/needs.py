@@ -110,9 +110,21 @@ NEEDS = (
     Need(
         ("output_l2",),
         "a model with output weights h or layers (gmf, mlp, neumf), and an optimizer other than adamw, which decays "
-        "every weight by l2",
+        "every weight by weight_decay",
         ("model", "optimizer"),
         lambda f: f.shared_weights and not f.decays,
+    ),
+    Need(
+        ("l2",),
+        "an optimizer other than adamw, which decays every weight by weight_decay",
+        ("optimizer",),
+        lambda f: not f.decays,
+    ),
+    Need(
+        ("weight_decay",),
+        "optimizer = adamw; the others take l2",
+        ("optimizer",),
+        lambda f: f.decays,
     ),
     Need(("step_epochs", "step_factor"), "schedule = step", ("schedule",), lambda f: f.values["schedule"] == "step"),
     Need(

@@ -111,9 +111,16 @@ class Optim:
 
     loss: str = _option("bce", "the loss over [B, 1+N] logits")
     optimizer: str = _option("adam", "the update rule")
-    lr: float | None = _option(None, "learning rate; left out: by the model", range=(0, 1e6))
+    lr: float | None = _option(
+        None,
+        "learning rate; of sgd the step of one sample, whatever the batch; left out: by model and optimizer",
+        range=(0, 1e6),
+    )
     l2: float | None = _option(
-        None, "L2 on every factor, h and biases included, once per sample; left out: by the model", range=(0, 1e6)
+        None,
+        "L2 per training positive on the user's rows, biases and h, spread over the 1 + negatives item rows; left out: "
+        "by the model",
+        range=(0, 1e6),
     )
     output_l2: float | None = _option(
         None, "L2 on h and MLP layers in place of l2; left out: by the model, else l2", range=(0, 1e6)
@@ -122,6 +129,9 @@ class Optim:
         None,
         "learning rate of h as a fraction of lr, since every sample moves h and few move a row; left out: by the model",
         range=(0, 1),
+    )
+    weight_decay: float | None = _option(
+        None, "decoupled decay of every weight at each step; of adamw only, in place of l2", range=(0, 1e6)
     )
     schedule: str = _option("linear", "of the learning rate", choices=("constant", "cosine", "linear", "step"))
     warmup: int = _option(0, "steps of linear warm-up before the schedule", range=(0, _BIG))

@@ -41,6 +41,7 @@ class TrainOptions(TypedDict, total=False):
     l2: float | None
     output_l2: float | None
     output_lr: float | None
+    weight_decay: float | None
     schedule: Literal["constant", "cosine", "linear", "step"]
     warmup: int
     step_epochs: int

@@ -18,7 +18,7 @@ class MF(Model):
     """Matrix factorisation: logit = p_u . q_i + b_u + b_i + bias."""
 
     user_rows, item_rows = ("user_factors", "user_bias"), ("item_factors", "item_bias")
-    global_biases = ("bias",)
+    global_biases, user_biases = ("bias",), ("user_bias",)
 
     def __init__(self, n_users: int, n_items: int, dim: int, *, seed: int, init_std: float = 0.01) -> None:
         super().__init__(n_users, n_items, dim)

@@ -17,28 +17,41 @@ def as_groups(params: Iterable[Any], **defaults: Any) -> list[dict[str, Any]]:
     return [{**defaults, **g, "params": list(g["params"])} for g in groups]
 
 
-def output_apart(model: Any, lr: float | Tensor, fraction: float) -> list[Any]:
-    """The model's parameters, its output weights in a group of their own whose rate is ``fraction`` of the others'.
+def groups_of(model: Any, lr: float | Tensor, fraction: float, *, most: float | None = None) -> list[Any]:
+    """The model's parameters in groups: its output weights have a rate that is ``fraction`` of the others'.
 
     Every sample moves the output weights (h) and few samples move a row, so h at a row's rate runs ahead of all rows.
+
+    Parameters
+    ----------
+    model : Model
+    lr : float or Tensor
+    fraction : float
+    most : float, optional
+        Bound of the rate of weights that every sample moves; see ``engines.units``.
     """
-    named = dict(model.named_parameters())
-    output = [named.pop(name) for name, role in model.roles().items() if role == "output"]
-    if fraction == 1.0 or not output:
-        return list(model.parameters())
-    return [
-        {"params": list(named.values()), "fraction": 1.0},
-        {"params": output, "lr": lr * fraction, "fraction": fraction},
+    named, roles = dict(model.named_parameters()), model.roles()
+    bounded = ("hidden", "bias") if most is not None else ()
+    parts = [
+        ([named[n] for n, r in roles.items() if r not in (*bounded, "output")], 1.0, None),
+        ([named[n] for n, r in roles.items() if r in bounded], 1.0, most),
+        ([named[n] for n, r in roles.items() if r == "output"], fraction, most),
     ]
+    if fraction == 1.0 and most is None:
+        return list(model.parameters())
+    groups = [{"params": ps, "lr": lr * f, "fraction": f, "most": m} for ps, f, m in parts if ps]
+    return groups if len(groups) > 1 or most is not None else list(model.parameters())
 
 
 def set_lr(optimizer: Any, lr: float | Tensor) -> None:
     """Give each group its fraction of ``lr``; a tensor is read on its device, so that a CUDA graph may hold this."""
     for group in optimizer.param_groups:
-        fraction, held = group.get("fraction", 1.0), group["lr"]
+        fraction, most, held = group.get("fraction", 1.0), group.get("most"), group["lr"]
         if not isinstance(held, Tensor):
-            group["lr"] = lr * fraction
+            group["lr"] = lr * fraction if most is None else min(lr * fraction, most)
         elif not isinstance(lr, Tensor):
-            held.fill_(lr * fraction)
+            held.fill_(lr * fraction if most is None else min(lr * fraction, most))
         elif held is not lr:
             torch.mul(lr, fraction, out=held)
+            if most is not None:
+                held.clamp_(max=most)

@@ -62,6 +62,9 @@ class Rule:
         Its step count stays on the host on any device.
     state_by_row : bool
         Its state of a table may have one number per row.
+    sums : bool
+        Its step is proportional to the gradient, which is the batch's sum: ``lr`` is the step of one sample, whatever
+        the batch. A rule that divides by the gradient's own size has the same step for the sum and the mean.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Rule:
     captures: bool = True
     step_on_host: bool = False
     state_by_row: bool = False
+    sums: bool = False
 
 
 def register(rule: Rule) -> Rule:

@@ -12,6 +12,7 @@ from fastrec.errors import ConfigError
 from fastrec.optim.schedules import learning_rate
 from fastrec.runs import fingerprints, open_run
 from fastrec.sampling import NegativeSampler
+from fastrec.training.resolve import check_lr
 
 
 def build_engine(split: Split, config: Config) -> Engine:
@@ -22,13 +23,14 @@ def build_engine(split: Split, config: Config) -> Engine:
 
     kind = config.training.device.split(":")[0]
     stream = Stream(split.train.indptr, split.train.items, make_sampler(split, config), seed=config.training.seed)
+    check_lr(config, stream)
     model = make_model(split, config)
     options: dict[str, Any] = {
         "batch_size": config.training.batch_size,
         "rate": make_rate(config, stream.n_positives),
         "loss": config.optim.loss,
         "optimizer": config.optim.optimizer,
-        "l2": config.optim.l2,
+        "l2": config.optim.l2 or 0.0,
         "l2_h": config.optim.output_l2,
         "lr_h": config.optim.output_lr,
         "threads": config.training.threads,
@@ -51,6 +53,7 @@ def build_engine(split: Split, config: Config) -> Engine:
     return TorchEngine(
         model,
         stream,
+        weight_decay=config.optim.weight_decay or 0.0,
         accumulate=config.training.accumulate,
         negatives=config.negatives.negatives,
         dropout=config.model.dropout,

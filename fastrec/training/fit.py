@@ -204,7 +204,7 @@ def _train(run: Run, split: Split, config: Config, engine: Engine, *, progress: 
         stopped = trainer.run()
         s = trainer.state
         best_epoch = s.best_epoch if trainer.selects and stopped != "interrupted" else None
-        summary = {
+        summary: dict[str, Any] = {
             "stopped": stopped,
             "epochs_done": s.epoch,
             "best_epoch": best_epoch,

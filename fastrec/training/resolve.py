@@ -123,6 +123,31 @@ def _misfits(config: Config) -> list[str]:
     return notes
 
 
+def check_lr(config: Config, stream: Any) -> None:
+    """Refuse an SGD whose summed mini-batches would overshoot: what was learned would depend on the batch.
+
+    Raises
+    ------
+    ConfigError
+        With the lr that fits.
+    """
+    from fastrec.engines.units import largest_lr
+    from fastrec.models import losses
+
+    training, lr = config.training, config.optim.lr
+    sequential = training.engine == "fused" and training.fused_mode == "lock_free"
+    if sequential or lr is None or not optim.get(config.optim.optimizer).sums:
+        return
+    rows = training.batch_size * training.accumulate
+    largest = largest_lr(stream, rows, losses.get(config.optim.loss))
+    if lr > largest:
+        fits = max(1, int(rows * largest / lr))
+        raise ConfigError(
+            f"lr = {lr:g}: SGD sums the gradients of {min(rows, stream.n_positives):,} positives a step, and the "
+            f"busiest row overshoots above lr = {largest:.2g}; lower lr to that, or batch_size to {fits:,}"
+        )
+
+
 def in_memory(split: Split, config: Config) -> Config:
     """The config that records a split given in memory: no source to load again, no rule applied here.
 

@@ -40,7 +40,7 @@ def trained(steps: int = 10**9, **options: Any) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("model", models.names())
 @pytest.mark.parametrize("loss", ["bce", "bpr"])
 def test_accumulated_batches_equal_one_large_batch_tail_included(model: str, loss: str) -> None:
-    options: dict[str, Any] = {"model": model, "loss": loss, "l2": 0.01, "optimizer": "sgd", "rate": lambda _: 0.5}
+    options: dict[str, Any] = {"model": model, "loss": loss, "l2": 0.01, "optimizer": "sgd", "rate": lambda _: 0.004}
     small, large = trained(batch_size=8, accumulate=4, **options), trained(batch_size=32, **options)
     for name, value in large.items():
         torch.testing.assert_close(small[name], value, rtol=1e-4, atol=1e-6, msg=name)
@@ -56,10 +56,11 @@ def test_accumulated_batches_equal_one_large_batch_tail_included(model: str, los
 )
 def test_h_moves_by_its_own_rate_and_shrinks_by_its_own_l2(model: str, step: str) -> None:
     """One step of SGD: h moves by ``lr_h`` times (gradient + l2_h * h), layers shrink by l2_h, all else as it did."""
-    options: dict[str, Any] = {"model": model, "optimizer": "sgd", "l2": 0.5, "rate": lambda _: 0.2}
+    lr = 0.2 / (16 * 5)  # 0.2 of the mean over the batch's samples
+    options: dict[str, Any] = {"model": model, "optimizer": "sgd", "l2": 2.5, "rate": lambda _: lr}
     options |= {} if step == "kernels" else {"device": Capturing(), "graph": step == "graph"}
     steps = 1 if step != "graph" else 5  # the fourth full batch is captured
-    plain, apart = trained(steps, **options), trained(steps, **options, l2_h=0.5, lr_h=1.0)
+    plain, apart = trained(steps, **options), trained(steps, **options, l2_h=2.5, lr_h=1.0)
     assert all(torch.equal(plain[k], apart[k]) for k in plain), "l2_h = l2 and lr_h = 1 are what leaving out means"
     start = {k: v.detach() for k, v in make_model(model).named_parameters()}
     one, no_l2, both = (trained(1, **options, **o) for o in ({}, {"l2_h": 0.0}, {"l2_h": 0.0, "lr_h": 0.25}))

@@ -16,7 +16,7 @@ from tests.helpers.training import make_model, make_stream
 CASES = [("mf", "bce"), ("mf", "bpr"), ("gmf", "bce")]
 H_APART: dict[str, Any] = {"l2_h": 0.03, "lr_h": 0.3}
 WITH_H = [(*case, {}) for case in CASES] + [("gmf", "bce", H_APART)]
-OPTIMIZERS = [("sgd", 0.7), ("row-adagrad", 0.05), ("lazy-adam", 0.02)]
+OPTIMIZERS = [("sgd", 0.009), ("row-adagrad", 0.05), ("lazy-adam", 0.02)]
 
 
 def rate(step: int, lr: float) -> float:
@@ -67,8 +67,9 @@ def test_deterministic_step_equals_torch_and_float64(
     assert mine.keys() == theirs.keys()
     for name, value in mine.items():
         assert value.shape == theirs[name].shape
-        if loss == "bpr" and optimizer != "sgd" and name.split(".")[1] in ("user_bias", "bias"):
-            continue  # their gradient is 0; torch's Adagrad and Adam scale up what rounding leaves of it
+        if loss == "bpr" and name.split(".")[1] in ("user_bias", "bias"):
+            assert not value.any() or name.endswith("step"), name
+            assert not theirs[name].any() or name.endswith("step"), name
         np.testing.assert_allclose(value, theirs[name], rtol=2e-4, atol=2e-6, err_msg=name)
     for name, value in reference.w.items():
         np.testing.assert_allclose(engine.weights.named[name], value, rtol=1e-5, atol=1e-5, err_msg=name)

@@ -111,7 +111,7 @@ def adam(device: str) -> None:
 
 TRAINED: list[dict[str, Any]] = [
     {"model": "gmf", "l2": 0.1, "l2_h": 0.3, "lr_h": 0.1},
-    {"model": "mf", "loss": "bpr", "optimizer": "adamw", "l2": 0.1},
+    {"model": "mf", "loss": "bpr", "optimizer": "adamw", "weight_decay": 0.1},
     {"model": "gmf", "optimizer": "sgd", "n_negatives": 6, "negatives": 3},
     {"model": "mf", "optimizer": "row-adagrad", "accumulate": 2, "l2": 0.1},
     {"model": "gmf", "optimizer": "lazy-adam"},

@@ -27,7 +27,7 @@ class Reference:
         self.w = {k: v.astype(np.float64) for k, v in engine.weights.named.items()}
         self.sums = {k: v.astype(np.float64) for k, v in engine.weights.sums.items()}
         self.moments = {k: [np.zeros_like(v), np.zeros_like(v)] for k, v in self.w.items()}
-        self.lazy_adam, self.steps = engine.optimizer == "lazy-adam", 0
+        self.lazy_adam, self.steps, self.sgd = engine.optimizer == "lazy-adam", 0, engine.optimizer == "sgd"
         self.loss, self.l2, self.l2_h, self.lr_h = engine.loss, engine.l2, engine.l2_h, engine.lr_h
 
     def logits(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
@@ -40,7 +40,7 @@ class Reference:
     def gradients(
         self, users: np.ndarray, items: np.ndarray, g: np.ndarray, l2: float, l2_h: float
     ) -> dict[str, np.ndarray]:
-        """Of the summed terms; ``l2``, and ``l2_h`` on h, is what each sample counts."""
+        """Of the summed terms; ``l2``, and ``l2_h`` on h, is what each sample counts in them."""
         w, out = self.w, {k: np.zeros_like(v) for k, v in self.w.items()}
         p, q = w["user_factors"][users], w["item_factors"][items]
         h = w.get("h", np.ones(p.shape[1]))
@@ -56,7 +56,8 @@ class Reference:
             np.add.at(out["item_bias"], items, g + l2 * w["item_bias"][items])
         return out
 
-    def move(self, gradients: dict[str, np.ndarray], rate: float) -> None:
+    def move(self, gradients: dict[str, np.ndarray], rate: float, n: int) -> None:
+        """By the sum over ``n`` terms under SGD (shared weights by at most their mean), else by the mean."""
         self.steps += 1
         for name, g in gradients.items():
             if self.lazy_adam:
@@ -70,18 +71,23 @@ class Reference:
                 self.sums[name] += (g * g).mean(1) if g.ndim == 2 else g * g
                 root = np.sqrt(self.sums[name]) + EPS
                 g = g / (root[:, None] if g.ndim == 2 else root)
-            self.w[name] -= rate * (self.lr_h if name == "h" else 1.0) * g
+            size = rate * (self.lr_h if name == "h" else 1.0)
+            if self.sgd:
+                size = min(size * n, 1.0) if name in ("h", "bias") else size * n
+            self.w[name] -= size * g
 
     def step(self, users: np.ndarray, items: np.ndarray, rate: float) -> float:
         """A mini-batch step; returns the mean loss times the samples."""
         value, g = losses(self.logits(users, items), self.loss)
         n = items.size if self.loss == "bce" else items.size - len(users)
-        self.move(self.gradients(users, items, g / n, self.l2 / items.size, self.l2_h / items.size), rate)
+        per_sample = [l2 / items.shape[1] / n for l2 in (self.l2, self.l2_h)]
+        self.move(self.gradients(users, items, g / n, *per_sample), rate, n)
         return value / n * items.size
 
     def sequential(self, users: np.ndarray, items: np.ndarray, rate: float) -> float:
         """Positive by positive in the given order: all its samples scored at once, then applied one after the other."""
-        w, l2, total = self.w, self.l2, 0.0
+        w, total = self.w, 0.0
+        l2, l2_h = (value / items.shape[1] for value in (self.l2, self.l2_h))
         for u, row in zip(users, items):
             value, g = losses(self.logits(np.array([u]), row[None]), self.loss)
             total += value
@@ -104,7 +110,7 @@ class Reference:
             gradient = slope + l2 * n * w["bias"][0]
             w["bias"][0] -= self._rate("bias", 0, gradient, rate) * gradient
             if "h" in w:
-                gradient = p * weighted + self.l2_h * n * h
+                gradient = p * weighted + l2_h * n * h
                 w["h"] -= self._rate("h", slice(None), gradient, rate * self.lr_h) * gradient
             else:
                 gradient = slope + l2 * n * w["user_bias"][u]

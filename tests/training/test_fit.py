@@ -170,17 +170,17 @@ def test_what_is_left_out_is_resolved_by_model_and_recorded(split: Split, tmp_pa
         c = resolve(Config(device="cpu", **options))
         return tuple(c.to_dict().get(name) for name in ("output_init", "output_lr", "l2", "output_l2"))
 
-    assert of() == ("one", 0.1, 0.003, 0.0002)
-    assert of(l2=0.01, output_lr=1.0) == ("one", 1.0, 0.01, 0.0002)
-    assert of(optimizer="adamw") == ("one", 0.1, 0.003, None)
-    plain = ("lecun", 1.0, 0.0003, None)
+    assert of() == ("one", 0.1, 0.015, 0.001)
+    assert of(l2=0.01, output_lr=1.0) == ("one", 1.0, 0.01, 0.001)
+    assert of(optimizer="adamw") == ("one", 0.1, None, None)
+    plain = ("lecun", 1.0, 0.0015, None)
     assert of(output_init="lecun") == of(model="neumf") == plain
     assert of(model="mlp") == (None, *plain[1:])
-    assert of(model="mf") == (None, None, 0.0003, None)
-    assert of(engine="fused", optimizer="sgd") == plain
+    assert of(model="mf") == (None, None, 0.0015, None)
+    assert of(engine="fused", optimizer="sgd") == ("one", *plain[1:])
     assert resolve(preset("ncf-gmf-8")).model.output_init == "lecun", "a preset keeps its recipe"
     run = train(split, tmp_path / "run", epochs=1).run
-    assert [run.config[k] for k in ("output_init", "output_lr", "l2", "output_l2")] == ["one", 0.1, 0.0, 0.0002]
+    assert [run.config[k] for k in ("output_init", "output_lr", "l2", "output_l2")] == ["one", 0.1, 0.0, 0.001]
 
 
 def test_an_impossible_run_leaves_no_folder(split: Split, tmp_path: Path) -> None:

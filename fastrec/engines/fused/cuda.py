@@ -21,6 +21,7 @@ from fastrec.engines.base import Progress
 from fastrec.engines.capabilities import Wish, choose, name_of
 from fastrec.engines.fused.gpu_steps import items_kernel, score_kernel, shared_kernel, users_kernel
 from fastrec.engines.fused.weights import Weights, restored
+from fastrec.engines.units import SETTLED, Units
 from fastrec.errors import ConfigError
 from fastrec.jit import triton_runs
 from fastrec.models import losses
@@ -67,13 +68,13 @@ class CudaEngine:
     batch_size : int
         Positives a step.
     rate : callable
-        Step (from 0) -> learning rate.
+        Step (from 0) -> learning rate; that of one sample for SGD.
     device : HostDevice
         The seam of ``training.device``: a CUDA device, or the host under Triton's interpreter.
     loss : {"bce", "bpr"}
     optimizer : {"sgd", "row-adagrad"}
     l2 : float
-        Each sample adds ``l2 / 2`` times the squares of the rows and shared weights that it uses.
+        Each positive adds ``l2 / 2`` times the squares of what it and its negatives use; see ``engines.units``.
     l2_h : float, optional
         In place of ``l2`` on h.
     lr_h : float
@@ -120,12 +121,14 @@ class CudaEngine:
         checked = Weights(model, optimizer)
         choose(Wish(name_of(model), loss, optimizer, device="cuda", precision=precision, engine="fused"))
         self._form = losses.get(loss)
+        self._units = Units(self._form, optimizer, 1 + stream.n_negatives)
         if not triton_runs(device.kind):
             raise ConfigError(f"device {device.device}: Triton's kernels run on CUDA, or under TRITON_INTERPRET=1")
         self.model, self.stream, self.batch_size, self.rate = model, stream, int(batch_size), rate
         self.n_negatives, self.n_positives = stream.n_negatives, stream.n_positives
         self.loss, self.optimizer, self.l2, self.precision = loss, optimizer, float(l2), precision
         self.l2_h, self.lr_h = self.l2 if l2_h is None else float(l2_h), float(lr_h)
+        self._decays = self._units.l2(self.l2), self._units.l2(self.l2_h)
         self.step = 0
         self._gmf, self._adagrad, self._seam, self._seed = checked.gmf, checked.adagrad, device, seed
         self._device = device.device
@@ -181,9 +184,10 @@ class CudaEngine:
 
     def advance(self, cursor: Cursor, n_steps: int) -> Progress:
         """Do up to ``n_steps`` steps, not beyond the cursor's epoch; reads the loss once, at the end."""
-        left = -(-(self.n_positives - cursor.position) // self.batch_size)
-        n_steps = min(n_steps, left)
-        rates = torch.tensor([self.rate(self.step + k) for k in range(n_steps)], dtype=torch.float32)
+        n_steps = min(n_steps, len(self._starts(cursor)))
+        rows = [min(self.batch_size, self.n_positives - at) for at in self._starts(cursor)[:n_steps]]
+        moves = [self._units.rate(self.rate(self.step + k), n) for k, n in enumerate(rows)]
+        rates = torch.tensor(moves, dtype=torch.float32)
         if self._device.type == "cuda":
             rates = rates.pin_memory().to(self._device, non_blocking=True)  # unpinned, the copy would wait
         self._total.zero_()
@@ -202,6 +206,10 @@ class CudaEngine:
         n = cursor.position - start
         # sync point: the only one of an advance
         return Progress(cursor, float(self._total), n * (1 + self.n_negatives), n, n_steps)
+
+    def _starts(self, cursor: Cursor) -> range:
+        """First positions of the epoch's batches from the cursor on."""
+        return range(cursor.position, self.n_positives, self.batch_size)
 
     def _draw(self, epoch: int, start: int, stop: int, k: int) -> None:
         """Positives [start, stop) of an epoch, ``k`` steps of them, and where each user's and item's samples lie."""
@@ -257,7 +265,7 @@ class CudaEngine:
         n_losses = self._form.terms(rows, columns)
         per_program = -(-rows // (PARTS * size)) * size
         n_parts = triton.cdiv(rows, per_program)
-        l2 = self.l2 / n_samples
+        l2 = self._decays[0] / n_samples
         rounding = (self._seed, TAG_ROUNDING)
         form = {"GMF": self._gmf, "ADAGRAD": self._adagrad, "DIM": dim}
         shape = {"BF16": bf16, "WIDTH": width, "COLUMNS": columns, "SIZE": size}
@@ -278,8 +286,8 @@ class CudaEngine:
         )  # fmt: skip
         shared_kernel[(triton.cdiv(dim, COLUMN) if self._gmf else 1,)](
             self._losses, self._slope_parts, self._h_parts, bias, s.get("bias", none), h, s.get("h", none),
-            self._total, self._rates, k, n_parts, n_samples / n_losses, self.l2, self.l2_h, self.lr_h,
-            **form, PARTS=PARTS, COLUMN=COLUMN, num_warps=8,
+            self._total, self._rates, k, n_parts, n_samples / n_losses, *self._decays, self.lr_h,
+            **form, PARTS=PARTS, COLUMN=COLUMN, SETTLED=SETTLED, num_warps=8,
         )  # fmt: skip
 
     @torch.no_grad()

@@ -14,8 +14,10 @@ from fastrec.engines.fused.deterministic import Deterministic
 from fastrec.engines.fused.lock_free import LockFree
 from fastrec.engines.fused.prepare import Block
 from fastrec.engines.fused.weights import Weights, restored
+from fastrec.engines.units import Units
 from fastrec.errors import ConfigError
 from fastrec.jit import resolve_threads, run_ranges
+from fastrec.models import losses
 from fastrec.sampling.order import Cursor
 
 AT_ONCE = 65_536
@@ -35,13 +37,13 @@ class FusedEngine:
     batch_size : int
         Positives a step.
     rate : callable
-        Step (from 0) -> learning rate. In lock_free it is that of single samples.
+        Step (from 0) -> learning rate; that of one sample for SGD.
     mode : {"deterministic", "lock_free"}
     loss : {"bce", "bpr"}
     optimizer : {"sgd", "row-adagrad", "lazy-adam"}
         lazy-adam in deterministic mode.
     l2 : float
-        Each sample adds ``l2 / 2`` times the squares of the rows and shared weights that it uses.
+        Each positive adds ``l2 / 2`` times the squares of what it and its negatives use; see ``engines.units``.
     l2_h : float, optional
         In place of ``l2`` on h.
     lr_h : float
@@ -89,10 +91,12 @@ class FusedEngine:
         rows = min(self.batch_size, self.n_positives)
         n_items = self.weights.item_factors.shape[0] if mode == "deterministic" else 0
         self._block = Block(self._n_batches(rows), rows, stream.n_negatives, n_items=n_items)
+        self._units = Units(losses.get(loss), optimizer, 1 + stream.n_negatives)
+        decay = self._units.l2 if mode == "deterministic" else self._units.l2_of_sample
         options: dict[str, Any] = {
             "loss": loss,
-            "l2": self.l2,
-            "l2_h": self.l2_h,
+            "l2": decay(self.l2),
+            "l2_h": decay(self.l2_h),
             "lr_h": self.lr_h,
             "threads": self.threads,
         }
@@ -117,6 +121,7 @@ class FusedEngine:
             sizes = np.array([stop - at for at, stop in cuts], np.int64)
             rates = [self.rate(self.step + k) for k in range(len(cuts))]
             if isinstance(self._passes, Deterministic):
+                rates = [self._units.rate(rate, int(n)) for rate, n in zip(rates, sizes)]
                 means = self._passes.run(sizes, rates, self.step)
                 total += float(means @ sizes) * columns
             else:

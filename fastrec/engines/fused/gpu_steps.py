@@ -227,12 +227,16 @@ def users_kernel(  # type: ignore[no-untyped-def]
 def shared_kernel(  # type: ignore[no-untyped-def]
     losses, slope_parts, h_parts, bias, bias_sum, h, h_sum, total, rates, k, n_parts, weight, l2, l2_h, lr_h,
     GMF: tl.constexpr, ADAGRAD: tl.constexpr, DIM: tl.constexpr, PARTS: tl.constexpr, COLUMN: tl.constexpr,
+    SETTLED: tl.constexpr,
 ):  # fmt: skip
     """Sum the programs' parts: the bias, COLUMN elements of h a program, and ``weight`` times the loss onto total."""
     pid = tl.program_id(0)
     part = tl.arange(0, PARTS)
     live = part < n_parts
     rate = tl.load(rates + k)
+    h_rate = rate * lr_h
+    if not ADAGRAD:  # summed over all samples, the step would overshoot
+        rate, h_rate = tl.minimum(rate, SETTLED), tl.minimum(h_rate, SETTLED)
     if pid == 0:
         loss = tl.sum(tl.load(losses + part, mask=live, other=0.0), 0)
         tl.store(total, tl.load(total) + loss * weight)
@@ -246,7 +250,7 @@ def shared_kernel(  # type: ignore[no-untyped-def]
         gradients = tl.sum(tl.load(h_parts + part[:, None] * DIM + d[None, :], mask=cells, other=0.0), 0)
         value = tl.load(h + d, mask=inside, other=0.0)
         gradients += l2_h * value
-        tl.store(h + d, single(value, gradients, h_sum + d, rate * lr_h, inside, ADAGRAD), mask=inside)
+        tl.store(h + d, single(value, gradients, h_sum + d, h_rate, inside, ADAGRAD), mask=inside)
 
 
 @triton.jit

@@ -21,6 +21,7 @@ import numpy as np
 from fastrec.engines.fused.prepare import SAMPLE_BITS
 from fastrec.engines.fused.team import claim, count, wait
 from fastrec.engines.fused.weights import EPS
+from fastrec.engines.units import SETTLED
 from fastrec.jit import inline, njit
 from fastrec.lanes import WIDTH, fma, load, mul, prefetch, scratch, splat, store, total
 from fastrec.models import losses as loss_forms
@@ -38,6 +39,7 @@ PIECE = 32
 """Samples of an item whose user rows are asked for before the first is used."""
 
 _ZERO = np.float32(0.0)
+_SETTLED = np.float32(SETTLED)
 _SAMPLE_MASK = (1 << SAMPLE_BITS) - 1
 
 
@@ -246,6 +248,9 @@ def kernel(dim: int, gmf: bool, kind: int, loss: str) -> Any:
         """Move what every sample shares; returns the mean loss."""
         bias_a, bias_b, h_a, h_b = states
         slope, value = 0.0, 0.0
+        h_rate = np.float32(rate * lr_h)
+        if kind == SGD:  # summed over all samples, the step would overshoot
+            rate, h_rate = min(rate, _SETTLED), min(h_rate, _SETTLED)
         for chunk in range(chunks):
             slope += slopes[chunk]
             value += loss_sums[chunk]
@@ -257,7 +262,7 @@ def kernel(dim: int, gmf: bool, kind: int, loss: str) -> Any:
                     h_gradients[0, d] += h_gradients[chunk, d]
             for d in range(dim):
                 gradient = h_gradients[0, d] + np.float32(h_l2) * h[d]
-                h[d] = move_scalar(h[d], gradient, h_a, h_b, d, np.float32(rate * lr_h), kind)
+                h[d] = move_scalar(h[d], gradient, h_a, h_b, d, h_rate, kind)
         return value / n_losses
 
     @njit

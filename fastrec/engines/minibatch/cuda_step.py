@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastrec.batches.feed import DeviceBatch
 from fastrec.engines.capabilities import name_of
-from fastrec.engines.minibatch.steps import Options, hardest
+from fastrec.engines.minibatch.steps import Options, hardest, stop
 from fastrec.errors import ConfigError
 from fastrec.models.parts.base import Model
 from fastrec.models.parts.dropout import AddressedDropout
@@ -43,7 +43,7 @@ class CudaStep:
         self._device = next(model.parameters()).device
         self.optimizer = options.optimizer_of(model, lr, added_to=True, copies=self._kernels.copies)
         self._zeroed = getattr(self.optimizer, "zeroes_gradients", False)
-        self._parameters = list(model.parameters())
+        self._parameters, self._still = list(model.parameters()), options.still(model)
         self.dtype = self._kernels.dtype
 
     def accumulate(self, batch: DeviceBatch, share: float, epoch: Any, lr: float) -> Tensor:  # noqa: ARG002
@@ -62,6 +62,7 @@ class CudaStep:
     def update(self, lr: float | None) -> None:
         """One step of the optimiser; gradients are zero after it. ``None`` leaves the rate that ``self.lr`` holds."""
         set_lr(self.optimizer, self.lr if lr is None else lr)
+        stop(self._still)
         self.optimizer.step()
         if not self._zeroed:
             torch._foreach_zero_([p.grad for p in self._parameters if p.grad is not None])

@@ -21,8 +21,10 @@ from fastrec.engines.capabilities import BACKENDS, Wish, choose, name_of, slow_p
 from fastrec.engines.minibatch.cuda_step import CudaStep
 from fastrec.engines.minibatch.graph import GraphedStep
 from fastrec.engines.minibatch.steps import AutogradStep, CpuStep, Options
+from fastrec.engines.units import Units
 from fastrec.errors import CheckpointError, ConfigError
 from fastrec.jit import triton_runs
+from fastrec.models import losses
 from fastrec.models.parts.base import Model
 from fastrec.models.parts.dropout import AddressedDropout
 from fastrec.sampling.order import Cursor
@@ -42,13 +44,15 @@ class TorchEngine:
     batch_size : int
         Positives of a batch.
     rate : callable
-        Step (from 0) -> learning rate.
+        Step (from 0) -> learning rate; that of one sample for SGD.
     loss : str
         A name of ``models.losses``.
     optimizer : str
         A name of ``optim``.
     l2 : float
-        Each sample adds ``l2 / 2`` times the squares of the rows and shared weights that it uses; AdamW decays by it.
+        Each positive adds ``l2 / 2`` times the squares of what it and its negatives use; see ``engines.units``.
+    weight_decay : float
+        Decoupled decay of every weight at every step, by rules that have it (adamw).
     l2_h : float, optional
         In place of ``l2`` on h and on the layers of an MLP.
     lr_h : float
@@ -86,6 +90,7 @@ class TorchEngine:
         loss: str = "bce",
         optimizer: str = "adam",
         l2: float = 0.0,
+        weight_decay: float = 0.0,
         l2_h: float | None = None,
         lr_h: float = 1.0,
         accumulate: int = 1,
@@ -112,7 +117,13 @@ class TorchEngine:
         self._micro, self.batch_size = batch_size, batch_size * accumulate
         self.n_negatives = n_hard or stream.n_negatives
         self._rule = optim.get(optimizer)
-        options = Options(loss, optimizer, l2, precision, compile, n_hard, l2_h, lr_h)
+        self._units = Units(losses.get(loss), optimizer, 1 + self.n_negatives)
+        decays = self._units.l2(l2), None if l2_h is None else self._units.l2(l2_h)
+        options = Options(loss, optimizer, decays[0], precision, compile, n_hard, decays[1], lr_h, weight_decay)
+        if self._rule.decays and (l2 or l2_h):
+            raise ConfigError(f"l2 = {l2}, output_l2 = {l2_h}: {optimizer} has no L2 term; use weight_decay")
+        if weight_decay and not self._rule.decays:
+            raise ConfigError(f"weight_decay = {weight_decay}: {optimizer} has none; use l2, or optimizer = adamw")
         wish = Wish(
             name_of(model), loss, optimizer, stream.sampler.describe()["distribution"], self._kind(), precision,
             engine="torch", accumulate=accumulate, hard_negatives=n_hard, compile=compile,
@@ -149,7 +160,7 @@ class TorchEngine:
     def _make_step(
         self, options: Options, drop: AddressedDropout | None, batch_size: int, *, graph: bool
     ) -> CpuStep | AutogradStep | CudaStep | GraphedStep:
-        lr = self.rate(0)
+        lr = self._units.rate(self.rate(0), min(self.batch_size, self.n_positives))
         if self.backend.name == "cpu-kernels":
             return CpuStep(self.model, options, lr, dropout=drop)
         captured = graph and GraphedStep.serves(self.device, options)
@@ -190,7 +201,7 @@ class TorchEngine:
         total = torch.zeros((), dtype=torch.float64, device=self.device.device)
         while steps < n_steps and cursor.position < self.n_positives:
             update = min(self.batch_size, self.n_positives - cursor.position)
-            stop, lr = cursor.position + update, self.rate(self.step)
+            stop, lr = cursor.position + update, self._units.rate(self.rate(self.step), update)
             while cursor.position < stop:
                 batch, cursor = self.feed.next(cursor)
                 n = batch.users.shape[0]

@@ -17,12 +17,13 @@ from fastrec.engines.capabilities import name_of
 from fastrec.engines.minibatch.cpu_factors import CpuFactors
 from fastrec.engines.minibatch.cpu_mlp import CpuMlp
 from fastrec.engines.minibatch.precision import MixedPrecision
+from fastrec.engines.units import SETTLED
 from fastrec.errors import ConfigError
 from fastrec.models import losses
 from fastrec.models.parts.base import Model
 from fastrec.models.parts.dropout import AddressedDropout
 from fastrec.models.parts.loss import Loss
-from fastrec.optim.groups import output_apart, set_lr
+from fastrec.optim.groups import groups_of, set_lr
 from fastrec.optim.rule import Setting
 
 
@@ -40,6 +41,8 @@ class Options(NamedTuple):
     """L2 on h and a tower's layers; None: ``l2``."""
     lr_h: float = 1.0
     """Share of the learning rate that h moves by."""
+    weight_decay: float = 0.0
+    """Decoupled decay of every weight, by rules that have it."""
 
     @property
     def decays(self) -> tuple[float, float]:
@@ -56,8 +59,14 @@ class Options(NamedTuple):
     def optimizer_of(self, model: Model, lr: float | Tensor, **setting: Any) -> Any:
         """The optimiser over a model's parameters, where they are."""
         kind = next(model.parameters()).device.type
-        where = Setting(lr=lr, weight_decay=self.l2, device=kind, **setting)
-        return optim.get(self.optimizer).make(output_apart(model, lr, self.lr_h), where)
+        where = Setting(lr=lr, weight_decay=self.weight_decay, device=kind, **setting)
+        rule = optim.get(self.optimizer)
+        return rule.make(groups_of(model, lr, self.lr_h, most=SETTLED if rule.sums else None), where)
+
+    def still(self, model: Model) -> list[Tensor]:
+        """Weights whose gradient is 0 but for rounding, which Adam would blow up: see ``Loss.relative``."""
+        names = (*model.user_biases, *model.global_biases) if self.form.relative else ()
+        return [p for name, p in model.named_parameters() if name in names]
 
 
 def hardest(items: Tensor, logits: Tensor, n: int) -> Tensor:
@@ -93,6 +102,12 @@ def cpu_kernels(model: Model, dropout: AddressedDropout | None) -> CpuFactors | 
     return CpuMlp(model, dropout) if kernels is CpuMlp else CpuFactors(model)
 
 
+def stop(weights: list[Tensor]) -> None:
+    """Set the gradients of these weights to 0, so that a step leaves them where they are."""
+    if weights:
+        torch._foreach_zero_([p.grad for p in weights if p.grad is not None])
+
+
 class CpuStep:
     """MF, GMF, MLP or NeuMF on the CPU in float32, by compiled kernels.
 
@@ -114,6 +129,7 @@ class CpuStep:
         self._kernels = cpu_kernels(model, dropout)
         self._decays = options.decays
         self.optimizer = options.optimizer_of(model, lr, added_to=True)
+        self._still = options.still(model)
         self._zeroed = getattr(self.optimizer, "zeroes_gradients", False)
 
     def accumulate(self, batch: DeviceBatch, share: float, epoch: int, lr: float) -> Tensor:  # noqa: ARG002
@@ -160,6 +176,7 @@ class CpuStep:
     def update(self, lr: float) -> None:
         """One step of the optimiser; gradients are zero after it."""
         set_lr(self.optimizer, lr)
+        stop(self._still)
         self.optimizer.step()
         if not self._zeroed:
             self._kernels.zero()
@@ -195,7 +212,7 @@ class AutogradStep:
         self.model, self._options, self._dropout, self._in_batch = model, options, dropout, in_batch
         self._form, self._roles = options.form, model.roles()
         self._l2, self._l2_h = options.decays
-        self._device = next(model.parameters()).device
+        self._device, self._still = next(model.parameters()).device, options.still(model)
         self.lr = lr
         self.optimizer = options.optimizer_of(model, lr)
         self._mixed = MixedPrecision(model, options.precision) if options.precision != "fp32" else None
@@ -226,6 +243,7 @@ class AutogradStep:
             self.scaler.unscale_(self.optimizer)
         if self._l2 or self._l2_h:
             self._add_l2()
+        stop(self._still)
         if self.scaler is not None:
             self.scaler.step(self.optimizer)
             self.scaler.update()

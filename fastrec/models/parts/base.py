@@ -45,6 +45,9 @@ class Model(nn.Module):
         Other shared weights, as an MLP's; decayed by ``output_l2``.
     global_biases : tuple of str
         Global biases, decayed by ``l2``.
+    user_biases : tuple of str
+        Those of ``user_rows`` that only add to all logits of a user. A loss of differences (BPR) leaves them and
+        ``global_biases`` at 0.
     multiplies : bool
         Whether the forward pass multiplies matrices, so that autocast has something to do.
     """
@@ -55,6 +58,7 @@ class Model(nn.Module):
     output_weights: ClassVar[tuple[str, ...]] = ()
     hidden_weights: ClassVar[tuple[str, ...]] = ()
     global_biases: ClassVar[tuple[str, ...]] = ()
+    user_biases: ClassVar[tuple[str, ...]] = ()
     multiplies: ClassVar[bool] = False
 
     def __init__(self, n_users: int, n_items: int, dim: int) -> None:

@@ -50,8 +50,15 @@ class Loss:
     pairs: bool = False
     in_batch: Callable[..., Any] | None = None
 
+    @property
+    def relative(self) -> bool:
+        """Whether only differences of a user's logits count, so that user biases and global biases have gradient 0."""
+        return self.pairs or self.in_batch is not None
+
     def terms(self, n_rows: int, n_columns: int) -> int:
-        """Number of terms that the mean over a batch is taken of."""
+        """Number of terms that the mean over a batch is taken of: samples, pairs, or rows (softmax)."""
+        if self.in_batch is not None:
+            return n_rows
         return n_rows * (n_columns - 1 if self.pairs else n_columns)
 
 
