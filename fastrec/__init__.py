@@ -17,6 +17,7 @@ _HOMES = {
     "fastrec.evaluation.score": ("evaluate",),
     "fastrec.inference.export": ("export",),
     "fastrec.inference.recommend": ("recommend",),
+    "fastrec.inference.recommender": ("Recommender",),
     "fastrec.runs": ("open_run",),
     "fastrec.sampling": ("NegativeSampler",),
     "fastrec.training.job": ("train",),

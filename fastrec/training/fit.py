@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,12 +19,16 @@ from fastrec.optim.schedules import learning_rate
 from fastrec.runs import Run, create, fingerprints, locked, open_run
 from fastrec.runs.checkpoint import Checkpoints
 from fastrec.sampling import NegativeSampler
+from fastrec.terminal import html_table
 from fastrec.training.resolve import check_candidates, in_memory, resolve
 from fastrec.training.tracking import Tracker
 from fastrec.training.trainer import Trainer, clear_memory_errors
 
+if TYPE_CHECKING:
+    from fastrec.inference.recommender import Recommender
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Result:
     """What a training run came to."""
 
@@ -43,6 +47,29 @@ class Result:
     """Samples over the time spent in training steps, drawing included; validation and checkpoints are not."""
     example_user: Any = None
     notes: list[str] = field(default_factory=list)
+
+    def recommender(self) -> Recommender:
+        """The trained model in use: lists, similar items, vectors."""
+        from fastrec.inference.recommender import Recommender
+
+        return Recommender(self.run)
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """What it came to, for people."""
+        figures = [
+            (f"{name} ({protocol})", f"{value:.4f}")
+            for protocol, part in self.metrics.items()
+            for name, value in part.items()
+            if name.endswith("@10")
+        ]
+        speed = f"{self.epochs_done} in {self.seconds:.1f} s, {self.samples_per_s:,.0f} samples/s"
+        return [("run", str(self.run.path)), ("epochs", f"{speed} ({self.stopped})"), *figures]
+
+    def __repr__(self) -> str:
+        return f"Result({'; '.join(f'{name} {value}' for name, value in self._facts())})"
+
+    def _repr_html_(self) -> str:
+        return html_table([("result", ""), *self._facts()])
 
 
 def fit(
