@@ -15,6 +15,7 @@ from typing import Any
 
 import fastrec
 from fastrec import config as configs
+from fastrec.cli import recommend, similar
 from fastrec.config import Config
 from fastrec.errors import ConfigError, DataNotFoundError, FastrecError
 from fastrec.terminal import (
@@ -195,17 +196,8 @@ def _run_commands(commands: Any) -> None:
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     evaluate.set_defaults(run=_evaluate)
 
-    recommend = commands.add_parser(
-        "recommend",
-        help="the best items a user has not met yet, by title",
-        description="The K items that the run's model scores highest for a user, by title where the data has titles. "
-        "Every interaction of the log counts as met, test part included.",
-    )
-    recommend.add_argument("run_dir", metavar="RUN", help="run folder")
-    recommend.add_argument("--user", required=True, help="user id as in the source data")
-    recommend.add_argument("-k", type=int, default=10, help="how many items (default 10)")
-    recommend.add_argument("--json", action="store_true", help="print JSON: a list of rank, item_id, title, score")
-    recommend.set_defaults(run=_recommend)
+    recommend.add(commands)
+    similar.add(commands)
 
     export = commands.add_parser(
         "export",
@@ -359,24 +351,6 @@ def _evaluate(args: argparse.Namespace) -> None:
     say(table([("test", *result), *rows, *counts]))
     for note in dict.fromkeys(note for part in result.values() for note in part["notes"]):
         say(f"note: {note}", keep="")
-
-
-def _recommend(args: argparse.Namespace) -> None:
-    from fastrec.inference.recommend import recommend
-    from fastrec.runs import open_run
-
-    rows = recommend(open_run(args.run_dir), args.user, args.k)
-    if args.json:
-        say_json(rows)
-        return
-    if not rows:
-        say(f"user {args.user} has met every item: there is nothing left to recommend", keep="")
-        return
-    titled = any(r["title"] for r in rows)
-    shown = [("rank", "item", *(["title"] if titled else []), "score")]
-    for r in rows:
-        shown.append((str(r["rank"]), str(r["item_id"]), *([r["title"] or ""] if titled else []), f"{r['score']:.3f}"))
-    say(table(shown))
 
 
 def _export(args: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fastrec.arguments import whole
 from fastrec.errors import ConfigError
 from fastrec.inference.listing import Choice, Kind, Output, columns, neighbours
-from fastrec.inference.lookup import Ids
+from fastrec.inference.lookup import Ids, search_titles
 from fastrec.inference.top_k import Best, Candidates, Csr, ModelScorer, Scorer, VectorScorer, top_k
 from fastrec.inference.weights import Weights
 from fastrec.runs import Run, open_run
@@ -43,6 +43,11 @@ class Recommender:
     threads : int, optional
         CPU threads of the selection; None means all.
 
+    Attributes
+    ----------
+    user_index, item_index : Ids
+        ``find(ids)`` gives contiguous ids.
+
     Examples
     --------
     >>> rec = fastrec.Recommender.load("runs/first")  # doctest: +SKIP
@@ -54,8 +59,8 @@ class Recommender:
         split = run.split()
         self._parts = (split.train, split.validation, split.test)
         data = split.train.name.removesuffix(" train")
-        self._users = Ids(split.train.user_ids, "user", data)
-        self._items = Ids(split.train.item_ids, "item", data)
+        self.user_index = Ids(split.train.user_ids, "user", data)
+        self.item_index = Ids(split.train.item_ids, "item", data)
         self._weights = Weights(run, split, model)
 
     @classmethod
@@ -72,22 +77,22 @@ class Recommender:
     @property
     def n_users(self) -> int:
         """Number of users U."""
-        return self._users.values.size
+        return self.user_index.values.size
 
     @property
     def n_items(self) -> int:
         """Number of items I."""
-        return self._items.values.size
+        return self.item_index.values.size
 
     @property
     def user_ids(self) -> NDArray[Any]:
         """int64[U] or str[U]: the source's id of each contiguous id."""
-        return self._users.values
+        return self.user_index.values
 
     @property
     def item_ids(self) -> NDArray[Any]:
         """int64[I] or str[I]: the source's id of each contiguous id."""
-        return self._items.values
+        return self.item_index.values
 
     @property
     def titles(self) -> NDArray[Any] | None:
@@ -127,10 +132,26 @@ class Recommender:
         """int64[I]: interactions of each item in all parts."""
         return np.sum([part.item_counts() for part in self._parts], axis=0, dtype=np.int64)
 
-    def seen(self, user: Any, *, ids: Kind = "source") -> NDArray[np.int32]:
-        """int32[n]: contiguous ids of the items that one user has an interaction with, in any part, ascending."""
-        one = int(self._lookup(self._users, user, ids)[0])
-        return np.sort(np.concatenate([part.row(one) for part in self._parts]))
+    def find_items(self, text: str) -> list[int]:
+        """Contiguous ids of the item with this id, or else of those whose title contains the text, most popular first.
+
+        Raises
+        ------
+        DataError
+            If there is none, with titles that are close.
+        """
+        exact, _ = self.item_index.find([text], skip_unknown=True)
+        if exact.size:
+            return [int(exact[0])]
+        if self.titles is None:
+            return self.item_index.find([text])[0].tolist()
+        return search_titles(self.titles, text, self.popularity())
+
+    def favourites(self, user: int, k: int) -> NDArray[np.int32]:
+        """int32[n]: the ``k`` items of one contiguous user that the model scores highest."""
+        own = np.sort(np.concatenate([part.row(user) for part in self._parts]))
+        scores = self._weights.pairs(np.full(own.size, user, np.int32), own)
+        return own[np.lexsort((own, -scores))[:k]]
 
     def recommend(
         self,
@@ -184,7 +205,7 @@ class Recommender:
         U * I * D multiplications, and 16 MiB of scores at a time.
         """
         choice = self._choice(k, seen, allow, deny, where, ids, output, skip_unknown)
-        return self._lists(self._lookup(self._users, users, ids, skip_unknown), choice)
+        return self._lists(self._lookup(self.user_index, users, ids, skip_unknown), choice)
 
     def recommend_all(
         self,
@@ -216,7 +237,7 @@ class Recommender:
         choice = self._choice(k, **{"output": "frame", **options})
         rows = np.arange(self.n_users, dtype=np.int32)
         if users is not None:
-            rows = self._lookup(self._users, users, choice.ids, choice.skip_unknown)
+            rows = self._lookup(self.user_index, users, choice.ids, choice.skip_unknown)
         if out is None:
             return self._lists(rows, choice)
         from fastrec.data.lists import check_format, write_frames
@@ -251,9 +272,9 @@ class Recommender:
             ``item_id``, ``rank``, ``similar_id``, ``title`` (of the similar item) and ``score`` (the cosine).
         """
         choice = self._choice(k, True, allow, deny, where, ids, output)
-        rows = self._lookup(self._items, items, ids)
+        rows = self._lookup(self.item_index, items, ids)
         best = neighbours(self._weights.item_table, rows, choice, self.threads)
-        return columns(("item_id", self._items), ("similar_id", self._items), rows, best, choice, self.titles)
+        return columns(("item_id", self.item_index), ("similar_id", self.item_index), rows, best, choice, self.titles)
 
     def similar_users(self, users: Any, k: int = 10, *, ids: Kind = "source", output: Output = "frame") -> Any:
         """The ``k`` users whose vectors have the highest cosine with those of each user, itself left out.
@@ -264,9 +285,9 @@ class Recommender:
             ``user_id``, ``rank``, ``similar_id`` and ``score`` (the cosine).
         """
         choice = self._choice(k, True, None, None, None, ids, output)
-        rows = self._lookup(self._users, users, ids)
+        rows = self._lookup(self.user_index, users, ids)
         best = neighbours(self._weights.user_table, rows, choice, self.threads)
-        return columns(("user_id", self._users), ("similar_id", self._users), rows, best, choice)
+        return columns(("user_id", self.user_index), ("similar_id", self.user_index), rows, best, choice)
 
     def score(self, users: Any, items: Any, *, ids: Kind = "source") -> NDArray[np.float32]:
         """float32[B]: the logit of each pair; one user goes with many items, and the other way round.
@@ -278,7 +299,7 @@ class Recommender:
         ConfigError
             If users and items differ in number, and neither is one.
         """
-        left, right = self._lookup(self._users, users, ids), self._lookup(self._items, items, ids)
+        left, right = self._lookup(self.user_index, users, ids), self._lookup(self.item_index, items, ids)
         if left.size != right.size and 1 not in (left.size, right.size):
             raise ConfigError(f"{left.size} users and {right.size} items: give as many of both, or one of either")
         pair = np.broadcast_arrays(left, right)
@@ -291,9 +312,9 @@ class Recommender:
         mask = np.ones(self.n_items, np.bool_)
         if allow is not None:
             mask[:] = False
-            mask[self._lookup(self._items, allow, ids)] = True
+            mask[self._lookup(self.item_index, allow, ids)] = True
         if deny is not None:
-            mask[self._lookup(self._items, deny, ids)] = False
+            mask[self._lookup(self.item_index, deny, ids)] = False
         if where is not None:
             from fastrec.data.lists import matching
 
@@ -351,7 +372,7 @@ class Recommender:
 
     def _lists(self, rows: NDArray[np.int32], choice: Choice) -> Any:
         best = self.best(rows, choice)
-        return columns(("user_id", self._users), ("item_id", self._items), rows, best, choice, self.titles)
+        return columns(("user_id", self.user_index), ("item_id", self.item_index), rows, best, choice, self.titles)
 
     def _facts(self) -> list[tuple[str, str]]:
         config, kept = self.run.config, self.run.tables()
@@ -361,7 +382,7 @@ class Recommender:
         return [
             ("run", str(self.run.path)),
             ("model", f"{config.get('model', '?')}, dim {config.get('dim', '?')}"),
-            ("data", self._users.data),
+            ("data", self.user_index.data),
             ("users", f"{self.n_users:,}"),
             ("items", f"{self.n_items:,}{'' if self.titles is None else ', with titles'}"),
             ("tables", tables),
