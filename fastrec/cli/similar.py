@@ -45,8 +45,8 @@ def similar(args: argparse.Namespace) -> None:
     if args.json:
         ids = found["similar_id"].tolist()
         titles = found["title"].tolist() if "title" in found else [None] * len(ids)
-        rows = zip(found["rank"].tolist(), ids, titles, scores)
-        say_json([dict(zip(("rank", "item_id", "title", "score"), row)) for row in rows])
+        listed = zip(found["rank"].tolist(), ids, titles, scores)
+        say_json([dict(zip(("rank", "item_id", "title", "score"), row)) for row in listed])
         return
     headers, cells = details(rec, rec.titles is not None)
     say(f"similar to {names[item]}" + ("" if rec.titles is None else f" ({rec.item_ids[item]})"), keep="")
