@@ -83,7 +83,7 @@ def _check_lists(found: dict[str, Any], vectors: Any, seen: Any) -> None:
 
 def _implicit(vectors: Any, seen: Any, threads: int) -> Entry:
     """implicit's ``recommend`` of everyone, by the same vectors; it writes no file."""
-    from implicit.cpu.als import AlternatingLeastSquares
+    from implicit.cpu.als import AlternatingLeastSquares  # type: ignore[import-not-found, unused-ignore]
     from scipy.sparse import csr_matrix
 
     model = AlternatingLeastSquares(factors=vectors[0].shape[1], num_threads=threads)
