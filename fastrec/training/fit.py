@@ -16,7 +16,7 @@ from fastrec.data.split import Split
 from fastrec.engines.base import Engine
 from fastrec.errors import CheckpointError, ConfigError
 from fastrec.optim.schedules import learning_rate
-from fastrec.runs import Run, create, fingerprints, locked, open_run
+from fastrec.runs import Run, create, fingerprints, locked, open_run, write_card
 from fastrec.runs.checkpoint import Checkpoints
 from fastrec.sampling import NegativeSampler
 from fastrec.terminal import html_table
@@ -341,6 +341,7 @@ def _train(run: Run, split: Split, config: Config, engine: Engine, *, progress: 
         status="interrupted" if stopped == "interrupted" else "done",
         result={**summary, "metrics": metrics, "notes": notes},
     )
+    write_card(run)
     return _result(run, summary, metrics, notes)
 
 
