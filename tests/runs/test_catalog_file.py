@@ -121,3 +121,20 @@ def test_a_table_that_parquet_cannot_hold_is_refused_and_leaves_no_folder(tmp_pa
     with pytest.raises(DataError, match="cannot be kept as Parquet"):
         runs.create(tmp_path / "run", config={}, split=Split(*parts))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.real_data
+def test_ml_100k_keeps_its_tables_and_filters_by_them(tmp_path: Path, real_data) -> None:
+    from fastrec import Recommender
+    from fastrec.models import build
+
+    run = make(tmp_path / "run", real_data("ml-100k"))
+    run.save_model(build("mf", n_users=943, n_items=1682, dim=4, seed=1, init_std=1.0))
+    rec = Recommender.load(run.path)
+    assert rec.users.columns == ["user", "gender", "age", "occupation", "zip"]
+    assert rec.users.row(7) == (8, "M", 36, "administrator", "05201")
+    found = rec.recommend(8, 1682, where={"genres": "Drama", "year": (1990, 1995)})
+    facts = rec.items.filter(pl.col("item").is_in(found["item_id"].implode()))
+    assert found.height == facts.height > 100
+    assert all("Drama" in genres for genres in facts["genres"])
+    assert facts["year"].is_between(1990, 1995).all()
