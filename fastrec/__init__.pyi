@@ -13,9 +13,11 @@ from fastrec.errors import CheckpointError as CheckpointError
 from fastrec.errors import ConfigError as ConfigError
 from fastrec.errors import DataError as DataError
 from fastrec.errors import FastrecError as FastrecError
+from fastrec.evaluation.given_scores import evaluate_scores as evaluate_scores
 from fastrec.evaluation.score import evaluate as evaluate
 from fastrec.inference.export import export as export
 from fastrec.inference.recommend import recommend as recommend
+from fastrec.inference.recommender import Recommender as Recommender
 from fastrec.runs import open_run as open_run
 from fastrec.sampling import NegativeSampler as NegativeSampler
 from fastrec.training.job import train as train

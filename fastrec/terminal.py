@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import html
 import json
 import os
 import signal
@@ -116,6 +117,16 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     cells = [[shown(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in cells if i < len(row)) for i in range(max(map(len, cells)))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells)
+
+
+def html_table(rows: Sequence[Sequence[str]], caption: str = "") -> str:
+    """Rows of text as an HTML table, the first as its head; text is escaped, what could steer a terminal too."""
+
+    def row(cells: Sequence[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(printable(cell))}</{tag}>" for cell in cells) + "</tr>"
+
+    top = f"<caption>{html.escape(printable(caption))}</caption>" if caption else ""
+    return f"<table>{top}{row(rows[0], 'th')}{''.join(row(cells, 'td') for cells in rows[1:])}</table>"
 
 
 class Parser(argparse.ArgumentParser):

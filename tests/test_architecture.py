@@ -20,6 +20,7 @@ MODULES = {
 
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("fastrec.data.interactions", "fastrec.data.loading"): "Interactions.from_frame, the constructor that users know",
+    ("fastrec.training.fit", "fastrec.inference.recommender"): "Result.recommender() hands a trained run to its use",
 }
 """(importer, imported) -> why this arrow may run against the line; at most three."""
 

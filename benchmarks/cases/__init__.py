@@ -10,6 +10,7 @@ CASES = tuple(
         ("stream", "batches on the host in shuffled order, nothing overlapped", "stream:stream", "default"),
         ("fused", "the fused engine end to end, MF and GMF, both modes", "fused:fused", "default"),
         ("evaluation", "ranking the test items", "rank:evaluation", "default"),
+        ("recommend_all", "lists of every user, to a file", "use:recommend_all", "default"),
         ("checkpoint", "a checkpoint written, synced, read and verified", "rank:checkpoint", "default"),
         ("memory", "peak memory of a training run in its own process", "rank:memory", "default"),
         ("time_to_quality", "training time to validation HR@10 of .60", "quality:time_to_quality", "asked"),

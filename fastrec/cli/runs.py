@@ -1,4 +1,4 @@
-"""``fastrec evaluate``, ``recommend`` and ``export``: what a run folder is good for."""
+"""``fastrec evaluate`` and ``export``: what a run folder is good for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastrec.terminal import say, say_json, table
 
 
 def add_commands(commands: Any) -> None:
-    """Add ``evaluate``, ``recommend`` and ``export``."""
+    """Add ``evaluate`` and ``export``."""
     evaluate = commands.add_parser(
         "evaluate",
         help="score a run's weights on its test part again",
@@ -24,18 +24,6 @@ def add_commands(commands: Any) -> None:
     )
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     evaluate.set_defaults(run=_evaluate)
-
-    recommend = commands.add_parser(
-        "recommend",
-        help="the best items a user has not interacted with, by title",
-        description="The K items that the run's model scores highest for a user, by title where the data has titles. "
-        "Every interaction of the log counts, those of the test part too.",
-    )
-    recommend.add_argument("run_dir", metavar="RUN", help="run folder")
-    recommend.add_argument("--user", required=True, help="user id as in the source data")
-    recommend.add_argument("-k", type=int, default=10, help="how many items (default 10)")
-    recommend.add_argument("--json", action="store_true", help="print JSON: a list of rank, item_id, title, score")
-    recommend.set_defaults(run=_recommend)
 
     export = commands.add_parser(
         "export",
@@ -67,24 +55,6 @@ def _evaluate(args: argparse.Namespace) -> None:
     say(table([("test", *result), *rows, *counts]))
     for note in dict.fromkeys(note for part in result.values() for note in part["notes"]):
         say(f"note: {note}", keep="")
-
-
-def _recommend(args: argparse.Namespace) -> None:
-    from fastrec.inference.recommend import recommend
-    from fastrec.runs import open_run
-
-    rows = recommend(open_run(args.run_dir), args.user, args.k)
-    if args.json:
-        say_json(rows)
-        return
-    if not rows:
-        say(f"user {args.user} has interacted with every item: there is nothing left to recommend", keep="")
-        return
-    titled = any(r["title"] for r in rows)
-    shown = [("rank", "item", *(["title"] if titled else []), "score")]
-    for r in rows:
-        shown.append((str(r["rank"]), str(r["item_id"]), *([r["title"] or ""] if titled else []), f"{r['score']:.3f}"))
-    say(table(shown))
 
 
 def _export(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""The only writer of Parquet."""
+"""The only writer of Parquet, and the reader of the tables that a run keeps."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from fastrec.errors import DataError
+from fastrec.files import aside, reason, sha256_file
 
 
 def write_parquet(
@@ -47,3 +48,46 @@ def write_parquet(
         else:
             series.append(pl.Series(name, values))
     pl.DataFrame(series).write_parquet(Path(path), metadata=None if metadata is None else dict(metadata))
+
+
+def write_frame(path: str | os.PathLike[str], frame: pl.DataFrame) -> str:
+    """Write a frame as one Parquet file, atomically, and return its sha256.
+
+    Raises
+    ------
+    DataError
+        If a column has a type that Parquet does not hold.
+    FastrecError
+        If the file cannot be written.
+    """
+    with aside(path) as part:
+        try:
+            frame.write_parquet(part, statistics=False)
+        except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: the table cannot be kept as Parquet ({error}); drop that column") from None
+        return sha256_file(part)
+
+
+def read_frame_file(path: str | os.PathLike[str], key: str) -> pl.DataFrame:
+    """Read what ``write_frame`` wrote; ``key`` names the column of ids that it must have, each id once.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, damaged or another table.
+    """
+    try:
+        frame = pl.read_parquet(Path(path), glob=False)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"{path}: not a readable Parquet file ({reason(error)}); copy it again") from None
+    except BaseException as error:  # Rust panics derive from BaseException
+        if type(error).__name__ != "PanicException":
+            raise
+        raise DataError(f"{path}: not a readable Parquet file ({error}); copy it again") from None
+    if (
+        key not in frame.columns
+        or frame[key].dtype not in (pl.Int64, pl.String)
+        or frame[key].n_unique() < frame.height
+    ):
+        raise DataError(f"{path}: has no column {key!r} of distinct ids; copy it again")
+    return frame

@@ -30,13 +30,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrec.errors import ConfigError, DataError
+from fastrec.terminal import html_table
 
 CUTOFFS = (5, 10, 20)
 MISS = 2**62
 """The rank of a positive that counts as a miss at every K."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Metrics(Mapping[str, float]):
     """Means over users, read as a mapping: ``metrics["NDCG@10"]``.
 
@@ -63,6 +64,16 @@ class Metrics(Mapping[str, float]):
 
     def __len__(self) -> int:
         return len(self.means)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in self.means.items())
+        return f"Metrics({shown or 'none'}; {self.n_users:,} users, {self.n_positives:,} positives)"
+
+    def _repr_html_(self) -> str:
+        rows = [(n, f"{v:.4f}", f"{self.standard_errors.get(n, math.nan):.4f}") for n, v in self.means.items()]
+        return html_table(
+            [("metric", "mean", "standard error"), *rows], f"{self.n_users:,} users, {self.n_positives:,} positives"
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The means and what stands behind them, ready for JSON."""

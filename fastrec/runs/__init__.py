@@ -1,5 +1,6 @@
 """A run folder: configuration, data, weights and provenance; made, opened, verified."""
 
+from fastrec.runs.card import write_card
 from fastrec.runs.folder import Run, create, describe, open_run
 from fastrec.runs.lock import locked
 from fastrec.runs.provenance import environment, fingerprints
@@ -16,4 +17,5 @@ __all__ = [
     "open_run",
     "open_split",
     "save_split",
+    "write_card",
 ]

@@ -1,7 +1,8 @@
 """The run folder: made by ``create``, opened and verified by ``open_run``.
 
-``config.toml``, ``data.safetensors`` (the split, with ids and titles), ``model.safetensors`` (weights alone),
-``manifest.json`` (sha256 of those, provenance, results), ``metrics.jsonl``, ``checkpoints/``, ``tensorboard/``.
+``config.toml``, ``data.safetensors`` (the split, with ids and titles), ``items.parquet`` and ``users.parquet`` (the
+source's tables, where it has them), ``model.safetensors`` (the weights), ``manifest.json`` (sha256 of those,
+provenance, results), ``metrics.jsonl``, ``checkpoints/``, ``tensorboard/``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastrec.config import parse_toml, recorded
 from fastrec.data.split import Split
@@ -32,7 +33,12 @@ from fastrec.runs.manifest import MANIFEST, MODEL_ARGS, read_manifest, to_json
 from fastrec.runs.provenance import environment, fingerprints
 from fastrec.runs.split_file import open_split, save_split
 
+if TYPE_CHECKING:
+    from fastrec.data.catalog import Catalog
+
 CONFIG, DATA, MODEL = "config.toml", "data.safetensors", "model.safetensors"
+TABLES = {"items": ("items.parquet", "item"), "users": ("users.parquet", "user")}
+"""The tables of a run: file, and column of ids."""
 
 
 class Run:
@@ -128,6 +134,34 @@ class Run:
                 raise CheckpointError(f"{path}: not the data of a run ({error}); train anew") from None
         return self._split
 
+    def catalog(self) -> Catalog:
+        """The tables of items and users that the source came with: titles, years, genres, user fields, other columns.
+
+        A table that the run does not keep is None; ``tables`` tells which it keeps without reading them.
+
+        Raises
+        ------
+        CheckpointError
+            If a table is not the recorded one.
+        """
+        from fastrec.data.catalog import Catalog
+        from fastrec.data.tables import read_frame_file
+
+        found = {}
+        for name, (file, key) in TABLES.items():
+            if file in self.manifest["files"]:
+                path = self.verified(file)
+                try:
+                    found[name] = read_frame_file(path, key)
+                except DataError as error:
+                    raise CheckpointError(f"{error}, or train again") from None
+        return Catalog(movies=found.get("items"), users=found.get("users"))
+
+    def tables(self) -> dict[str, list[str]] | None:
+        """Columns of the tables of ``catalog`` by "items" and "users"; None if an earlier fastrec made the run."""
+        found: dict[str, list[str]] | None = self.manifest.get("catalog")
+        return found
+
     def verified(self, name: str) -> Path:
         """Path of a file of this run whose bytes are the recorded ones.
 
@@ -194,11 +228,13 @@ def create(
 
             toml = tomli_w.dumps({k: v for k, v in config.items() if v is not None})
         files = {CONFIG: write_atomic(path / CONFIG, toml.encode()), DATA: save_split(path / DATA, split)}
+        catalog = _save_catalog(path, split, files)
         run = Run(path, recorded(parse_toml(toml.encode())), {}, split)
         run.record(
             status="training",
             created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             data=describe(split),
+            catalog=catalog,
             environment=environment(),
             files=files,
         )
@@ -206,6 +242,20 @@ def create(
         shutil.rmtree(path, ignore_errors=True)
         raise
     return run
+
+
+def _save_catalog(path: Path, split: Split, files: dict[str, str]) -> dict[str, list[str]]:
+    """Write the tables of the split's catalogue, put their sha256 into ``files``, and return their columns."""
+    catalog, columns = split.train.catalog, {}
+    frames = {} if catalog is None else {"items": catalog.movies, "users": catalog.users}
+    for name, frame in frames.items():
+        if frame is not None:
+            from fastrec.data.tables import write_frame
+
+            file = TABLES[name][0]
+            files[file] = write_frame(path / file, frame)
+            columns[name] = list(frame.columns)
+    return columns
 
 
 def describe(split: Split) -> dict[str, Any]:
@@ -242,7 +292,8 @@ def open_run(path: str | os.PathLike[str]) -> Run:
         near = sorted(p.parent.name for p in path.parent.glob(f"*/{MANIFEST}"))[-3:] if path.parent.is_dir() else []
         hint = f"; the latest in {path.parent} are {', '.join(near)}" if near else "; fastrec train makes one"
         raise CheckpointError(f"{path}: no such run folder{hint}")
-    sweep(path, f"{CONFIG}|{DATA}|{MODEL}|{MANIFEST}".replace(".", r"\."))
+    own = (CONFIG, DATA, MODEL, MANIFEST, *(file for file, _ in TABLES.values()))
+    sweep(path, "|".join(map(re.escape, own)))
     sweep(path / "checkpoints", r"(step-\d+|best-epoch-\d+)\.(safetensors|json)")
     run = Run(path, {}, read_manifest(path))
     try:

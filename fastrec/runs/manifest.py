@@ -53,6 +53,7 @@ _SCHEMA = {
     "files": {str: SHA256},
     "data": _DATA,
     "environment": {str: object},
+    "catalog?": {str: [str]},
     "engine?": {str: object},
     "avoided?": str,
     "selection?": {str: object},

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,8 +15,9 @@ from fastrec.data.split import Split
 from fastrec.engines.base import Engine
 from fastrec.errors import CheckpointError
 from fastrec.evaluation.selection import LEGACY, Selection, Validator, for_model, resolve_selection
-from fastrec.runs import Run, create, locked, open_run
+from fastrec.runs import Run, create, locked, open_run, write_card
 from fastrec.runs.checkpoint import Checkpoints
+from fastrec.terminal import html_table
 from fastrec.training.build import build_engine, make_rate
 from fastrec.training.resolve import (
     PATHS,
@@ -30,8 +31,11 @@ from fastrec.training.resolve import (
 from fastrec.training.tracking import Tracker
 from fastrec.training.trainer import Trainer, clear_memory_errors
 
+if TYPE_CHECKING:
+    from fastrec.inference.recommender import Recommender
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Result:
     """What a training run came to."""
 
@@ -54,6 +58,29 @@ class Result:
     select: str | None = None
     """What the weights were selected by, such as ``full:NDCG@10``; None without a validation part."""
     notes: list[str] = field(default_factory=list)
+
+    def recommender(self) -> Recommender:
+        """The trained model in use: lists, similar items, vectors."""
+        from fastrec.inference.recommender import Recommender
+
+        return Recommender(self.run)
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """What it came to, for people."""
+        figures = [
+            (f"{name} ({protocol})", f"{value:.4f}")
+            for protocol, part in self.metrics.items()
+            for name, value in part.items()
+            if name.endswith("@10")
+        ]
+        speed = f"{self.epochs_done} in {self.seconds:.1f} s, {self.samples_per_s:,.0f} samples/s"
+        return [("run", str(self.run.path)), ("epochs", f"{speed} ({self.stopped})"), *figures]
+
+    def __repr__(self) -> str:
+        return f"Result({'; '.join(f'{name} {value}' for name, value in self._facts())})"
+
+    def _repr_html_(self) -> str:
+        return html_table([("result", ""), *self._facts()])
 
 
 def fit(
@@ -227,6 +254,7 @@ def _train(run: Run, split: Split, config: Config, engine: Engine, *, progress: 
         status="interrupted" if stopped == "interrupted" else "done",
         result={**summary, "metrics": metrics, "notes": notes},
     )
+    write_card(run)
     return _result(run, summary, metrics, notes)
 
 

@@ -40,7 +40,7 @@ def test_a_positive_in_the_stream_is_refused_there_too(context, monkeypatch) -> 
         bench.entries[0].check(bench.entries[0].run(0))
 
 
-@pytest.mark.parametrize("name", ["stream", "checkpoint", "evaluation"])
+@pytest.mark.parametrize("name", ["stream", "checkpoint", "evaluation", "recommend_all"])
 def test_default_cases_run(name, context) -> None:
     result = available()[name].run(context)
     assert result["status"] == "ok", result.get("reason")

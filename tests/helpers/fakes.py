@@ -22,6 +22,9 @@ class VectorModel(torch.nn.Module):
     def forward(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         return (self.p[users.long()].unsqueeze(1) * self.q[items.long()]).sum(-1) + self.b[items.long()]
 
+    def cross(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        return self.score_all(users)[:, items.long()]
+
     def score_all(self, users: torch.Tensor) -> torch.Tensor:
         return self.p[users.long()] @ self.q.T + self.b
 
