@@ -40,8 +40,21 @@ class _LanesModel(models.PrimitiveModel):
         super().__init__(dmm, fe_type, _VECTOR)
 
 
+def constant_of(vector: Any, value: Any) -> ir.Constant:
+    """A vector constant with all lanes equal."""
+    return ir.Constant(vector, [value] * vector.count)
+
+
+def splat_of(builder: Any, value: Any, count: int = WIDTH) -> Any:
+    """A vector of ``count`` lanes equal to one scalar."""
+    vector = ir.VectorType(value.type, count)
+    undefined = ir.Constant(vector, ir.Undefined)
+    one = builder.insert_element(undefined, value, _I32(0))
+    return builder.shuffle_vector(one, undefined, constant_of(ir.VectorType(_I32, count), 0))
+
+
 def _constant(value: float) -> ir.Constant:
-    return ir.Constant(_VECTOR, [float(np.float32(value))] * WIDTH)
+    return constant_of(_VECTOR, float(np.float32(value)))
 
 
 def _call(builder: Any, name: str, *args: Any) -> Any:
@@ -70,6 +83,42 @@ def _check(array: Any, n: Any) -> None:
         raise TypeError(f"the number of lanes must be known when the kernel is compiled, not {n}")
 
 
+def _read(builder: Any, at: Any, n: int) -> Any:
+    """``n`` lanes from an address; the others are 0 and not read."""
+    if n == WIDTH:
+        return builder.load(at, align=4)
+    kind = ir.FunctionType(_VECTOR, [_VECTOR.as_pointer(), _I32, ir.VectorType(_I1, WIDTH), _VECTOR])
+    masked = cgutils.get_or_insert_function(builder.module, kind, "llvm.masked.load.v16f32.p0")
+    return builder.call(masked, [at, _I32(4), _mask(n), _constant(0.0)])
+
+
+def _write(builder: Any, value: Any, at: Any, n: int) -> None:
+    """``n`` lanes to an address."""
+    if n == WIDTH:
+        builder.store(value, at, align=4)
+        return
+    kind = ir.FunctionType(ir.VoidType(), [_VECTOR, _VECTOR.as_pointer(), _I32, ir.VectorType(_I1, WIDTH)])
+    masked = cgutils.get_or_insert_function(builder.module, kind, "llvm.masked.store.v16f32.p0")
+    builder.call(masked, [value, at, _I32(4), _mask(n)])
+
+
+def _halved(builder: Any, value: Any) -> Any:
+    """Sum of the lanes by halves: a fixed order."""
+    width = WIDTH
+    while width > 1:
+        width //= 2
+        parts = [
+            builder.shuffle_vector(
+                value,
+                ir.Constant(value.type, ir.Undefined),
+                ir.Constant(ir.VectorType(_I32, width), list(range(first, first + width))),
+            )
+            for first in (0, width)
+        ]
+        value = builder.fadd(*parts)
+    return builder.extract_element(value, _I32(0))
+
+
 @intrinsic(prefer_literal=True)
 def load(typing: Any, array: Any, row: Any, column: Any, n: Any) -> Any:
     """``array[row, column:column + n]``; lanes from the compile-time constant ``n`` on are 0 and not read."""
@@ -77,12 +126,7 @@ def load(typing: Any, array: Any, row: Any, column: Any, n: Any) -> Any:
     n_lanes = n.literal_value
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        at = _pointer(context, builder, signature.args[0], args[0], args[1], args[2])
-        if n_lanes == WIDTH:
-            return builder.load(at, align=4)
-        kind = ir.FunctionType(_VECTOR, [_VECTOR.as_pointer(), _I32, ir.VectorType(_I1, WIDTH), _VECTOR])
-        masked = cgutils.get_or_insert_function(builder.module, kind, "llvm.masked.load.v16f32.p0")
-        return builder.call(masked, [at, _I32(4), _mask(n_lanes), _constant(0.0)])
+        return _read(builder, _pointer(context, builder, signature.args[0], *args[:3]), n_lanes)
 
     return lanes(array, types.intp, types.intp, n), build
 
@@ -94,13 +138,7 @@ def store(typing: Any, array: Any, row: Any, column: Any, n: Any, value: Any) ->
     n_lanes = n.literal_value
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        at = _pointer(context, builder, signature.args[0], args[0], args[1], args[2])
-        if n_lanes == WIDTH:
-            builder.store(args[4], at, align=4)
-        else:
-            kind = ir.FunctionType(ir.VoidType(), [_VECTOR, _VECTOR.as_pointer(), _I32, ir.VectorType(_I1, WIDTH)])
-            masked = cgutils.get_or_insert_function(builder.module, kind, "llvm.masked.store.v16f32.p0")
-            builder.call(masked, [args[4], at, _I32(4), _mask(n_lanes)])
+        _write(builder, args[4], _pointer(context, builder, signature.args[0], *args[:3]), n_lanes)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.intp, n, lanes), build
@@ -111,9 +149,7 @@ def splat(typing: Any, value: Any) -> Any:
     """All lanes equal to one float32."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        empty = ir.Constant(_VECTOR, ir.Undefined)
-        one = builder.insert_element(empty, args[0], _I32(0))
-        return builder.shuffle_vector(one, empty, ir.Constant(_INTEGERS, [0] * WIDTH))
+        return splat_of(builder, args[0])
 
     return lanes(types.float32), build
 
@@ -143,21 +179,85 @@ def total(typing: Any, x: Any) -> Any:
     """Sum of the lanes as a float32, by halves: a fixed order."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        value, width = args[0], WIDTH
-        while width > 1:
-            width //= 2
-            parts = [
-                builder.shuffle_vector(
-                    value,
-                    ir.Constant(value.type, ir.Undefined),
-                    ir.Constant(ir.VectorType(_I32, width), list(range(first, first + width))),
-                )
-                for first in (0, width)
-            ]
-            value = builder.fadd(*parts)
-        return builder.extract_element(value, _I32(0))
+        return _halved(builder, args[0])
 
     return types.float32(lanes), build
+
+
+# Steps over whole rows of a compile-time length, in vectors of 16 and a masked tail. They are intrinsics and no inlined
+# functions because Numba counts the references of every array passed to a function, by atomic additions; the sampler of
+# ``sampling/kernels.py`` has figures for that.
+
+
+def _pieces(dim: int) -> list[tuple[int, int]]:
+    """(column, lanes) of a row's vectors, the tail first: sums begin with it."""
+    tail = (dim - 1) % WIDTH + 1
+    return [(dim - tail, tail), *((d, WIDTH) for d in range(0, dim - tail, WIDTH))]
+
+
+@intrinsic(prefer_literal=True)
+def dot(typing: Any, a: Any, i: Any, b: Any, j: Any, dim: Any) -> Any:
+    """Sum over d < dim of a[i, d] * b[j, d], as a float32."""
+    _check(a, dim)
+    _check(b, dim)
+    n = dim.literal_value
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kinds, s = signature.args, None
+        for d, width in _pieces(n):
+            x = _read(builder, _pointer(context, builder, kinds[0], args[0], args[1], _I64(d)), width)
+            y = _read(builder, _pointer(context, builder, kinds[2], args[2], args[3], _I64(d)), width)
+            s = builder.fmul(x, y) if s is None else _call(builder, "fma", x, y, s)
+        return _halved(builder, s)
+
+    return types.float32(a, types.intp, b, types.intp, dim), build
+
+
+@intrinsic(prefer_literal=True)
+def square_of_sum(typing: Any, x: Any, a: Any, i: Any, b: Any, j: Any, dim: Any) -> Any:
+    """Sum over d < dim of (x * a[i, d] + b[j, d]) ** 2, as a float32: what Adagrad adds for a row's gradient."""
+    _check(a, dim)
+    _check(b, dim)
+    n = dim.literal_value
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kinds, s = signature.args, None
+        x = splat_of(builder, args[0])
+        for d, width in _pieces(n):
+            v = _read(builder, _pointer(context, builder, kinds[1], args[1], args[2], _I64(d)), width)
+            w = _read(builder, _pointer(context, builder, kinds[3], args[3], args[4], _I64(d)), width)
+            v = _call(builder, "fma", x, v, w)
+            s = builder.fmul(v, v) if s is None else _call(builder, "fma", v, v, s)
+        return _halved(builder, s)
+
+    return types.float32(types.float32, a, types.intp, b, types.intp, dim), build
+
+
+@intrinsic(prefer_literal=True)
+def add_rows(typing: Any, w: Any, x: Any, table: Any, ids: Any, count: Any, dim: Any) -> Any:
+    """w[:dim] += sum over k < count of x[k] * table[ids[k]], in the order of k; a vector of w stays in registers."""
+    for array in (w, x, table):
+        _check(array, dim)
+    if ids.layout != "C" or ids.dtype != types.int64:
+        raise TypeError(f"rows are named by C-contiguous int64, not {ids}")
+    n = dim.literal_value
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kinds = signature.args
+        factors, rows = (context.make_array(kinds[k])(context, builder, args[k]).data for k in (1, 3))
+        total_of = cgutils.alloca_once(builder, _VECTOR)
+        for d, width in _pieces(n):
+            at = _pointer(context, builder, kinds[0], args[0], _I64(0), _I64(d))
+            builder.store(_read(builder, at, width), total_of)
+            with cgutils.for_range(builder, args[4]) as loop:
+                factor = splat_of(builder, builder.load(builder.gep(factors, [loop.index])))
+                row = builder.load(builder.gep(rows, [loop.index]))
+                v = _read(builder, _pointer(context, builder, kinds[2], args[2], row, _I64(d)), width)
+                builder.store(_call(builder, "fma", factor, v, builder.load(total_of)), total_of)
+            _write(builder, builder.load(total_of), at, width)
+        return context.get_dummy_value()
+
+    return types.void(w, x, table, ids, types.intp, dim), build
 
 
 # exp(r) on |r| <= ln 2 / 2, and ln 2 in two parts. Source: Cephes, expf (Moshier).

@@ -7,6 +7,8 @@ B batch rows, N negatives, U users, I items, E interactions.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from fastrec.jit import inline, njit
@@ -46,6 +48,14 @@ OK, BAD_USER, BAD_POSITION = 0, 1, 2
 """How a kernel ended; a row at fault stops its range before anything of that block is read through it."""
 
 
+class Address(NamedTuple):
+    """The parts of a draw's address that all rows of a call share, as uint64."""
+
+    epoch: np.uint64
+    seed: np.uint64
+    tag: np.uint64
+
+
 @inline
 def finish_word(position, epoch, word3, seed, tag, lane):  # type: ignore[no-untyped-def]
     """64 bits for one slot: its word of the attempt in ``word3`` above its word of the next attempt."""
@@ -58,18 +68,18 @@ def finish_word(position, epoch, word3, seed, tag, lane):  # type: ignore[no-unt
 
 
 @inline
-def entry_words(k, m, pending, pos, e_pos, epoch, word3, seed, tag, words, e_word):  # type: ignore[no-untyped-def]
+def entry_words(k, m, word3, address, pending, pos, e_pos, words, e_word):  # type: ignore[no-untyped-def]
     """e_word[j] = the word of the j-th pending entry: its lane of its row's block at the attempt in ``word3``."""
     if k >= m:  # cheaper for every row once than for every entry
         for g in range(0, m, LANES):
-            philox_step(pos, g, epoch, word3, seed, tag, words, g, BLOCK)
+            philox_step(pos, g, address.epoch, word3, address.seed, address.tag, words, g, BLOCK)
         for j in range(k):
             e_word[j] = words[np.int64(pending[j])]
     else:
         for j in range(k):
             e_pos[j] = pos[np.int64(pending[j]) & _ROW]
         for g in range(0, k, LANES):
-            philox_step(e_pos, g, epoch, word3, seed, tag, words, g, BLOCK)
+            philox_step(e_pos, g, address.epoch, word3, address.seed, address.tag, words, g, BLOCK)
         for j in range(k):
             e_word[j] = words[np.int64(pending[j]) & ~_ROW | j]
 
@@ -94,9 +104,71 @@ def load_block(users, positions, start, n_users, at, m, user, pos):  # type: ign
     return BAD_POSITION if fault else OK
 
 
+# The first attempt, which every entry pays for: whole groups of 16 rows, and no branch on what is drawn. Lemire's
+# misses and the probe's hits are or-ed into one mask, and a table packs its bits, at any rate of rejection.
 @inline
-def redraw_all(lanes, m, words, n, threshold, bits, base, wanted, fresh, drawn, pending):  # type: ignore[no-untyped-def]
-    """Draw every entry anew and keep what the open ones (bits of ``wanted``) can use; returns how many stay open."""
+def first_attempt(  # type: ignore[no-untyped-def]
+    lanes, m, ahead, word3, n, threshold, address, bits, filter_words, pos, base, size, words, drawn, missed, pending
+):
+    """Draw and probe every entry of the block; returns how many are pending.
+
+    With ``ahead`` rows between asking for a bitmap's word and reading it: positions in any order miss the cache.
+    """
+    by_bitmap, by_filter = bits.shape[0] > 0, filter_words.shape[0] > 0
+    k = 0
+    for g in range(0, m, LANES):
+        philox_step(pos, g, address.epoch, word3, address.seed, address.tag, words, g, BLOCK)
+    for lane in range(lanes):
+        for g in range(0, m + ahead, LANES):
+            e = lane * BLOCK + g
+            if g < m:
+                missed[g // LANES] = bounded_step(words, e, n, threshold, drawn, e)
+                if ahead and by_bitmap:
+                    bitmap_ahead(bits, base, g, drawn, e)
+                elif ahead and by_filter:
+                    filter_ahead(filter_words, base, size, g, drawn, e)
+            if g < ahead:
+                continue
+            bad, e = missed[(g - ahead) // LANES], e - ahead
+            if by_bitmap:
+                bad |= bitmap_step(bits, base, g - ahead, drawn, e)
+            else:
+                bad |= filter_step(filter_words, base, size, g - ahead, drawn, e) if by_filter else _ALL
+            k = keep_step(KEEP, bad & _BYTE, e, pending, k)
+            k = keep_step(KEEP, bad >> _8, e + 8, pending, k)
+    return k
+
+
+@inline
+def drop_idle(k, m, any_full, pending, user, indptr, n_items):  # type: ignore[no-untyped-def]
+    """Drop pending entries past the last row, and those of full users, who have nothing to draw; returns how many stay.
+
+    Cost: one look per entry, and only for a last block or where full users exist.
+    """
+    kept = 0
+    for j in range(k):
+        i = np.int64(pending[j]) & _ROW
+        pending[kept] = pending[j]
+        kept += i < m and not (any_full and indptr[user[i] + 1] - indptr[user[i]] >= n_items)
+    return kept
+
+
+@inline
+def mark_open(k, pending, wanted):  # type: ignore[no-untyped-def]
+    """wanted = a bit per pending entry."""
+    wanted[:] = 0
+    for j in range(k):
+        e = np.int64(pending[j])
+        wanted[e // LANES] |= _1 << np.uint64(e % LANES)
+
+
+# Later attempts, where most entries are still open (nearly full users). Packing the open ones costs a gather and a
+# scatter per entry; above one half it is cheaper to draw whole groups again and to keep what open entries can use.
+@inline
+def redraw_all(lanes, m, word3, n, threshold, address, bits, pos, base, words, wanted, fresh, drawn, pending):  # type: ignore[no-untyped-def]
+    """Redraw every entry and keep what the open ones (bits of ``wanted``) can use; returns how many stay open."""
+    for g in range(0, m, LANES):
+        philox_step(pos, g, address.epoch, word3, address.seed, address.tag, words, g, BLOCK)
     k = 0
     for lane in range(lanes):
         for g in range(0, m, LANES):
@@ -116,6 +188,30 @@ def redraw_all(lanes, m, words, n, threshold, bits, base, wanted, fresh, drawn, 
     return k
 
 
+# Later attempts, the common case: few entries are open. They are packed, so that 16 of any rows fill a vector; the
+# price is one gather per entry of its row's values.
+@inline
+def redraw_packed(k, n, threshold, bits, filter_words, e_word, e_drawn, e_base, e_size, words, drawn, pending):  # type: ignore[no-untyped-def]
+    """Redraw the k pending entries and keep in ``pending`` those that fail again; returns how many."""
+    by_bitmap, by_filter = bits.shape[0] > 0, filter_words.shape[0] > 0
+    kept = 0
+    for g in range(0, k, LANES):
+        bad = bounded_step(e_word, g, n, threshold, e_drawn, g)
+        if by_bitmap:
+            bad |= bitmap_step(bits, e_base, g, e_drawn, g)
+        else:
+            bad |= filter_step(filter_words, e_base, e_size, g, e_drawn, g) if by_filter else _ALL
+        for j in range(g, min(g + LANES, k)):
+            e = np.int64(pending[j])
+            drawn[e], words[e] = e_drawn[j], e_word[j]
+            pending[kept] = e
+            kept += np.int64(bad & _1)
+            bad >>= _1
+    return kept
+
+
+# Without a bitmap: what the filter lets pass (all, without one) is searched in the row, about 50 ns each. No branch on
+# what is found, so that the loads of several searches overlap.
 @inline
 def still_held(k, pending, user, drawn, words, indptr, items, n, threshold):  # type: ignore[no-untyped-def]
     """Of the k pending entries leave those that missed or are positives by binary search; returns how many.
@@ -137,10 +233,9 @@ def still_held(k, pending, user, drawn, words, indptr, items, n, threshold):  # 
     return kept
 
 
+# After MAX_ATTEMPTS: exact by rank, two more Philox calls and a search each. Rare but for nearly full users.
 @inline
-def finish(  # type: ignore[no-untyped-def]
-    k, pending, user, pos, high, low, indptr, items, n_items, epoch, word3, seed, tag, drawn
-):
+def finish(k, pending, user, pos, high, low, indptr, items, n_items, word3, address, drawn):  # type: ignore[no-untyped-def]
     """Draw the k pending entries by rank among the legal items, from the words high[j] and low[j] of ``word3``."""
     for j in range(k):
         e = np.int64(pending[j])
@@ -154,7 +249,7 @@ def finish(  # type: ignore[no-untyped-def]
             if rest >= legal or rest >= (np.uint64(0) - legal) % legal:  # the division is rarely needed
                 break
             retry += _2
-            bits64 = finish_word(pos[i], epoch, retry, seed, tag, e >> _SHIFT)
+            bits64 = finish_word(pos[i], address.epoch, retry, address.seed, address.tag, e >> _SHIFT)
         wanted, at = np.int64(rank), row
         while left > 1:  # ``rank_select`` with as many steps for every search of a row and no branch: searches overlap
             half = left >> 1
@@ -165,35 +260,42 @@ def finish(  # type: ignore[no-untyped-def]
         drawn[e] = wanted + at - row
 
 
+# The transposition from lanes to rows. Four slots are written out: a row's 16 bytes in one go.
+@inline
+def write_block(at, m, slot, lanes, drawn, flat, n_slots):  # type: ignore[no-untyped-def]
+    """Copy the block's entries to columns [slot, slot + lanes) of rows [at, at + m)."""
+    if n_slots == 4:
+        for i in range(m):
+            to = (at + i) * 4
+            flat[to] = drawn[i]
+            flat[to + 1] = drawn[BLOCK + i]
+            flat[to + 2] = drawn[2 * BLOCK + i]
+            flat[to + 3] = drawn[3 * BLOCK + i]
+    else:
+        for lane in range(lanes):
+            for i in range(m):
+                flat[(at + i) * n_slots + slot + lane] = drawn[lane * BLOCK + i]
+
+
 @njit
-def sample_uniform(  # type: ignore[no-untyped-def]
-    indptr,
-    items,
-    bits,
-    row_words,
-    filter_words,
-    n_items,
-    users,
-    positions,
-    start,
-    epoch,
-    seed,
-    tag,
-    any_full,
-    out,
-    lo,
-    hi,
-):
+def sample_uniform(positives, users, positions, start, address, any_full, out, lo, hi):  # type: ignore[no-untyped-def]
     """Fill rows [lo, hi) of ``out`` int32[B, N]; returns (status, rejections, exact finishes, rows skipped).
 
-    Empty ``positions``: the position of row r is start + r. Empty ``bits``: membership by ``filter_words``, if empty
-    too by binary search alone.
+    ``positives`` is (indptr, items, bits, row_words, filter_words, n_items): empty ``bits`` mean membership by
+    ``filter_words``, and if these are empty too by binary search only. ``address`` is the tuple of an ``Address``.
+    Empty ``positions``: the position of row r is start + r.
+
+    Cost of arguments: plain tuples, because Numba takes 0.9 us more per call to recognise a NamedTuple. Helpers take
+    the arrays they use one by one, because each array passed has its references counted: with the scratch passed as
+    one NamedTuple of 14 arrays the kernel took 1.3 to 1.4 times as long by bitmap, 1.04 times by filter.
     """
+    indptr, items, bits, row_words, filter_words, n_items = positives
+    address = Address(*address)
     n = np.uint64(n_items)
     threshold = (_2_32 - n) % n
     n_slots = out.shape[1]
     flat = out.reshape(-1)
-    by_bitmap, by_filter = bits.shape[0] > 0, filter_words.shape[0] > 0
+    by_bitmap = bits.shape[0] > 0
     # Scratch. Entries past the live ones hold older, valid values: whole groups may read them, and nothing uses them.
     user = np.zeros(BLOCK, np.int32)
     pos = np.zeros(BLOCK, np.uint64)
@@ -228,63 +330,28 @@ def sample_uniform(  # type: ignore[no-untyped-def]
             k = 0
             for attempt in range(MAX_ATTEMPTS):
                 if attempt == 0:
-                    for g in range(0, m, LANES):
-                        philox_step(pos, g, epoch, word3, seed, tag, words, g, BLOCK)
-                    for lane in range(lanes):
-                        for g in range(0, m + ahead, LANES):
-                            e = lane * BLOCK + g
-                            if g < m:
-                                missed[g // LANES] = bounded_step(words, e, n, threshold, drawn, e)
-                                if ahead and by_bitmap:
-                                    bitmap_ahead(bits, base, g, drawn, e)
-                                elif ahead and by_filter:
-                                    filter_ahead(filter_words, base, size, g, drawn, e)
-                            if g < ahead:
-                                continue
-                            bad, e = missed[(g - ahead) // LANES], e - ahead
-                            if by_bitmap:
-                                bad |= bitmap_step(bits, base, g - ahead, drawn, e)
-                            else:
-                                bad |= filter_step(filter_words, base, size, g - ahead, drawn, e) if by_filter else _ALL
-                            k = keep_step(KEEP, bad & _BYTE, e, pending, k)
-                            k = keep_step(KEEP, bad >> _8, e + 8, pending, k)
-                    if m % LANES or any_full:  # drop what lies past the last row, and the rows of full users
-                        kept = 0
-                        for j in range(k):
-                            i = np.int64(pending[j]) & _ROW
-                            pending[kept] = pending[j]
-                            kept += i < m and not (any_full and indptr[user[i] + 1] - indptr[user[i]] >= n_items)
-                        k = kept
-                elif by_bitmap and 2 * k > lanes * m:  # nearly full users: whole groups again cost less than packing
+                    k = first_attempt(
+                        lanes, m, ahead, word3, n, threshold, address, bits, filter_words, pos, base, size, words,
+                        drawn, missed, pending,
+                    )  # fmt: skip
+                    if m % LANES or any_full:
+                        k = drop_idle(k, m, any_full, pending, user, indptr, n_items)
+                elif by_bitmap and 2 * k > lanes * m:
                     if attempt == 1:
-                        wanted[:] = 0
-                        for j in range(k):
-                            e = np.int64(pending[j])
-                            wanted[e // LANES] |= _1 << np.uint64(e % LANES)
-                    for g in range(0, m, LANES):
-                        philox_step(pos, g, epoch, word3, seed, tag, words, g, BLOCK)
-                    k = redraw_all(lanes, m, words, n, threshold, bits, base, wanted, e_drawn, drawn, pending)
+                        mark_open(k, pending, wanted)
+                    k = redraw_all(
+                        lanes, m, word3, n, threshold, address, bits, pos, base, words, wanted, e_drawn, drawn, pending
+                    )
                 else:
                     for j in range(k):
                         i = np.int64(pending[j]) & _ROW
                         e_base[j] = base[i]
                         if not by_bitmap:
                             e_size[j] = size[i]
-                    entry_words(k, m, pending, pos, e_pos, epoch, word3, seed, tag, words, e_word)
-                    kept = 0
-                    for g in range(0, k, LANES):
-                        bad = bounded_step(e_word, g, n, threshold, e_drawn, g)
-                        if by_bitmap:
-                            bad |= bitmap_step(bits, e_base, g, e_drawn, g)
-                        else:
-                            bad |= filter_step(filter_words, e_base, e_size, g, e_drawn, g) if by_filter else _ALL
-                        for j in range(g, min(g + LANES, k)):
-                            e = np.int64(pending[j])
-                            drawn[e], words[e] = e_drawn[j], e_word[j]
-                            pending[kept] = e
-                            kept += np.int64(bad & _1)
-                            bad >>= _1
-                    k = kept
+                    entry_words(k, m, word3, address, pending, pos, e_pos, words, e_word)
+                    k = redraw_packed(
+                        k, n, threshold, bits, filter_words, e_word, e_drawn, e_base, e_size, words, drawn, pending
+                    )
                 if not by_bitmap:
                     k = still_held(k, pending, user, drawn, words, indptr, items, n, threshold)
                 rejections += k
@@ -293,20 +360,10 @@ def sample_uniform(  # type: ignore[no-untyped-def]
                 word3 += _1
             finishes += k
             if k:
-                entry_words(k, m, pending, pos, e_pos, epoch, word3, seed, tag, words, e_word)
-                entry_words(k, m, pending, pos, e_pos, epoch, word3 + _1, seed, tag, words, e_drawn)
-                finish(k, pending, user, pos, e_word, e_drawn, indptr, items, n_items, epoch, word3, seed, tag, drawn)
-            if n_slots == 4:
-                for i in range(m):
-                    to = (at + i) * 4
-                    flat[to] = drawn[i]
-                    flat[to + 1] = drawn[BLOCK + i]
-                    flat[to + 2] = drawn[2 * BLOCK + i]
-                    flat[to + 3] = drawn[3 * BLOCK + i]
-            else:
-                for lane in range(lanes):
-                    for i in range(m):
-                        flat[(at + i) * n_slots + slot + lane] = drawn[lane * BLOCK + i]
+                entry_words(k, m, word3, address, pending, pos, e_pos, words, e_word)
+                entry_words(k, m, word3 + _1, address, pending, pos, e_pos, words, e_drawn)
+                finish(k, pending, user, pos, e_word, e_drawn, indptr, items, n_items, word3, address, drawn)
+            write_block(at, m, slot, lanes, drawn, flat, n_slots)
         if any_full:
             for i in range(m):
                 if indptr[user[i] + 1] - indptr[user[i]] >= n_items:

@@ -311,13 +311,10 @@ class NegativeSampler:
         first, e, s, tag = np.int64(start or 0), np.uint64(epoch), np.uint64(self.seed), np.uint64(self.tag)
         if self._fast:
             any_full = self.on_full == "skip" and bool(self._unfit.any())
+            positives = (self._indptr, self._items, self._bits, self._row_words, self._filter, self.n_items)
 
             def work(lo: int, hi: int) -> tuple[int, int, int, int]:
-                return sample_uniform(
-                    self._indptr, self._items, self._bits, self._row_words, self._filter,
-                    self.n_items, users, pos, first, e, s, tag,
-                    any_full, out, lo, hi,
-                )  # fmt: skip
+                return sample_uniform(positives, users, pos, first, (e, s, tag), any_full, out, lo, hi)
         else:
             w = self._weights
             tables = (_NO_CUT, _NO_ALIAS, _NO_SUMS, _NO_SUMS) if w is None else (w.cut, w.alias, w.of_items, w.of_rows)

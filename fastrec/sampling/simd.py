@@ -20,6 +20,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
+from fastrec.lanes import constant_of, splat_of
+
 LANES = 16
 """Entries a step; one AVX-512 register of 32-bit words."""
 
@@ -150,17 +152,6 @@ class _VectorGEP(instructions.Instruction):
         )
 
 
-def _const(vector: Any, value: int) -> Any:
-    return ir.Constant(vector, [value] * vector.count)
-
-
-def _splat(builder: Any, value: Any, count: int = LANES) -> Any:
-    vector = ir.VectorType(value.type, count)
-    undefined = ir.Constant(vector, ir.Undefined)
-    one = builder.insert_element(undefined, value, ir.Constant(_I32, 0))
-    return builder.shuffle_vector(one, undefined, _const(ir.VectorType(_I32, count), 0))
-
-
 def _data(context: Any, builder: Any, array_type: Any, array: Any) -> Any:
     return context.make_array(array_type)(context, builder, array).data
 
@@ -186,7 +177,7 @@ def _gather(builder: Any, data: Any, index: Any, wanted: Any) -> Any:
     builder._insert(pointers)
     kind = ir.FunctionType(_V32, [pointers.type, _I32, _V1, _V32])
     gather = cgutils.get_or_insert_function(builder.module, kind, f"llvm.masked.gather.v{LANES}i32.v{LANES}p0")
-    return builder.call(gather, [pointers, ir.Constant(_I32, 4), wanted, _const(_V32, 0)])
+    return builder.call(gather, [pointers, ir.Constant(_I32, 4), wanted, constant_of(_V32, 0)])
 
 
 def _bits_of(builder: Any, lanes: Any) -> Any:
@@ -203,15 +194,15 @@ def _philox(typing, positions, at, epoch, word3, seed, tag, words, to, stride): 
     def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
         positions, at, epoch, word3, k0, k1, words, to, stride = args
         p = _load(builder, _at(context, builder, signature.args[0], positions, at, _V64), 8)
-        low, half = _const(_V64, _LOW), _const(_V64, 32)
+        low, half = constant_of(_V64, _LOW), constant_of(_V64, 32)
         c0, c1 = builder.and_(p, low), builder.lshr(p, half)
-        c2, c3 = _splat(builder, epoch), _splat(builder, word3)
+        c2, c3 = splat_of(builder, epoch), splat_of(builder, word3)
         for _ in range(10):
             # Only the low halves are multiplied, so the high ones may hold anything: masks where LLVM needs to see it.
-            p0 = builder.mul(builder.and_(c0, low), _const(_V64, _M0))
-            p1 = builder.mul(builder.and_(c2, low), _const(_V64, _M1))
-            c0 = builder.xor(builder.xor(builder.lshr(p1, half), c1), _splat(builder, k0))
-            c2 = builder.xor(builder.xor(builder.lshr(p0, half), c3), _splat(builder, k1))
+            p0 = builder.mul(builder.and_(c0, low), constant_of(_V64, _M0))
+            p1 = builder.mul(builder.and_(c2, low), constant_of(_V64, _M1))
+            c0 = builder.xor(builder.xor(builder.lshr(p1, half), c1), splat_of(builder, k0))
+            c2 = builder.xor(builder.xor(builder.lshr(p0, half), c3), splat_of(builder, k1))
             c1, c3 = p1, p0
             k0 = builder.and_(builder.add(k0, ir.Constant(_I64, _W0)), ir.Constant(_I64, _LOW))
             k1 = builder.and_(builder.add(k1, ir.Constant(_I64, _W1)), ir.Constant(_I64, _LOW))
@@ -230,11 +221,11 @@ def _bounded(typing, words, at, n, threshold, out, to):  # type: ignore[no-untyp
     def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
         words, at, n, threshold, out, to = args
         word = _load(builder, _at(context, builder, signature.args[0], words, at, _V32), 4)
-        factor = _splat(builder, builder.zext(builder.trunc(n, _I32), _I64))
+        factor = splat_of(builder, builder.zext(builder.trunc(n, _I32), _I64))
         product = builder.mul(builder.zext(word, _V64), factor)
-        candidate = builder.trunc(builder.lshr(product, _const(_V64, 32)), _V32)
+        candidate = builder.trunc(builder.lshr(product, constant_of(_V64, 32)), _V32)
         _store(builder, candidate, _at(context, builder, signature.args[4], out, to, _V32), 4)
-        bound = _splat(builder, builder.trunc(threshold, _I32))
+        bound = splat_of(builder, builder.trunc(threshold, _I32))
         return _bits_of(builder, builder.icmp_unsigned("<", builder.trunc(product, _V32), bound))
 
     return signature, generate
@@ -254,7 +245,7 @@ def _bitmap_word(context: Any, builder: Any, kinds: Any, args: Any) -> tuple[Any
     bits, base, at, items, to = args
     first = _load(builder, _at(context, builder, kinds[1], base, at, _V32), 4)
     item = _load(builder, _at(context, builder, kinds[3], items, to, _V32), 4)
-    index = builder.sext(builder.add(first, builder.lshr(item, _const(_V32, 5))), _V64)
+    index = builder.sext(builder.add(first, builder.lshr(item, constant_of(_V32, 5))), _V64)
     return _data(context, builder, kinds[0], bits), index, item
 
 
@@ -264,8 +255,8 @@ def _filter_word(context: Any, builder: Any, kinds: Any, args: Any) -> tuple[Any
     start = _load(builder, _at(context, builder, kinds[1], first, at, _V32), 4)
     count = _load(builder, _at(context, builder, kinds[2], size, at, _V32), 4)
     item = _load(builder, _at(context, builder, kinds[4], items, to, _V32), 4)
-    h = builder.mul(item, _const(_V32, SPREAD))
-    offset = builder.lshr(builder.mul(builder.zext(h, _V64), builder.zext(count, _V64)), _const(_V64, 32))
+    h = builder.mul(item, constant_of(_V32, SPREAD))
+    offset = builder.lshr(builder.mul(builder.zext(h, _V64), builder.zext(count, _V64)), constant_of(_V64, 32))
     return _data(context, builder, kinds[0], words), builder.add(builder.zext(start, _V64), offset), item, h
 
 
@@ -273,8 +264,8 @@ def _filter_word(context: Any, builder: Any, kinds: Any, args: Any) -> tuple[Any
 def _bitmap(typing, bits, base, at, items, to):  # type: ignore[no-untyped-def]
     def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
         data, index, item = _bitmap_word(context, builder, signature.args, args)
-        word = _gather(builder, data, index, _const(_V1, 1))
-        bit = builder.lshr(word, builder.and_(item, _const(_V32, 31)))
+        word = _gather(builder, data, index, constant_of(_V1, 1))
+        bit = builder.lshr(word, builder.and_(item, constant_of(_V32, 31)))
         return _bits_of(builder, builder.trunc(bit, _V1))
 
     return types.uint64(bits, base, types.int64, items, types.int64), generate
@@ -292,8 +283,8 @@ def _bitmap_ahead(typing, bits, base, at, items, to):  # type: ignore[no-untyped
 def _filter(typing, words, first, size, at, items, to):  # type: ignore[no-untyped-def]
     def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
         data, index, item, h = _filter_word(context, builder, signature.args, args)
-        word = _gather(builder, data, index, _const(_V1, 1))
-        low, other = (builder.and_(x, _const(_V32, 31)) for x in (item, builder.lshr(h, _const(_V32, 8))))
+        word = _gather(builder, data, index, constant_of(_V1, 1))
+        low, other = (builder.and_(x, constant_of(_V32, 31)) for x in (item, builder.lshr(h, constant_of(_V32, 8))))
         bits = builder.and_(builder.lshr(word, low), builder.lshr(word, other))
         return _bits_of(builder, builder.trunc(bits, _V1))
 
@@ -316,7 +307,7 @@ def _keep(typing, table, mask, entry, pending, k):  # type: ignore[no-untyped-de
         table, mask, entry, pending, k = args
         row = builder.shl(mask, ir.Constant(_I64, 3))
         kept = _load(builder, _at(context, builder, signature.args[0], table, row, _V16x8), 2)
-        kept = builder.add(kept, _splat(builder, builder.trunc(entry, _I16), 8))
+        kept = builder.add(kept, splat_of(builder, builder.trunc(entry, _I16), 8))
         _store(builder, kept, _at(context, builder, signature.args[3], pending, k, _V16x8), 2)
         return builder.add(k, builder.ctpop(mask))
 
@@ -333,27 +324,27 @@ def _order(typing, left, right, a, b, keys, n, out, at):  # type: ignore[no-unty
         lanes = ORDER_LANES
         v32, v64 = ir.VectorType(_I32, lanes), ir.VectorType(_I64, lanes)
         iota = ir.Constant(v32, list(range(lanes)))
-        x, size = builder.add(_splat(builder, left, lanes), iota), [_splat(builder, s, lanes) for s in (a, b)]
+        x, size = builder.add(splat_of(builder, left, lanes), iota), [splat_of(builder, s, lanes) for s in (a, b)]
         wraps = builder.icmp_unsigned(">=", x, size[0])
         part = [
             builder.select(wraps, builder.sub(x, size[0]), x),
-            builder.add(_splat(builder, right, lanes), builder.zext(wraps, v32)),
+            builder.add(splat_of(builder, right, lanes), builder.zext(wraps, v32)),
         ]
         wide = [builder.zext(s, v64) for s in size]
         data = _data(context, builder, signature.args[4], keys)
         for r in range(6):
             side = r % 2
             key = builder.load(builder.gep(data, [ir.Constant(_I64, r)]))
-            h = builder.add(part[1 - side], _splat(builder, key, lanes))
-            h = builder.mul(builder.xor(h, builder.lshr(h, _const(v32, 16))), _const(v32, _MIX0))
-            h = builder.mul(builder.xor(h, builder.lshr(h, _const(v32, 13))), _const(v32, _MIX1))
-            scaled = builder.lshr(builder.mul(builder.zext(h, v64), wide[side]), _const(v64, 32))
+            h = builder.add(part[1 - side], splat_of(builder, key, lanes))
+            h = builder.mul(builder.xor(h, builder.lshr(h, constant_of(v32, 16))), constant_of(v32, _MIX0))
+            h = builder.mul(builder.xor(h, builder.lshr(h, constant_of(v32, 13))), constant_of(v32, _MIX1))
+            scaled = builder.lshr(builder.mul(builder.zext(h, v64), wide[side]), constant_of(v64, 32))
             total = builder.add(part[side], builder.trunc(scaled, v32))
             less = builder.sub(total, size[side])
             part[side] = builder.select(builder.icmp_unsigned("<", total, size[side]), total, less)
         result = builder.add(builder.mul(builder.zext(part[1], v64), wide[0]), builder.zext(part[0], v64))
         _store(builder, result, _at(context, builder, signature.args[6], out, at, v64), 8)
-        return _bits_of(builder, builder.icmp_signed(">=", result, _splat(builder, n, lanes)))
+        return _bits_of(builder, builder.icmp_signed(">=", result, splat_of(builder, n, lanes)))
 
     return signature, generate
 

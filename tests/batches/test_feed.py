@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from fastrec.batches.device import HostDevice
-from fastrec.batches.feed import Feed, ResidentFeed
+from fastrec.batches.feed import SLOTS, Feed, ResidentFeed
 from fastrec.batches.stream import Stream
 from fastrec.sampling.order import Cursor
 from tests.helpers.training import make_stream
@@ -143,6 +143,40 @@ def test_starts_at_any_cursor_and_jumps() -> None:
         batch, _ = feed.next(cursor)
         assert np.array_equal(batch.items.numpy(), stream.batch(cursor, 16)[0].items)
     feed.close()
+
+
+class CountsCopies(LateDevice):
+    """Lets a test wait until the feed's thread has queued a number of copies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queued = threading.Semaphore(0)
+
+    def copy(self, host: list[torch.Tensor], device: list[torch.Tensor], after: Any) -> Any:
+        event = super().copy(host, device, after)
+        self.queued.release()
+        return event
+
+    def wait_for_ring(self) -> None:
+        for _ in range(SLOTS):
+            assert self.queued.acquire(timeout=30), "the feed's thread did not fill its slots"
+
+
+def test_a_jump_does_not_copy_over_the_batch_that_is_being_read() -> None:
+    """After a restart every slot is free at once, the one whose batch the device has yet to read too."""
+    stream = make_stream()
+    device = CountsCopies()
+    feed = Feed(stream, batch_size=16, device=device, block=1)
+    rows: list[Any] = []
+    batch, _ = feed.next(Cursor(0, 0))
+    device.launch(lambda: rows.append(tuple(t.clone().numpy() for t in batch)))
+    device.wait_for_ring()
+    feed.next(Cursor(3, 32))
+    device.wait_for_ring()
+    device.run_until(("copies", len(device.queues["copies"])))  # as early as their events allow
+    device.synchronize()
+    feed.close()
+    check(rows, stream, Cursor(0, 0), 16)
 
 
 def test_an_exception_reaches_the_consumer_and_the_feed_can_go_on() -> None:

@@ -159,19 +159,10 @@ def test_the_python_body_of_the_kernel_gives_the_same(how: str, monkeypatch: pyt
     users = np.arange(24) % 4
     compiled = sampler_by(how, rows, n_items=20, n_negatives=5, seed=1)
     expected = compiled.sample(users, epoch=0, start=5)
-    for name in (
-        "philox4x32",
-        "mulhi64",
-        "finish_word",
-        "entry_words",
-        "load_block",
-        "filter_row",
-        "redraw_all",
-        "still_held",
-        "finish",
-    ):
-        monkeypatch.setattr(kernels, name, getattr(kernels, name).py_func)
-    monkeypatch.setattr("fastrec.sampling.sampler.sample_uniform", kernels.sample_uniform.py_func)
+    for name, helper in list(vars(kernels).items()):
+        if hasattr(helper, "py_func"):
+            monkeypatch.setattr(kernels, name, helper.py_func)
+    monkeypatch.setattr("fastrec.sampling.sampler.sample_uniform", kernels.sample_uniform)
     with np.errstate(over="ignore"):
         assert np.array_equal(compiled.sample(users, epoch=0, start=5), expected)
 

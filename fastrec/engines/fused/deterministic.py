@@ -7,14 +7,15 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrec.engines.fused.passes import ADAGRAD, ADAM, CHUNK, SGD, counters_per_step, kernel
+from fastrec.engines.fused.passes import CHUNK, Prepared, Sums, counters_per_step, kernel
 from fastrec.engines.fused.prepare import Block
+from fastrec.engines.fused.rules import ADAGRAD, ADAM, SGD
 from fastrec.engines.fused.team import LINE, SPINS
-from fastrec.engines.fused.weights import Weights, aligned
+from fastrec.engines.fused.weights import Tables, Weights, aligned
 from fastrec.jit import available_threads, run_ranges
 
 KINDS = {"sgd": SGD, "row-adagrad": ADAGRAD, "lazy-adam": ADAM}
-_STATEFUL = ("user_factors", "item_factors", "user_bias", "item_bias", "bias", "h")
+_STATEFUL = ("user_factors", "item_factors", "h", "user_bias", "item_bias", "bias")
 
 
 def correction(step: int) -> float:
@@ -59,15 +60,17 @@ class Deterministic:
         steps, rows = block.users.shape
         chunks = -(-rows // CHUNK)
         self._counters = np.zeros((steps, counters_per_step(threads) * LINE), np.int64)
-        self._loss_sums, self._slopes = np.empty(chunks), np.empty(chunks)
-        self._h_gradients = np.empty((chunks, weights.dim if weights.gmf else 0), np.float32)
-        self._old = aligned(min(rows, weights.user_factors.shape[0]), weights.dim)
-        self._g = np.empty(rows * (1 + block.negatives.shape[2]), np.float32)
         self._losses = np.empty(steps)
-        self._states = tuple(tuple(_state(weights, name, which) for name in _STATEFUL) for which in range(2))
+        self._states = tuple(Tables(*(_state(weights, name, which) for name in _STATEFUL)) for which in range(2))
         adam = self._kind == ADAM
-        self._user_slopes, self._item_slopes = (
-            np.zeros(bias.size if adam else 0, np.float32) for bias in (weights.user_bias, weights.item_bias)
+        self._sums = Sums(
+            old=aligned(min(rows, weights.user_factors.shape[0]), weights.dim),
+            g=np.empty(rows * (1 + block.negatives.shape[2]), np.float32),
+            user_slopes=np.zeros(weights.user_bias.size if adam else 0, np.float32),
+            item_slopes=np.zeros(weights.item_bias.size if adam else 0, np.float32),
+            losses=np.empty(chunks),
+            slopes=np.empty(chunks),
+            h_gradients=np.empty((chunks, weights.dim if weights.gmf else 0), np.float32),
         )
 
     def run(self, sizes: NDArray[np.int64], rates: list[float], first: int) -> NDArray[np.float64]:
@@ -83,12 +86,12 @@ class Deterministic:
         moved = np.array(rates, np.float32)
         self._counters[: sizes.size] = 0
 
+        prepared = Prepared(b.users, b.positives, b.negatives, b.runs, b.keys)
+
         def work(me: int, _: int) -> None:
             self._train(
-                me, self.threads, spins, self._counters, sizes, b.users, b.positives, b.negatives, b.runs, b.keys,
-                w.user_factors, w.item_factors, w.h, w.user_bias, w.item_bias, w.bias,
-                *self._states, self._old, self._g, self._user_slopes, self._item_slopes, self._loss_sums, self._slopes,
-                self._h_gradients, self._losses, moved, l2, l2_h, lr_h,
+                me, self.threads, spins, self._counters, sizes, prepared, w.tables(), *self._states, self._sums,
+                self._losses, moved, l2, l2_h, lr_h,
             )  # fmt: skip
 
         run_ranges(work, self.threads, self.threads)

@@ -23,9 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrec.engines.fused.prepare import Batch
-from fastrec.engines.fused.weights import EPS, Weights, aligned
+from fastrec.engines.fused.rules import adagrad
+from fastrec.engines.fused.weights import Tables, Weights, aligned
 from fastrec.jit import njit, run_ranges
-from fastrec.lanes import WIDTH, fma, load, mul, prefetch, scratch, splat, store, total
+from fastrec.lanes import WIDTH, dot, fma, load, mul, prefetch, scratch, splat, store, total
 from fastrec.models import losses
 
 _ZERO = np.float32(0.0)
@@ -33,7 +34,7 @@ _ONE = np.float32(1.0)
 
 
 @functools.cache
-def kernel(dim: int, gmf: bool, adagrad: bool, loss: str) -> Any:
+def kernel(dim: int, gmf: bool, by_row: bool, loss: str) -> Any:
     """The pass for one dim, model, optimiser and loss: constants of the compiled code, so that rows unroll."""
     form = losses.get(loss)
     row_loss, pairs = form.row, form.pairs
@@ -43,13 +44,14 @@ def kernel(dim: int, gmf: bool, adagrad: bool, loss: str) -> Any:
 
     @njit
     def train(  # type: ignore[no-untyped-def]
-        users, positives, negatives, p, q, h, user_bias, item_bias, bias, sums, rate, l2, h_rate, h_l2, lo, hi
+        users, positives, negatives, weights, sums, rate, l2, h_rate, h_l2, lo, hi
     ):
         """Train rows [lo, hi) of a batch, moved to where users change; returns the summed loss.
 
-        p float32[U, D], q float32[I, D], h float32[D], user_bias float32[U], item_bias float32[I] (or empty),
-        bias float32[1]; ``sums`` holds Adagrad's accumulators in the same order.
+        ``sums`` holds Adagrad's accumulators, one a row, as Tables. The phases of a row are not functions of their own:
+        each would take some ten arrays, whose references Numba counts, and a row at D=64, N=4 takes a few 100 ns.
         """
+        p, q, h, user_bias, item_bias, bias = weights
         p_sum, q_sum, h_sum, user_sum, item_sum, bias_sum = sums
         n = 1 + negatives.shape[1]
         x, e = scratch(n), scratch(n)
@@ -72,7 +74,8 @@ def kernel(dim: int, gmf: bool, adagrad: bool, loss: str) -> Any:
             items[0] = positives[row]
             for j in range(1, n):
                 items[j] = negatives[row, j - 1]
-            # r: the user's row, times h in GMF
+            # The scores: r is the user's row, times h in GMF. Item rows come in no order, so they are asked for 10
+            # samples ahead, to write: most are written within the next microsecond.
             for d in range(0, main, WIDTH):
                 store(r, 0, d, WIDTH, mul(load(p, u, d, WIDTH), load(h, 0, d, WIDTH)) if gmf else load(p, u, d, WIDTH))
             store(
@@ -81,29 +84,27 @@ def kernel(dim: int, gmf: bool, adagrad: bool, loss: str) -> Any:
             base = bias[0] + (user_bias[u] if biased else _ZERO)
             for j in range(n):
                 i = items[j]
-                s = mul(load(r, 0, main, tail), load(q, i, main, tail))
-                for d in range(0, main, WIDTH):
-                    s = fma(load(r, 0, d, WIDTH), load(q, i, d, WIDTH), s)
-                x[j] = total(s) + base + (item_bias[i] if biased else _ZERO)
+                x[j] = dot(r, 0, q, i, dim) + base + (item_bias[i] if biased else _ZERO)
             more, product = row_loss(x, e, n, product)
             value += more
             slope = _ZERO
             if not pairs:  # in BPR they cancel, and Adagrad would blow up what rounding leaves
                 for j in range(n):
                     slope += x[j]
-            if adagrad:
+            if by_row:
                 for j in range(n):
                     i = items[j]
-                    g = splat(x[j])
+                    g = splat(x[j])  # ``square_of_sum`` of passes.py costs 2 to 4 % of this kernel at D=64
                     c = splat(l2)
                     v = fma(g, load(r, 0, main, tail), mul(c, load(q, i, main, tail)))
                     s = mul(v, v)
                     for d in range(0, main, WIDTH):
                         v = fma(g, load(r, 0, d, WIDTH), mul(c, load(q, i, d, WIDTH)))
                         s = fma(v, v, s)
-                    q_sum[i] += total(s) / np.float32(dim)
-                    rates[j] = rate / (np.float32(math.sqrt(q_sum[i])) + EPS)
-            # w: sum of g * item row, from the rows before each is updated
+                    q_sum[i], divisor = adagrad(q_sum[i], total(s) / np.float32(dim))
+                    rates[j] = rate / divisor
+            # The item rows: one pass reads each for w, the sum of g * item row, and updates it, while it is in the
+            # first-level cache. Another thread may have written it since it was scored: Hogwild takes that.
             for d in range(0, main, WIDTH):
                 rv = load(r, 0, d, WIDTH)
                 wv = splat(_ZERO)
@@ -121,22 +122,22 @@ def kernel(dim: int, gmf: bool, adagrad: bool, loss: str) -> Any:
                 v = mul(v, splat(_ONE - rates[j] * l2))
                 store(q, items[j], main, tail, fma(splat(-rates[j] * x[j]), rv, v))
             store(w, 0, main, tail, wv)
-            # the user's row, and h, whose gradient is (user row) * w
-            if adagrad:
+            # The user's row, this thread's own, and h, whose gradient is (user row) * w
+            if by_row:
                 square = _ZERO
                 for d in range(dim):
                     g1 = w[d] * h[d] + user_l2 * p[u, d] if gmf else w[d] + user_l2 * p[u, d]
                     square += g1 * g1
-                p_sum[u] += square / np.float32(dim)
-                user_rate = rate / (np.float32(math.sqrt(p_sum[u])) + EPS)
+                p_sum[u], divisor = adagrad(p_sum[u], square / np.float32(dim))
+                user_rate = rate / divisor
                 for d in range(dim):
                     old = p[u, d]
                     g1 = w[d] * h[d] + user_l2 * old if gmf else w[d] + user_l2 * old
                     p[u, d] = old - user_rate * g1
                     if gmf:
                         g1 = w[d] * old + h_l2 * h[d]
-                        h_sum[d] += g1 * g1
-                        h[d] -= h_rate / (np.float32(math.sqrt(h_sum[d])) + EPS) * g1
+                        h_sum[d], divisor = adagrad(h_sum[d], g1 * g1)
+                        h[d] -= h_rate / divisor * g1
             elif gmf:
                 for d in range(dim):
                     old = p[u, d]
@@ -147,25 +148,26 @@ def kernel(dim: int, gmf: bool, adagrad: bool, loss: str) -> Any:
                 for d in range(0, main, WIDTH):
                     store(p, u, d, WIDTH, fma(step, load(w, 0, d, WIDTH), mul(shrink, load(p, u, d, WIDTH))))
                 store(p, u, main, tail, fma(step, load(w, 0, main, tail), mul(shrink, load(p, u, main, tail))))
+            # The biases: copies of this thread where they are shared (see the module's docstring).
             if biased:
                 for j in range(n):
                     i = items[j]
                     g1 = x[j] + l2 * item_bias[i]
-                    if adagrad:
-                        item_sum[i] += g1 * g1
-                        item_bias[i] -= rate / (np.float32(math.sqrt(item_sum[i])) + EPS) * g1
+                    if by_row:
+                        item_sum[i], divisor = adagrad(item_sum[i], g1 * g1)
+                        item_bias[i] -= rate / divisor * g1
                     else:
                         item_bias[i] -= rate * g1
                 g1 = slope + user_l2 * user_bias[u]
-                if adagrad:
-                    user_sum[u] += g1 * g1
-                    user_bias[u] -= rate / (np.float32(math.sqrt(user_sum[u])) + EPS) * g1
+                if by_row:
+                    user_sum[u], divisor = adagrad(user_sum[u], g1 * g1)
+                    user_bias[u] -= rate / divisor * g1
                 else:
                     user_bias[u] -= rate * g1
             g1 = slope + user_l2 * bias[0]
-            if adagrad:
-                bias_sum[0] += g1 * g1
-                bias[0] -= rate / (np.float32(math.sqrt(bias_sum[0])) + EPS) * g1
+            if by_row:
+                bias_sum[0], divisor = adagrad(bias_sum[0], g1 * g1)
+                bias[0] -= rate / divisor * g1
             else:
                 bias[0] -= rate * g1
         return value + math.log(product)
@@ -209,10 +211,10 @@ class LockFree:
         def work(lo: int, hi: int) -> tuple[float, Any]:
             mine = shared if lo == 0 and hi == batch.users.size else tuple(map(_private, shared))
             h, item_bias, bias, h_sum, item_sum, bias_sum = mine
-            sums = (w.user_sum, w.item_sum, h_sum, w.user_bias_sum, item_sum, bias_sum)
-            args = (w.user_factors, w.item_factors, h, w.user_bias, item_bias, bias, sums)
+            weights = Tables(w.user_factors, w.item_factors, h, w.user_bias, item_bias, bias)
+            sums = Tables(w.user_sum, w.item_sum, h_sum, w.user_bias_sum, item_sum, bias_sum)
             value = self._train(
-                batch.users, batch.positives, batch.negatives, *args, np.float32(rate), self.l2,
+                batch.users, batch.positives, batch.negatives, weights, sums, np.float32(rate), self.l2,
                 np.float32(rate * self.lr_h), self.l2_h, lo, hi,
             )  # fmt: skip
             return value, mine

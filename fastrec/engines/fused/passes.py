@@ -4,7 +4,8 @@ Two passes over a prepared batch. The first goes user by user: it scores the sam
 each user's gradient and updates the user's row at once, keeping the old one. The second goes item by item over the
 samples sorted by item, and sums from the old user rows. Every row's sum is one thread's and runs in the batch's
 order; sums over all samples (loss, bias, h) run per chunk of CHUNK rows and then over the chunks. So where threads are
-cut changes nothing. A third moves what all samples share, and lazy Adam's bias vectors, which move whole at each step.
+cut changes nothing. A third moves what all samples share, and lazy Adam's bias vectors, which move completely at each
+step.
 
 B batch rows, N negatives, S = B * (1+N) samples, U users, I items, D dim, R users in the batch.
 """
@@ -13,17 +14,18 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
+from numpy.typing import NDArray
 
 from fastrec.engines.fused.prepare import SAMPLE_BITS
+from fastrec.engines.fused.rules import ADAGRAD, ADAM, SGD, adagrad, adam, move_scalar
 from fastrec.engines.fused.team import claim, count, wait
-from fastrec.engines.fused.weights import EPS
 from fastrec.engines.units import SETTLED
-from fastrec.jit import inline, njit
-from fastrec.lanes import WIDTH, fma, load, mul, prefetch, scratch, splat, store, total
+from fastrec.jit import njit
+from fastrec.lanes import WIDTH, add_rows, dot, load, mul, prefetch, scratch, splat, square_of_sum, store
 from fastrec.models import losses as loss_forms
 
 CHUNK = 128
@@ -42,39 +44,64 @@ _ZERO = np.float32(0.0)
 _SETTLED = np.float32(SETTLED)
 _SAMPLE_MASK = (1 << SAMPLE_BITS) - 1
 
-
-SGD, ADAGRAD, ADAM = range(3)
-_B1, _B2 = np.float32(0.9), np.float32(0.999)
-_C1, _C2 = np.float32(1 - 0.9), np.float32(1 - 0.999)
-_ADAM_EPS = np.float32(1e-8)
-
-
-@inline
-def adam(value, gradient, first, second, size):  # type: ignore[no-untyped-def]
-    """A weight and its two moments after one step; ``size`` is the rate times both bias corrections."""
-    first = _B1 * first + _C1 * gradient
-    second = _B2 * second + _C2 * gradient * gradient
-    return value - size * first / (np.float32(math.sqrt(second)) + _ADAM_EPS), first, second
-
-
-@inline
-def move_scalar(value, gradient, a, b, at, rate, kind):  # type: ignore[no-untyped-def]
-    """A weight that is a row of its own, after one step; a and b hold its state."""
-    if kind == ADAGRAD:
-        a[at] += gradient * gradient
-        return value - gradient / (np.float32(math.sqrt(a[at])) + EPS) * rate
-    if kind == ADAM:
-        value, a[at], b[at] = adam(value, gradient, a[at], b[at], rate)
-        return value
-    return value - rate * gradient
-
-
 helper = numba.njit(nogil=True, error_model="numpy")
+"""A part of a kernel that is called once per piece, and so may take NamedTuples of arrays: their references are counted
+once for hundreds of samples."""
+
+
+class Prepared(NamedTuple):
+    """Batches of several steps, or of one step where a kernel has picked it (one dimension less)."""
+
+    users: NDArray[np.int32]
+    """int32[steps, B], ascending"""
+    positives: NDArray[np.int32]
+    """int32[steps, B]"""
+    negatives: NDArray[np.int32]
+    """int32[steps, B, N]"""
+    runs: NDArray[np.int32]
+    """int32[steps, B]: number of the user within the batch"""
+    keys: NDArray[np.int64]
+    """int64[steps, S]: item << 32 | sample, ascending"""
+
+
+class Sums(NamedTuple):
+    """What the passes of one step hand to each other."""
+
+    old: NDArray[np.float32]
+    """float32[R, D]: user rows before the step, times h in GMF"""
+    g: NDArray[np.float32]
+    """float32[S]: dloss/dlogit of the mean loss"""
+    user_slopes: NDArray[np.float32]
+    """float32[U], for lazy Adam: gradients of the user biases, zero between steps"""
+    item_slopes: NDArray[np.float32]
+    """float32[I], the same of the item biases"""
+    losses: NDArray[np.float64]
+    """float64[chunks]: summed loss"""
+    slopes: NDArray[np.float64]
+    """float64[chunks]: gradient of the global bias"""
+    h_gradients: NDArray[np.float32]
+    """float32[chunks, D]"""
+
+
+class Scratch(NamedTuple):
+    """Buffers of one thread, allocated before it claims anything."""
+
+    x: Any
+    """float32[1+N]: logits, then their gradients"""
+    e: Any
+    w: Any
+    """float32[D]: gradient of a row"""
+    ids: Any
+    """int64[1+N]: the items of a positive"""
+    rows: Any
+    """int64[PIECE]: user rows of an item's samples"""
+    gs: Any
+    """float32[PIECE]: their gradients"""
 
 
 @functools.cache
-def kernel(dim: int, gmf: bool, kind: int, loss: str) -> Any:
-    """Many steps by a team of threads, for one dim, model, optimiser and loss: constants, so that rows unroll."""
+def users_kernel(dim: int, gmf: bool, kind: int, loss: str) -> Any:
+    """The first pass: score, sum and update users."""
     form = loss_forms.get(loss)
     row_loss, pairs = form.row, form.pairs
     tail = (dim - 1) % WIDTH + 1
@@ -82,104 +109,106 @@ def kernel(dim: int, gmf: bool, kind: int, loss: str) -> Any:
     row_bytes = 4 * dim
 
     @helper
-    def users_pass(  # type: ignore[no-untyped-def]
-        users, positives, negatives, runs, p, q, h, user_bias, item_bias, bias, a, b, user_bias_a, user_bias_b,
-        user_slopes, old, g, loss_sums, slopes, h_gradients, scale, rate, l2, lo, hi, x, e, w, ids,
-    ):  # fmt: skip
-        """Chunks [lo, hi): score, sum and update users.
-
-        Fills old float32[R, D] (user rows before the step, times h in GMF), g float32[S] (dloss/dlogit of the mean),
-        and per chunk loss_sums float64, slopes float64 and h_gradients float32[chunks, D]. x, e, w, ids are scratch.
-        """
+    def users_pass(batch, weights, firsts, seconds, sums, scratches, scale, rate, l2, chunk):  # type: ignore[no-untyped-def]
+        """Score and update the users that begin in one chunk; fills the chunk's ``sums``, ``old`` and ``g``."""
+        users, positives, negatives, runs, _ = batch
+        p, q, h, user_bias, item_bias, bias = weights
+        a, _, _, user_bias_a, _, _ = firsts
+        b, _, _, user_bias_b, _, _ = seconds
+        old, g, user_slopes, _, loss_sums, slopes, h_gradients = sums
+        x, e, w, ids, _, _ = scratches
         n = 1 + negatives.shape[1]
         biased = item_bias.shape[0] > 0
         ahead = max(1, 10 // n)
         n_rows = users.shape[0]
-        for chunk in range(lo, hi):
-            value, product, slope = 0.0, 1.0, 0.0
-            h_gradients[chunk] = _ZERO
-            row = chunk * CHUNK
-            while 0 < row < n_rows and users[row] == users[row - 1]:  # that user began in an earlier chunk
+        value, product, slope = 0.0, 1.0, 0.0
+        h_gradients[chunk] = _ZERO
+        row = chunk * CHUNK
+        while 0 < row < n_rows and users[row] == users[row - 1]:  # that user began in an earlier chunk
+            row += 1
+        stop = min((chunk + 1) * CHUNK, n_rows)
+        while row < stop:
+            # A user's row is read once for all its positives, and kept as the other pass must see it.
+            u, run = np.int64(users[row]), np.int64(runs[row])
+            for d in range(0, main, WIDTH):
+                v = load(p, u, d, WIDTH)
+                store(old, run, d, WIDTH, mul(v, load(h, 0, d, WIDTH)) if gmf else v)
+                store(w, 0, d, WIDTH, splat(_ZERO))
+            v = load(p, u, main, tail)
+            store(old, run, main, tail, mul(v, load(h, 0, main, tail)) if gmf else v)
+            store(w, 0, main, tail, splat(_ZERO))
+            base = bias[0] + (user_bias[u] if biased else _ZERO)
+            first = row
+            user_slope = _ZERO
+            while row < n_rows and users[row] == u:
+                # Item rows come in no order: this is where memory is waited for, so rows are
+                # asked for about 10 samples ahead.
+                if row + ahead < n_rows:
+                    prefetch(q, positives[row + ahead], row_bytes, 0)
+                    for j in range(n - 1):
+                        prefetch(q, negatives[row + ahead, j], row_bytes, 0)
+                ids[0] = positives[row]
+                for j in range(1, n):
+                    ids[j] = negatives[row, j - 1]
+                for j in range(n):
+                    i = ids[j]
+                    x[j] = dot(old, run, q, i, dim) + base + (item_bias[i] if biased else _ZERO)
+                more, product = row_loss(x, e, n, product)
+                value += more
+                for j in range(n):
+                    x[j] *= scale
+                    g[row * n + j] = x[j]
+                    if not pairs:  # in BPR they cancel, and Adagrad would blow up what rounding leaves
+                        user_slope += x[j]
+                add_rows(w, x, q, ids, n, dim)  # the item rows are in the first-level cache from the scores
                 row += 1
-            stop = min((chunk + 1) * CHUNK, n_rows)
-            while row < stop:
-                u, run = np.int64(users[row]), np.int64(runs[row])
-                for d in range(0, main, WIDTH):
-                    v = load(p, u, d, WIDTH)
-                    store(old, run, d, WIDTH, mul(v, load(h, 0, d, WIDTH)) if gmf else v)
-                    store(w, 0, d, WIDTH, splat(_ZERO))
-                v = load(p, u, main, tail)
-                store(old, run, main, tail, mul(v, load(h, 0, main, tail)) if gmf else v)
-                store(w, 0, main, tail, splat(_ZERO))
-                base = bias[0] + (user_bias[u] if biased else _ZERO)
-                first = row
-                user_slope = _ZERO
-                while row < n_rows and users[row] == u:
-                    if row + ahead < n_rows:
-                        prefetch(q, positives[row + ahead], row_bytes, 0)
-                        for j in range(n - 1):
-                            prefetch(q, negatives[row + ahead, j], row_bytes, 0)
-                    ids[0] = positives[row]
-                    for j in range(1, n):
-                        ids[j] = negatives[row, j - 1]
-                    for j in range(n):
-                        i = ids[j]
-                        s = mul(load(old, run, main, tail), load(q, i, main, tail))
-                        for d in range(0, main, WIDTH):
-                            s = fma(load(old, run, d, WIDTH), load(q, i, d, WIDTH), s)
-                        x[j] = total(s) + base + (item_bias[i] if biased else _ZERO)
-                    more, product = row_loss(x, e, n, product)
-                    value += more
-                    for j in range(n):
-                        x[j] *= scale
-                        g[row * n + j] = x[j]
-                        if not pairs:  # in BPR they cancel, and Adagrad would blow up what rounding leaves
-                            user_slope += x[j]
-                    for d in range(0, main, WIDTH):
-                        v = load(w, 0, d, WIDTH)
-                        for j in range(n):
-                            v = fma(splat(x[j]), load(q, ids[j], d, WIDTH), v)
-                        store(w, 0, d, WIDTH, v)
-                    v = load(w, 0, main, tail)
-                    for j in range(n):
-                        v = fma(splat(x[j]), load(q, ids[j], main, tail), v)
-                    store(w, 0, main, tail, v)
-                    row += 1
-                decay = l2 * np.float32((row - first) * n)
-                if gmf:
-                    for d in range(dim):
-                        h_gradients[chunk, d] += w[d] * p[u, d]
-                        w[d] *= h[d]
-                user_rate = rate
-                if kind == ADAGRAD:
-                    s = fma(splat(decay), load(p, u, main, tail), load(w, 0, main, tail))
-                    s = mul(s, s)
-                    for d in range(0, main, WIDTH):
-                        v = fma(splat(decay), load(p, u, d, WIDTH), load(w, 0, d, WIDTH))
-                        s = fma(v, v, s)
-                    a[u, 0] += total(s) / np.float32(dim)
-                    user_rate = rate / (np.float32(math.sqrt(a[u, 0])) + EPS)
+            # The update: once per user of the chunk, and in no other thread, so without a lock.
+            decay = l2 * np.float32((row - first) * n)
+            if gmf:
                 for d in range(dim):
-                    gradient = w[d] + decay * p[u, d]
-                    if kind == ADAM:
-                        p[u, d], a[u, d], b[u, d] = adam(p[u, d], gradient, a[u, d], b[u, d], rate)
-                    else:
-                        p[u, d] -= user_rate * gradient
-                if biased:
-                    gradient = user_slope + decay * user_bias[u]
-                    if kind == ADAM:
-                        user_slopes[u] = gradient
-                    else:
-                        user_bias[u] = move_scalar(user_bias[u], gradient, user_bias_a, user_bias_b, u, rate, kind)
-                slope += np.float64(user_slope)
-            loss_sums[chunk] = value + math.log(product)
-            slopes[chunk] = slope
+                    h_gradients[chunk, d] += w[d] * p[u, d]
+                    w[d] *= h[d]
+            user_rate = rate
+            if kind == ADAGRAD:
+                square = square_of_sum(decay, p, u, w, 0, dim) / np.float32(dim)
+                a[u, 0], divisor = adagrad(a[u, 0], square)
+                user_rate = rate / divisor
+            for d in range(dim):
+                gradient = w[d] + decay * p[u, d]
+                if kind == ADAM:
+                    p[u, d], a[u, d], b[u, d] = adam(p[u, d], gradient, a[u, d], b[u, d], rate)
+                else:
+                    p[u, d] -= user_rate * gradient
+            if biased:
+                gradient = user_slope + decay * user_bias[u]
+                if kind == ADAM:
+                    user_slopes[u] = gradient
+                else:
+                    user_bias[u] = move_scalar(user_bias[u], gradient, user_bias_a, user_bias_b, u, rate, kind)
+            slope += np.float64(user_slope)
+        loss_sums[chunk] = value + math.log(product)
+        slopes[chunk] = slope
+
+    return users_pass
+
+
+@functools.cache
+def items_kernel(dim: int, kind: int) -> Any:
+    """The second pass: sum and update items."""
+    tail = (dim - 1) % WIDTH + 1
+    main = dim - tail
+    row_bytes = 4 * dim
 
     @helper
-    def items_pass(  # type: ignore[no-untyped-def]
-        keys, runs, n, q, item_bias, a, b, item_bias_a, item_bias_b, item_slopes, old, g, rate, l2, lo, hi, w, rows, gs
-    ):
-        """Sorted samples [lo, hi), moved to where items change: sum and update items."""
+    def items_pass(batch, weights, firsts, seconds, sums, scratches, rate, l2, lo, hi):  # type: ignore[no-untyped-def]
+        """Sorted samples [lo, hi), moved to where items change."""
+        _, _, negatives, runs, keys = batch
+        _, q, _, _, item_bias, _ = weights
+        _, a, _, _, item_bias_a, _ = firsts
+        _, b, _, _, item_bias_b, _ = seconds
+        old, g, _, item_slopes, _, _, _ = sums
+        _, _, w, _, rows, gs = scratches
+        n = np.uint32(1 + negatives.shape[1])
         biased = item_bias.shape[0] > 0
         n_samples = keys.shape[0]
         while 0 < lo < n_samples and keys[lo] >> SAMPLE_BITS == keys[lo - 1] >> SAMPLE_BITS:
@@ -196,6 +225,7 @@ def kernel(dim: int, gmf: bool, kind: int, loss: str) -> Any:
             for d in range(0, main, WIDTH):
                 store(w, 0, d, WIDTH, splat(_ZERO))
             store(w, 0, main, tail, splat(_ZERO))
+            # Old user rows are read in no order: those of up to PIECE samples are asked for before the first is used.
             for start in range(first, at, PIECE):
                 m = min(PIECE, at - start)
                 for k in range(m):
@@ -204,25 +234,14 @@ def kernel(dim: int, gmf: bool, kind: int, loss: str) -> Any:
                     prefetch(old, rows[k], row_bytes, 0)
                     gs[k] = g[sample]
                     slope += gs[k]
-                for d in range(0, main, WIDTH):
-                    v = load(w, 0, d, WIDTH)
-                    for k in range(m):
-                        v = fma(splat(gs[k]), load(old, rows[k], d, WIDTH), v)
-                    store(w, 0, d, WIDTH, v)
-                v = load(w, 0, main, tail)
-                for k in range(m):
-                    v = fma(splat(gs[k]), load(old, rows[k], main, tail), v)
-                store(w, 0, main, tail, v)
+                add_rows(w, gs, old, rows, m, dim)
+            # The update: each item is in one thread's piece only, so without a lock.
             decay = l2 * np.float32(at - first)
             item_rate = rate
             if kind == ADAGRAD:
-                s = fma(splat(decay), load(q, i, main, tail), load(w, 0, main, tail))
-                s = mul(s, s)
-                for d in range(0, main, WIDTH):
-                    v = fma(splat(decay), load(q, i, d, WIDTH), load(w, 0, d, WIDTH))
-                    s = fma(v, v, s)
-                a[i, 0] += total(s) / np.float32(dim)
-                item_rate = rate / (np.float32(math.sqrt(a[i, 0])) + EPS)
+                square = square_of_sum(decay, q, i, w, 0, dim) / np.float32(dim)
+                a[i, 0], divisor = adagrad(a[i, 0], square)
+                item_rate = rate / divisor
             for d in range(dim):
                 gradient = w[d] + decay * q[i, d]
                 if kind == ADAM:
@@ -236,58 +255,73 @@ def kernel(dim: int, gmf: bool, kind: int, loss: str) -> Any:
                 else:
                     item_bias[i] = move_scalar(item_bias[i], gradient, item_bias_a, item_bias_b, i, rate, kind)
 
-    @helper
-    def biases_pass(bias, gradients, a, b, rate, lo, hi):  # type: ignore[no-untyped-def]
-        """Elements [lo, hi) of a vector: lazy Adam moves all of it at each step; gradients are zero after it."""
-        for k in range(lo, hi):
-            bias[k], a[k], b[k] = adam(bias[k], gradients[k], a[k], b[k], rate)
-            gradients[k] = _ZERO
+    return items_pass
+
+
+@helper
+def biases_pass(bias, gradients, a, b, rate, lo, hi):  # type: ignore[no-untyped-def]
+    """Elements [lo, hi) of a vector: lazy Adam moves all of it at each step; gradients are zero after it."""
+    for k in range(lo, hi):
+        bias[k], a[k], b[k] = adam(bias[k], gradients[k], a[k], b[k], rate)
+        gradients[k] = _ZERO
+
+
+@functools.cache
+def shared_kernel(dim: int, gmf: bool, kind: int) -> Any:
+    """The third pass's first piece: the chunks' sums and what all samples share."""
 
     @helper
-    def shared_step(chunks, n_losses, bias, h, states, loss_sums, slopes, h_gradients, rate, l2, h_l2, lr_h):  # type: ignore[no-untyped-def]
-        """Move what every sample shares; returns the mean loss."""
-        bias_a, bias_b, h_a, h_b = states
+    def shared_step(chunks, n_losses, weights, firsts, seconds, sums, rate, l2, h_l2, lr_h):  # type: ignore[no-untyped-def]
+        """Move the global bias and h; returns the mean loss. Cost: chunks * dim additions by one thread."""
+        bias, h, h_gradients = weights.bias, weights.h, sums.h_gradients
         slope, value = 0.0, 0.0
         h_rate = np.float32(rate * lr_h)
         if kind == SGD:  # summed over all samples, the step would overshoot
             rate, h_rate = min(rate, _SETTLED), min(h_rate, _SETTLED)
         for chunk in range(chunks):
-            slope += slopes[chunk]
-            value += loss_sums[chunk]
+            slope += sums.slopes[chunk]
+            value += sums.losses[chunk]
         gradient = np.float32(slope) + np.float32(l2) * bias[0]
-        bias[0] = move_scalar(bias[0], gradient, bias_a, bias_b, 0, rate, kind)
+        bias[0] = move_scalar(bias[0], gradient, firsts.bias, seconds.bias, 0, rate, kind)
         if gmf:
             for chunk in range(1, chunks):
                 for d in range(dim):
                     h_gradients[0, d] += h_gradients[chunk, d]
             for d in range(dim):
                 gradient = h_gradients[0, d] + np.float32(h_l2) * h[d]
-                h[d] = move_scalar(h[d], gradient, h_a, h_b, d, h_rate, kind)
+                h[d] = move_scalar(h[d], gradient, firsts.h, seconds.h, d, h_rate, kind)
         return value / n_losses
+
+    return shared_step
+
+
+@functools.cache
+def kernel(dim: int, gmf: bool, kind: int, loss: str) -> Any:
+    """Many steps by a team of threads, for one dim, model, optimiser and loss: constants, so that rows unroll."""
+    pairs = loss_forms.get(loss).pairs
+    users_pass, items_pass = users_kernel(dim, gmf, kind, loss), items_kernel(dim, kind)
+    shared_step = shared_kernel(dim, gmf, kind)
 
     @njit
     def train(  # type: ignore[no-untyped-def]
-        me, n_threads, spins, counters, sizes, users, positives, negatives, runs, keys, p, q, h, user_bias, item_bias,
-        bias, firsts, seconds, old, g, user_slopes, item_slopes, loss_sums, slopes, h_gradients, losses, rates,
-        l2, h_l2, lr_h,
-    ):  # fmt: skip
-        """Thread ``me``'s share of the steps over the batches [:len(sizes)]; whatever others leave is done here too.
+        me, n_threads, spins, counters, sizes, prepared, weights, firsts, seconds, sums, losses, rates, l2, h_l2, lr_h
+    ):
+        """Work of thread ``me`` in the steps over the batches [:len(sizes)]; it also does what other threads leave.
 
         counters int64[steps, counters_per_step(n_threads) * LINE] of zeros, shared by the team; sizes int64[steps]:
-        rows; users, positives, runs int32[steps, B], negatives int32[steps, B, N], keys int64[steps, S]; rates
-        float32[steps]; losses float64[steps] is filled with mean losses. firsts and seconds: the optimiser's state of
-        p, q, user_bias, item_bias, bias, h.
+        rows; rates float32[steps]; losses float64[steps] is filled with mean losses. firsts and seconds: the
+        optimiser's states as Tables.
         """
-        p_a, q_a, user_a, item_a, bias_a, h_a = firsts
-        p_b, q_b, user_b, item_b, bias_b, h_b = seconds
-        n = 1 + negatives.shape[2]
+        n = 1 + prepared.negatives.shape[2]
         claims = 3 * n_threads
         user_pieces = item_pieces = 0
         if kind == ADAM:  # without biases these are 0 too
-            user_pieces, item_pieces = -(-user_bias.shape[0] // SPAN), -(-item_bias.shape[0] // SPAN)
+            user_pieces, item_pieces = -(-weights.user_bias.shape[0] // SPAN), -(-weights.item_bias.shape[0] // SPAN)
         # before anything is claimed: a thread that has no memory left leaves its pieces to the others
-        x, e, w, ids = scratch(n), scratch(n), scratch(dim), np.empty(n, np.int64)
-        rows, gs = np.empty(PIECE, np.int64), np.empty(PIECE, np.float32)
+        mine = Scratch(
+            scratch(n), scratch(n), scratch(dim), np.empty(n, np.int64), np.empty(PIECE, np.int64),
+            np.empty(PIECE, np.float32),
+        )  # fmt: skip
         for step in range(sizes.shape[0]):
             at, b = counters[step], sizes[step]
             n_samples = b * n
@@ -295,29 +329,30 @@ def kernel(dim: int, gmf: bool, kind: int, loss: str) -> Any:
             chunks, pieces = -(-b // CHUNK), -(-n_samples // GRAIN)
             scale, decay = np.float32(1.0 / n_losses), np.float32(l2 / n_samples)
             rate = rates[step]
+            batch = Prepared(
+                prepared.users[step, :b], prepared.positives[step, :b], prepared.negatives[step, :b],
+                prepared.runs[step, :b], prepared.keys[step, :n_samples],
+            )  # fmt: skip
+            # Users. Item rows are only read, so chunks need no order.
             turn = 0
             while True:
                 piece, turn = claim(at, 0, turn, me, n_threads, chunks)
                 if piece < 0:
                     break
-                users_pass(
-                    users[step, :b], positives[step, :b], negatives[step, :b], runs[step, :b], p, q, h, user_bias,
-                    item_bias, bias, p_a, p_b, user_a, user_b, user_slopes, old, g, loss_sums, slopes, h_gradients,
-                    scale, rate, decay, piece, piece + 1, x, e, w, ids,
-                )  # fmt: skip
+                users_pass(batch, weights, firsts, seconds, sums, mine, scale, rate, decay, piece)
                 count(at, claims)
             wait(at, claims, chunks, spins)
+            # Items, once all users are scored: their rows change here.
             turn = 0
             while True:
                 piece, turn = claim(at, n_threads, turn, me, n_threads, pieces)
                 if piece < 0:
                     break
-                items_pass(
-                    keys[step, :n_samples], runs[step, :b], np.uint32(n), q, item_bias, q_a, q_b, item_a, item_b,
-                    item_slopes, old, g, rate, decay, piece * GRAIN, min((piece + 1) * GRAIN, n_samples), w, rows, gs,
-                )  # fmt: skip
+                lo, hi = piece * GRAIN, min((piece + 1) * GRAIN, n_samples)
+                items_pass(batch, weights, firsts, seconds, sums, mine, rate, decay, lo, hi)
                 count(at, claims + 1)
             wait(at, claims + 1, pieces, spins)
+            # What all samples share, by one thread; the others move lazy Adam's bias vectors meanwhile.
             turn = 0
             while True:
                 piece, turn = claim(at, 2 * n_threads, turn, me, n_threads, 1 + user_pieces + item_pieces)
@@ -325,15 +360,20 @@ def kernel(dim: int, gmf: bool, kind: int, loss: str) -> Any:
                     break
                 if piece == 0:
                     losses[step] = shared_step(
-                        chunks, n_losses, bias, h, (bias_a, bias_b, h_a, h_b), loss_sums, slopes, h_gradients, rate,
-                        l2, h_l2, lr_h,
+                        chunks, n_losses, weights, firsts, seconds, sums, rate, l2, h_l2, lr_h
                     )  # fmt: skip
                 elif piece <= user_pieces:
                     lo = (piece - 1) * SPAN
-                    biases_pass(user_bias, user_slopes, user_a, user_b, rate, lo, min(lo + SPAN, user_bias.shape[0]))
+                    hi = min(lo + SPAN, weights.user_bias.shape[0])
+                    biases_pass(
+                        weights.user_bias, sums.user_slopes, firsts.user_bias, seconds.user_bias, rate, lo, hi
+                    )  # fmt: skip
                 else:
                     lo = (piece - 1 - user_pieces) * SPAN
-                    biases_pass(item_bias, item_slopes, item_a, item_b, rate, lo, min(lo + SPAN, item_bias.shape[0]))
+                    hi = min(lo + SPAN, weights.item_bias.shape[0])
+                    biases_pass(
+                        weights.item_bias, sums.item_slopes, firsts.item_bias, seconds.item_bias, rate, lo, hi
+                    )  # fmt: skip
                 count(at, claims + 2)
             wait(at, claims + 2, 1 + user_pieces + item_pieces, spins)
 

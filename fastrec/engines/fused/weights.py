@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,23 @@ OPTIMIZERS: dict[str, dict[str, int]] = {
     "lazy-adam": {"exp_avg": 2, "exp_avg_sq": 2},
 }
 """State of each weight by its name in checkpoints, and of how many of its dimensions: 1 is one number a row."""
+
+
+class Tables(NamedTuple):
+    """The weights as kernels take them, or one state of the optimiser for each; what a model lacks is empty."""
+
+    p: NDArray[np.float32]
+    """float32[U, D]"""
+    q: NDArray[np.float32]
+    """float32[I, D]"""
+    h: NDArray[np.float32]
+    """float32[D]"""
+    user_bias: NDArray[np.float32]
+    """float32[U]"""
+    item_bias: NDArray[np.float32]
+    """float32[I]"""
+    bias: NDArray[np.float32]
+    """float32[1]"""
 
 
 class Weights:
@@ -91,6 +108,10 @@ class Weights:
         self.user_sum, self.item_sum, self.h_sum, self.user_bias_sum, self.item_bias_sum, self.bias_sum = map(
             self._sum, ("user_factors", "item_factors", "h", "user_bias", "item_bias", "bias")
         )
+
+    def tables(self) -> Tables:
+        """The weights as kernels take them."""
+        return Tables(self.user_factors, self.item_factors, self.h, self.user_bias, self.item_bias, self.bias)
 
     def _view(self, name: str) -> NDArray[np.float32]:
         return self.named.get(name, np.empty(0, np.float32))
