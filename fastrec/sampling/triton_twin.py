@@ -19,6 +19,7 @@ from torch import Tensor
 from fastrec.arguments import whole
 from fastrec.errors import ConfigError
 from fastrec.sampling.csr import check_csr
+from fastrec.sampling.identity import identity
 from fastrec.sampling.order import Order
 from fastrec.sampling.philox import MAX_ATTEMPTS
 from fastrec.sampling.sampler import NegativeSampler
@@ -328,7 +329,7 @@ class GpuStream:
     ----------
     indptr : int64[U+1]
     items : int32[E]
-        The CSR of training positives, on the host; a position is an index into it.
+        The CSR of training positives, on the host.
     sampler : NegativeSampler
         Uniform, over the same users.
     seed : int
@@ -352,14 +353,14 @@ class GpuStream:
         self.sampler = GpuSampler(sampler, device)
         self.order = GpuOrder(Order(len(items), seed), device)
         users = np.repeat(np.arange(len(indptr) - 1, dtype=np.int32), np.diff(indptr))
-        self.users_of = torch.as_tensor(users).to(self.order.device)
-        self.items_of = torch.tensor(items, device=self.order.device)
+        # packed: user and item are read by one gather
+        self._identities = torch.as_tensor(identity(users, items)).to(self.order.device)
 
     def batch(self, epoch: int, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
-        """(users int32[B], items int32[B, 1+N] with the positive in column 0, positions int64[B]) of [start, stop)."""
-        positions = self.order.positions(epoch, start, stop)
-        users = self.users_of[positions]
+        """(users int32[B], items int32[B, 1+N] with the positive in column 0, identities int64[B]) of [start, stop)."""
+        positions = self._identities[self.order.positions(epoch, start, stop)]
+        users = (positions >> 32).int()
         items = torch.empty((stop - start, 1 + self.sampler.n_negatives), dtype=torch.int32, device=self.order.device)
-        items[:, 0] = self.items_of[positions]
+        items[:, 0] = positions & 0xFFFFFFFF
         self.sampler.sample(users, epoch, positions, items[:, 1:])
         return users, items, positions

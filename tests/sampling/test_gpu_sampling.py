@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def compare(device: str, n_users: int, n_rows: int) -> int:
     """Compare every path on ``device``; returns how many negatives were compared."""
-    from fastrec.sampling import NegativeSampler
+    from fastrec.sampling import NegativeSampler, identity
     from fastrec.sampling.order import Order
     from fastrec.sampling.triton_twin import GpuOrder, GpuSampler, GpuStream
 
@@ -49,10 +49,11 @@ def compare(device: str, n_users: int, n_rows: int) -> int:
     users_b, items_b, positions_b = GpuStream(indptr, kept, host, 8, device).batch(2, 5, kept.size)
     at = Order(kept.size, 8).positions(2, 5, kept.size)
     owners = np.repeat(np.arange(len(some), dtype=np.int32), np.diff(indptr))[at]
-    assert np.array_equal(positions_b.cpu().numpy(), at)
+    positions = identity(owners, kept[at])
+    assert np.array_equal(positions_b.cpu().numpy(), positions)
     assert np.array_equal(users_b.cpu().numpy(), owners)
     assert np.array_equal(items_b[:, 0].cpu().numpy(), kept[at])
-    assert np.array_equal(items_b[:, 1:].cpu().numpy(), host.sample(owners, epoch=2, positions=at))
+    assert np.array_equal(items_b[:, 1:].cpu().numpy(), host.sample(owners, epoch=2, positions=positions))
     return compared
 
 
