@@ -52,6 +52,7 @@ _SCHEMA = {
     "files": {str: SHA256},
     "data": _DATA,
     "environment": {str: object},
+    "stream_version?": COUNT,
     "engine?": {str: object},
     "avoided?": str,
     "model?": MODEL_ARGS,
