@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrec.arguments import whole
+from fastrec.arguments import memory, whole
 from fastrec.errors import ConfigError, DataError
 from fastrec.jit import njit
 from fastrec.sampling.csr import check_csr
@@ -165,6 +165,7 @@ class Stream:
         if out is None:
             out = Batch(np.empty(n, np.int32), np.empty((n, 1 + self.n_negatives), np.int32), np.empty(n, np.int64))
         else:
+            out = Batch(*(memory(f"out.{name}", array) for name, array in zip(Batch._fields, out)))
             _check_out(out, n, 1 + self.n_negatives)
         batch = Batch(out.users[:n], out.items[:n], out.positions[:n])
         _look_up(order, self.eligible, self._pairs, self._bits, batch.positions, batch.users, batch.items, 0, n)
