@@ -101,7 +101,7 @@ def numbered_as(interactions: Interactions, source: Any) -> Interactions:
         notes.append(f"{maps[what].size - old.size} new {what}s, {gone} {what}s without interactions here")
     users, items = (_numbers_of(getattr(interactions, f"{what}_ids"), maps[what]) for what in ("user", "item"))
     csr = group(users[interactions.users], items[interactions.items], maps["user"].size, maps["item"].size, None)
-    columns = {
+    columns: dict[str, Any] = {
         what: None if values is None else frozen(values[csr.rows])
         for what in ("timestamps", "file_order")
         for values in [getattr(interactions, what)]

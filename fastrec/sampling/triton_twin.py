@@ -216,7 +216,7 @@ class GpuSampler:
             unfit = np.zeros(max(1, sampler.n_users), np.uint8)
             unfit[sampler.skipped_users] = 1
             self._unfit = torch.tensor(unfit, device=self.device)
-            tables = [np.zeros(1, np.int64)] * 4  # never read
+            tables: list[Any] = [np.zeros(1, np.int64)] * 4  # never read
             if (w := sampler.weights) is not None:
                 tables = [w.cut.astype(np.int64), w.alias, w.of_items.view(np.int64), w.of_rows.view(np.int64)]
             self._tables = [torch.tensor(table, device=self.device) for table in tables]
