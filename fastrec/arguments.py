@@ -1,4 +1,4 @@
-"""Checks of single arguments: whole numbers, and arrays without a mask."""
+"""Checks of single arguments: whole numbers, arrays without a mask, and memory to fill."""
 
 from __future__ import annotations
 
@@ -33,16 +33,39 @@ def whole(name: str, value: Any) -> int:
 
 
 def unmasked(name: str, values: Any) -> NDArray[Any]:
-    """``np.asarray(values)``, refusing a masked array: NumPy would drop the mask and keep what it hides.
+    """``np.asarray(values)``, or the host memory of a DLPack object; a masked array is refused.
+
+    NumPy would drop the mask and keep what it hides.
 
     Raises
     ------
     DataError
-        For a masked array.
+        For a masked array, or a tensor on a device or with gradients.
     """
     if isinstance(values, np.ma.MaskedArray):
         raise DataError(
             f"{name} is a masked array ({int(np.ma.count_masked(values))} values masked): pass a plain array, "
             "for example its .compressed()"
         )
-    return np.asarray(values)
+    if not hasattr(values, "__dlpack__"):
+        return np.asarray(values)
+    try:
+        return np.asarray(values) if hasattr(values, "__array__") else np.from_dlpack(values)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise DataError(f"{name} is a {type(values).__name__} that the host cannot read: {error}") from None
+
+
+def memory(name: str, out: Any) -> Any:
+    """The memory of ``out`` as a NumPy array where it is a DLPack object, such as a torch tensor; else ``out`` itself.
+
+    Raises
+    ------
+    ConfigError
+        For a tensor on a device or with gradients.
+    """
+    if isinstance(out, np.ndarray) or not hasattr(out, "__dlpack__"):
+        return out
+    try:
+        return np.from_dlpack(out)  # never a copy, where ``__array__`` may make one
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError(f"{name} is a {type(out).__name__} that the host cannot fill: {error}") from None

@@ -18,7 +18,7 @@ from fastrec.arguments import whole
 from fastrec.batches.epochs import Epochs, Iteration
 from fastrec.batches.stream import Stream
 from fastrec.errors import CheckpointError, ConfigError, DataError
-from fastrec.sampling import NegativeSampler
+from fastrec.sampling import STREAM_VERSION, NegativeSampler, identity
 from fastrec.sampling.csr import MAX_ITEMS, MAX_USERS, csr_of_pairs
 from fastrec.sampling.order import Cursor
 
@@ -128,7 +128,8 @@ class BatchDataset(IterableDataset[tuple[Tensor, Tensor]]):
         elif batches:
             raise ConfigError(f"batches={batches}, but no iteration has begun since the cursor was set")
         seed = self.stream.order.seed
-        return {"epoch": cursor.epoch, "position": cursor.position, "n_positives": end, "seed": seed}
+        own = {"n_positives": end, "seed": seed, "stream_version": STREAM_VERSION}
+        return {"epoch": cursor.epoch, "position": cursor.position, **own}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where ``state_dict`` was called.
@@ -136,10 +137,15 @@ class BatchDataset(IterableDataset[tuple[Tensor, Tensor]]):
         Raises
         ------
         CheckpointError
-            A state of other positives or another seed, or something else.
+            A state of other positives, another seed or another stream version, or something else.
         """
-        own = {"n_positives": self.stream.n_positives, "seed": self.stream.order.seed}
-        found = {name: state.get(name) for name in own} if isinstance(state, Mapping) else None
+        own = {
+            "n_positives": self.stream.n_positives,
+            "seed": self.stream.order.seed,
+            "stream_version": STREAM_VERSION,
+        }
+        defaults = {"stream_version": 1}  # its states did not say so
+        found = {name: state.get(name, defaults.get(name)) for name in own} if isinstance(state, Mapping) else None
         if found != own or not {"epoch", "position"} <= state.keys():
             raise CheckpointError(f"a state of {found}, but this data set has {own}: it belongs to another one")
         self.cursor = Cursor(state["epoch"], state["position"])
@@ -186,8 +192,8 @@ def negative_edges(
     edge_index : int64[2, E]
     epoch : int
     positions : int64[E], optional
-        Address of each edge; its place in ``edge_index`` unless given. Give it for a mini-batch of edges (PyG's
-        ``batch[...].e_id``), or every batch repeats one stream.
+        Address of each edge; its identity, ``user << 32 | item``, unless given: an edge then has the same negatives in
+        a mini-batch and in the whole graph, and a repeated edge repeats them.
     threads : int
 
     Returns
@@ -197,8 +203,8 @@ def negative_edges(
         ``on_full="skip"`` edges of users without enough legal items (``sampler.skipped_users``) have no columns, and
         those after them move up: -1 would index the last node.
     """
-    users = _edges(edge_index)[0]
-    where = np.arange(users.size) if positions is None else positions.cpu().numpy()
+    users, items = _edges(edge_index)
+    where = identity(users, items) if positions is None else positions.cpu().numpy()
     drawn = sampler.sample(users, epoch=epoch, positions=where, threads=threads)
     if sampler.skipped_users.size:
         served = drawn[:, 0] >= 0

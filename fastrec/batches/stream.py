@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrec.arguments import whole
+from fastrec.arguments import memory, whole
 from fastrec.errors import ConfigError, DataError
 from fastrec.jit import njit
 from fastrec.sampling.csr import check_csr
+from fastrec.sampling.identity import packed
 from fastrec.sampling.order import Cursor, Order
 
 
@@ -26,19 +27,19 @@ class Batch(NamedTuple):
     items: NDArray[np.int32]
     """int32[B, 1+N]; column 0 the positive"""
     positions: NDArray[np.int64]
-    """int64[B]: index of each positive in the train CSR, its address"""
+    """int64[B]: identity of each positive, ``user << 32 | item``: its address"""
 
 
 @njit
 def _look_up(order, eligible, pairs, bits, positions, users, items, lo, hi):  # type: ignore[no-untyped-def]
-    """Rows [lo, hi): position, user and positive of each place in the order."""
+    """Rows [lo, hi): identity, user and positive of each place in the order."""
     low = (np.uint64(1) << np.uint64(bits)) - np.uint64(1)
     for k in range(lo, hi):
         p = eligible[order[k]] if eligible.shape[0] else order[k]
-        positions[k] = p
         pair = np.uint64(pairs[p])
         users[k] = pair >> np.uint64(bits)
         items[k, 0] = pair & low
+        positions[k] = packed(pair >> np.uint64(bits), pair & low)
 
 
 @njit
@@ -120,18 +121,18 @@ class Stream:
 
     @cached_property
     def users_of(self) -> NDArray[np.int32]:
-        """int32[E]: the user of each position."""
+        """int32[E]: the user of each positive, in CSR order."""
         return np.repeat(np.arange(self.indptr.size - 1, dtype=np.int32), np.diff(self.indptr))
 
     @cached_property
     def items_of(self) -> NDArray[np.int32]:
-        """int32[E]: the item of each position."""
+        """int32[E]: the item of each positive, in CSR order."""
         return (self._pairs & self._pairs.dtype.type((1 << self._bits) - 1)).astype(np.int32)
 
     def _find_eligible(self, indptr: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Positions of users that the sampler can serve; empty when that is all of them."""
+        """CSR indices of the positives that the sampler can serve; empty when that is all of them."""
         users = np.flatnonzero(np.diff(indptr)).astype(np.int32)
-        probe = self.sampler.sample(users, epoch=0, positions=indptr[users])
+        probe = self.sampler.sample(users, epoch=0, start=0)
         if not (probe[:, 0] < 0).any():
             return np.empty(0, np.int64)
         served = np.zeros(indptr.size - 1, np.bool_)
@@ -164,6 +165,7 @@ class Stream:
         if out is None:
             out = Batch(np.empty(n, np.int32), np.empty((n, 1 + self.n_negatives), np.int32), np.empty(n, np.int64))
         else:
+            out = Batch(*(memory(f"out.{name}", array) for name, array in zip(Batch._fields, out)))
             _check_out(out, n, 1 + self.n_negatives)
         batch = Batch(out.users[:n], out.items[:n], out.positions[:n])
         _look_up(order, self.eligible, self._pairs, self._bits, batch.positions, batch.users, batch.items, 0, n)

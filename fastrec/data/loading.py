@@ -12,6 +12,7 @@ import numpy as np
 from fastrec.data.arrays import frozen
 from fastrec.data.content import one_line
 from fastrec.data.csr_build import MAX_IDS, text_array
+from fastrec.data.earlier import numbered_as
 from fastrec.data.interactions import Interactions
 from fastrec.data.split import Split
 from fastrec.errors import ConfigError, DataError
@@ -31,6 +32,7 @@ def load(
     min_rating: float | None = None,
     k_core: int = 0,
     unrated_negatives: bool = False,
+    ids: Any = None,
 ) -> Interactions:
     """Load a log of interactions: a file, a folder, or a data set by name.
 
@@ -52,11 +54,15 @@ def load(
     unrated_negatives : bool
         Give items that only the catalogue lists an id too, so that they can be drawn as negatives. By default
         ``n_items`` counts items with at least one interaction.
+    ids : Interactions, Split, Run or path, optional
+        An earlier data set (a path names a run folder or a saved file) whose numbers are kept: its ids keep theirs,
+        new ids follow in ascending order, and ids that have gone, or that a filter leaves out, keep empty rows.
 
     Returns
     -------
     Interactions
-        Contiguous ids ascend with the ids of the source; ``notes`` counts what was merged or left out.
+        Contiguous ids ascend with the ids of the source, unless ``ids`` is given; ``notes`` counts what was merged or
+        left out.
 
     Raises
     ------
@@ -71,7 +77,8 @@ def load(
     """
     with one_line(path_or_name):
         columns = {"user_col": user_col, "item_col": item_col, "rating_col": rating_col, "time_col": time_col}
-        return _load(path_or_name, columns | {"time_format": time_format}, min_rating, k_core, unrated_negatives)
+        made = _load(path_or_name, columns | {"time_format": time_format}, min_rating, k_core, unrated_negatives)
+    return made if ids is None else numbered_as(made, ids)
 
 
 def _load(

@@ -110,7 +110,13 @@ def _draw(interactions: Interactions, parts: NDArray[np.uint8], share: float, pa
         return
     key = np.empty(parts.size, np.uint64)
     threads = available_threads()
-    run_ranges(lambda lo, hi: draw_keys(key, epoch, seed, TAG_VALIDATION, lo, hi), key.size, threads, grain=1 << 14)
+    csr = (interactions.indptr, interactions.items)
+    run_ranges(
+        lambda lo, hi: draw_keys(*csr, key, epoch, seed, TAG_VALIDATION, lo, hi),
+        interactions.n_users,
+        threads,
+        grain=256,
+    )
     run_ranges(
         lambda lo, hi: mark_share(interactions.indptr, parts, key, share, part, lo, hi),
         interactions.n_users,
@@ -158,7 +164,8 @@ def leave_one_out(interactions: Interactions, validation: float = 0.1, seed: int
     Guarantee
     ---------
     A pure function of the data, ``validation`` and ``seed``. Ties in time go to the later row of the file.
-    The draw orders each row by a number addressed by (seed, index of the interaction) under TAG_VALIDATION.
+    The draw orders each row by a number addressed by (seed, user, item) under TAG_VALIDATION: other users' rows do not
+    matter.
 
     Cost
     ----
@@ -205,7 +212,7 @@ def ratio_split(interactions: Interactions, test: float = 0.2, validation: float
 
     Guarantee
     ---------
-    A pure function of the data, the shares and ``seed``.
+    A pure function of the shares, ``seed`` and, for each user, of its own row.
     """
     if _share("test", test) == 0:
         raise ConfigError("test=0: a split needs test interactions; give a share above 0")

@@ -38,15 +38,14 @@ def mark_last(indptr, times, order, parts):  # type: ignore[no-untyped-def]
 
 
 @njit
-def draw_keys(key, epoch, seed, tag, lo, hi):  # type: ignore[no-untyped-def]
-    """key[e] = 64 bits addressed by (seed, tag, epoch, e)."""
-    low = np.uint64(0xFFFFFFFF)
-    for e in range(lo, hi):
-        position = np.uint64(e)
-        w0, w1, _, _ = philox4x32(
-            position & low, position >> np.uint64(32), np.uint64(epoch), np.uint64(0), np.uint64(seed), np.uint64(tag)
-        )
-        key[e] = (w1 << np.uint64(32)) | w0
+def draw_keys(indptr, items, key, epoch, seed, tag, lo, hi):  # type: ignore[no-untyped-def]
+    """key[e] = 64 bits addressed by (seed, tag, epoch, identity of e), for the interactions of users [lo, hi)."""
+    for u in range(lo, hi):
+        for e in range(indptr[u], indptr[u + 1]):  # low word of the identity: the item, high word: the user
+            w0, w1, _, _ = philox4x32(
+                np.uint64(items[e]), np.uint64(u), np.uint64(epoch), np.uint64(0), np.uint64(seed), np.uint64(tag)
+            )
+            key[e] = (w1 << np.uint64(32)) | w0
 
 
 @njit

@@ -20,11 +20,11 @@ from fastrec.evaluation.full_ranking import candidate_ranks
 from fastrec.evaluation.metrics import CUTOFFS, Metrics, check_cutoffs, single
 from fastrec.jit import resolve_threads
 from fastrec.runs import fingerprints
-from fastrec.sampling import NegativeSampler
+from fastrec.sampling import NegativeSampler, identity
 from fastrec.sampling.philox import TAG_CANDIDATES
 
 PARTS = ("test", "validation")
-"""The epoch word of a row's address is the index here: row r of both parts draws from streams of its own."""
+"""The epoch word of a row's address is the index here: both parts draw from streams of their own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,8 +106,9 @@ def candidates_for(
 
     Guarantee
     ---------
-    A pure function of the split, ``n`` and ``seed``, for any threads: row r is addressed by (seed, TAG_CANDIDATES,
-    part, r). The first m of n candidates are those drawn for m, except in short rows.
+    A pure function of the split, ``n`` and ``seed``, for any threads: a row is addressed by (seed, TAG_CANDIDATES,
+    part, user and item of its positive), so with ``n_items`` fixed it depends only on its user's rows. The first m of n
+    candidates are those drawn for m, except in short rows.
     """
     if part not in PARTS:
         raise ConfigError(f"part={part!r}: must be one of {', '.join(PARTS)}")
@@ -137,7 +138,8 @@ def candidates_for(
         tag=TAG_CANDIDATES,
     )
     users = pairs.users
-    items = sampler.sample(users, epoch=PARTS.index(part), start=0, threads=resolve_threads(threads))
+    at = identity(users, pairs.items)
+    items = sampler.sample(users, epoch=PARTS.index(part), positions=at, threads=resolve_threads(threads))
     short = np.flatnonzero(items[:, 0] < 0) if users.size else np.empty(0, np.int64)
     for row in short:
         free = np.ones(split.n_items, np.bool_)

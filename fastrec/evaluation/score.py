@@ -15,6 +15,7 @@ from fastrec.evaluation.candidates import Candidates, candidates_for
 from fastrec.evaluation.full_ranking import full_ranks
 from fastrec.evaluation.metrics import CUTOFFS, MISS, Metrics, check_cutoffs, grouped, single
 from fastrec.runs import Run, open_run
+from fastrec.sampling import STREAM_VERSION
 
 FULL = "full ranking"
 UNTRAINED = ", users not in train"
@@ -56,7 +57,14 @@ def evaluate(
     options = {"n_candidates": "candidates", "candidate_seed": "candidate_seed"}
     given = {name: run.config[key] for name, key in options.items() if key in run.config}
     ks = cutoffs if cutoffs is not None else run.config.get("cutoffs", CUTOFFS)
-    return score_split(run.model(), split, cutoffs=ks, threads=threads, **given)
+    rows = score_split(run.model(), split, cutoffs=ks, threads=threads, **given)
+    if run.stream_version != STREAM_VERSION and split.candidates is None:
+        first = next(iter(rows.values()))
+        first["notes"].append(
+            f"candidates are drawn by stream version {STREAM_VERSION}; the run's own figures are over those of version "
+            f"{run.stream_version}"
+        )
+    return rows
 
 
 def score_split(

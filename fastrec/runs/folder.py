@@ -32,6 +32,7 @@ from fastrec.files import (
 from fastrec.runs.manifest import MANIFEST, MODEL_ARGS, read_manifest, to_json
 from fastrec.runs.provenance import environment, fingerprints
 from fastrec.runs.split_file import open_split, save_split
+from fastrec.sampling import STREAM_VERSION
 
 if TYPE_CHECKING:
     from fastrec.data.catalog import Catalog
@@ -62,6 +63,30 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
+
+    @property
+    def stream_version(self) -> int:
+        """Stream version of the run's draws: initial weights, split, negatives."""
+        return int(self.manifest.get("stream_version", 1))  # runs of version 1 do not record it
+
+    def check_stream(self, to: str) -> None:
+        """Refuse a run whose draws this fastrec cannot continue or rebuild.
+
+        Parameters
+        ----------
+        to : str
+            What was asked for, for the message: "go on with it".
+
+        Raises
+        ------
+        CheckpointError
+            If the run is of another stream version.
+        """
+        if self.stream_version != STREAM_VERSION:
+            raise CheckpointError(
+                f"{self.path}: its draws are of stream version {self.stream_version}, and this fastrec draws version "
+                f"{STREAM_VERSION}, so it cannot {to}; it still evaluates and recommends, or train again"
+            )
 
     def record(self, **fields: Any) -> None:
         """Put fields into the manifest and write it, atomically.
@@ -236,6 +261,7 @@ def create(
             data=describe(split),
             catalog=catalog,
             environment=environment(),
+            stream_version=STREAM_VERSION,
             files=files,
         )
     except BaseException:

@@ -54,6 +54,7 @@ _SCHEMA = {
     "data": _DATA,
     "environment": {str: object},
     "catalog?": {str: [str]},
+    "stream_version?": COUNT,
     "engine?": {str: object},
     "avoided?": str,
     "selection?": {str: object},

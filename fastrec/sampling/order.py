@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrec.arguments import whole
+from fastrec.arguments import memory, whole
 from fastrec.errors import ConfigError
 from fastrec.jit import inline, njit
 from fastrec.sampling.philox import TAG_ORDER, philox4x32
@@ -156,9 +156,10 @@ class Order:
         keys = self.keys(epoch)
         if out is None:
             out = np.empty(stop - start, np.int64)
-        elif not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
+        out = memory("out", out)
+        if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
             raise ConfigError(f"out is a {type(out).__name__}; must be a NumPy array int64[{stop - start}]")
-        elif out.dtype != np.int64 or out.shape != (stop - start,) or not out.flags.carray:
+        if out.dtype != np.int64 or out.shape != (stop - start,) or not out.flags.carray:
             raise ConfigError(
                 f"out is {out.dtype}{list(out.shape)}; must be C-contiguous, writeable int64[{stop - start}]"
             )

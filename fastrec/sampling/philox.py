@@ -1,7 +1,8 @@
 """The random definition: Philox4x32-10, the address layout, and exact bounded integers.
 
 Every random number has an address. The counter words are ``(position lo, position hi, epoch, slot block << 16 |
-attempt)`` and the key words ``(seed, TAG)``, with one TAG per use. Slot ``s`` reads word ``s % 4`` of the block
+attempt)`` and the key words ``(seed, TAG)``, with one TAG per use. The position of a training positive is its
+identity, ``user << 32 | item``. Slot ``s`` reads word ``s % 4`` of the block
 ``(s // 4, attempt)``, so one call serves four slots and columns nest. Coordinates are separate words, never added.
 
 Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011, section 4; bounded integers after Lemire,
@@ -14,8 +15,10 @@ import numpy as np
 
 from fastrec.jit import inline
 
-STREAM_VERSION = 1
-"""Version of the layout below. A change of any drawn byte bumps it, and CHANGELOG says so."""
+STREAM_VERSION = 2
+"""Version of the layout in docs/stream.md. A change of any drawn byte bumps it, and CHANGELOG says so.
+
+Version 1 addressed training positives by their row in the CSR, and weights by a running index."""
 
 # One TAG per use of randomness: the second key word.
 TAG_NEGATIVES = 1

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrec.arguments import unmasked, whole
+from fastrec.arguments import whole
 from fastrec.errors import ConfigError, DataError
 from fastrec.jit import resolve_threads, run_ranges
 from fastrec.sampling.csr import bitmap_of, check_csr, filter_of, union
@@ -18,6 +18,7 @@ from fastrec.sampling.general import sample_general
 from fastrec.sampling.kernels import BAD_POSITION, BAD_USER, BLOCK, sample_uniform
 from fastrec.sampling.philox import STREAM_VERSION, TAG_NEGATIVES, TAG_POPULARITY
 from fastrec.sampling.sources import csr_of
+from fastrec.sampling.vectors import output, read_only, vector
 from fastrec.sampling.weights import Weights, legal_counts, popularity
 
 DEFAULT_ALPHA = 0.75
@@ -169,6 +170,14 @@ class NegativeSampler:
             self._membership = f"{other}; {self._membership}"
         self._counts = (0, 0, 0, 0)
 
+    def __repr__(self) -> str:
+        kind = self.distribution if self.alpha is None else f"{self.distribution}, alpha={self.alpha:g}"
+        kind += ", distinct" if self.distinct else ""
+        return (
+            f"NegativeSampler({kind}: {self.n_users} users x {self.n_items} items, {self._items.size} positives, "
+            f"n_negatives={self.n_negatives}, seed={self.seed}; {self._membership})"
+        )
+
     @classmethod
     def of(cls, source: Any, *, n_items: int | None = None, **options: Any) -> NegativeSampler:
         """A sampler of an Interactions, scipy CSR, Arrow list array, Polars or pandas frame, or (indptr, items).
@@ -210,12 +219,17 @@ class NegativeSampler:
     @property
     def indptr(self) -> NDArray[np.int64]:
         """int64[U+1]: row bounds of what is never drawn, ``exclude`` included; read-only."""
-        return _read_only(self._indptr)
+        return read_only(self._indptr)
 
     @property
     def items(self) -> NDArray[np.int32]:
         """int32[E]: items of what is never drawn, ``exclude`` included; read-only."""
-        return _read_only(self._items)
+        return read_only(self._items)
+
+    @property
+    def weights(self) -> Weights | None:
+        """Integer weights and alias table; None where uniform."""
+        return self._weights
 
     @property
     def skipped_users(self) -> NDArray[np.int64]:
@@ -232,7 +246,7 @@ class NegativeSampler:
         Read-only. Built at each call where this sampler draws by its filter.
         """
         bits, words = (self._bits, self._row_words) if self._bits.size else self._bitmap(cached=False)[:2]
-        return _read_only(bits), words
+        return read_only(bits), words
 
     def sample(
         self,
@@ -241,7 +255,7 @@ class NegativeSampler:
         epoch: int,
         start: int | None = None,
         positions: Any = None,
-        out: NDArray[np.int32] | None = None,
+        out: Any = None,
         threads: int | None = 1,
     ) -> NDArray[np.int32]:
         """Draw N negatives for each row.
@@ -283,10 +297,10 @@ class NegativeSampler:
         epoch = whole("epoch", epoch)
         if not 0 <= epoch < 2**32:
             raise ConfigError(f"epoch={epoch}: must lie in 0 to 2^32-1, the counter word it fills")
-        users = self._vector("users", users, np.int32, self.n_users)
+        users = vector("users", users, np.int32, self.n_users)
         pos = _NO_POSITIONS
         if positions is not None:
-            pos = self._vector("positions", positions, np.int64, 2**63)
+            pos = vector("positions", positions, np.int64, 2**63)
             if pos.shape != users.shape:
                 raise ConfigError(f"positions has shape {pos.shape}, users {users.shape}; they must agree")
         else:
@@ -294,18 +308,8 @@ class NegativeSampler:
             if not 0 <= start <= 2**63 - 1 - users.size:
                 raise ConfigError(f"start={start}: positions must lie in 0 to 2^63-1")
         shape = (users.size, self.n_negatives)
-        if out is None:
-            out = np.empty(shape, np.int32)
-        elif (
-            not isinstance(out, np.ndarray)
-            or isinstance(out, np.ma.MaskedArray)
-            or out.dtype != np.int32
-            or out.shape != shape
-        ):
-            raise ConfigError(f"out is {_described(out)}; must be a NumPy array int32{list(shape)}")
-        elif not out.flags.c_contiguous or not out.flags.writeable:
-            raise ConfigError("out must be C-contiguous and writeable; pass a whole array, not a slice of columns")
-        else:  # bounds decide: all three are contiguous
+        given, out = out, np.empty(shape, np.int32) if out is None else output(out, shape)
+        if given is not None:  # bounds decide: all three are contiguous
             users = users.copy() if np.may_share_memory(out, users) else users
             pos = pos.copy() if np.may_share_memory(out, pos) else pos
         first, e, s, tag = np.int64(start or 0), np.uint64(epoch), np.uint64(self.seed), np.uint64(self.tag)
@@ -337,20 +341,7 @@ class NegativeSampler:
         draws = (users.size - skipped) * self.n_negatives
         with _lock:
             self._counts = tuple(x + y for x, y in zip(self._counts, (draws, rejections, finishes, skipped)))
-        return out
-
-    @staticmethod
-    def _vector(name: str, values: Any, dtype: type, bound: int) -> NDArray[Any]:
-        """``values`` as a contiguous vector of ``dtype``; values that the dtype cannot hold are refused here."""
-        a = unmasked(name, values)
-        if a.ndim != 1 or (a.dtype.kind not in "iu" and a.size):
-            raise DataError(f"{name} must be a one-dimensional integer array, not {_described(a)}")
-        if a.dtype != dtype and a.size and not np.can_cast(a.dtype, dtype, "safe"):
-            limits = np.iinfo(dtype)
-            bad = np.flatnonzero((a > limits.max) | (a < limits.min))
-            if bad.size:
-                raise DataError(f"{name}[{bad[0]}] = {a[bad[0]]} does not lie in [0, {bound})")
-        return np.ascontiguousarray(a, dtype=dtype)
+        return out if given is None else given
 
     @property
     def stats(self) -> dict[str, int]:
@@ -385,12 +376,3 @@ class NegativeSampler:
             "filter_bytes": int(self._filter.nbytes),
             "weights_bytes": 0 if self._weights is None else self._weights.nbytes,
         }
-
-
-def _read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """A view that cannot be made writeable. The array itself stays so: Numba dispatches read-only arrays slower."""
-    return np.asarray(array.data.toreadonly())
-
-
-def _described(value: Any) -> str:
-    return f"{value.dtype}{list(value.shape)}" if type(value) is np.ndarray else type(value).__name__

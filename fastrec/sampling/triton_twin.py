@@ -1,7 +1,7 @@
 """The GPU twin in Triton: the same address, the same bytes, without leaving the device.
 
-Nothing imports this module at start: it needs torch and triton. Uniform negatives (not ``distinct``) and the order of
-visit; what a host sampler checked and built is copied to the device once.
+Nothing imports this module at start: it needs torch and triton. Negatives of every distribution and the order of visit;
+what a host sampler checked and built is copied to the device once.
 
 B batch rows, N negatives, U users, I items, E interactions.
 """
@@ -19,22 +19,14 @@ from torch import Tensor
 from fastrec.arguments import whole
 from fastrec.errors import ConfigError
 from fastrec.sampling.csr import check_csr
+from fastrec.sampling.identity import identity
 from fastrec.sampling.order import Order
 from fastrec.sampling.philox import MAX_ATTEMPTS
 from fastrec.sampling.sampler import NegativeSampler
+from fastrec.sampling.triton_general import general_kernel, holds, words_of
 
 BLOCK = 256
 """Rows (positions, for the order) a program."""
-
-
-@triton.jit
-def _words(position, epoch, word3, seed, tag):  # type: ignore[no-untyped-def]
-    """The four words of one block and attempt, each uint32 widened to uint64."""
-    zero = position * 0
-    c2, c3 = (epoch + zero).to(tl.uint32), (word3 + zero).to(tl.uint32)
-    k0, k1 = (seed + zero).to(tl.uint32), (tag + zero).to(tl.uint32)
-    w0, w1, w2, w3 = tl.philox_impl(position.to(tl.uint32), (position >> 32).to(tl.uint32), c2, c3, k0, k1)
-    return w0.to(tl.uint64), w1.to(tl.uint64), w2.to(tl.uint64), w3.to(tl.uint64)
 
 
 @triton.jit
@@ -46,22 +38,6 @@ def _lane(w0, w1, w2, w3, lane: tl.constexpr):  # type: ignore[no-untyped-def]
     if lane == 2:
         return w2
     return w3
-
-
-@triton.jit
-def _holds(items, bits, row_words, user, first, degree, item, live, BITMAP: tl.constexpr, STEPS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Whether each row holds its item: one bitmap probe, or a branchless lower bound in the CSR."""
-    if BITMAP:
-        word = tl.load(bits + user * row_words + (item >> 5), mask=live, other=0)
-        return ((word >> (item & 31).to(tl.int32)) & 1) != 0
-    where, left = first, degree
-    for _ in range(STEPS):
-        half = left >> 1
-        value = tl.load(items + where + half - 1, mask=live & (half > 0), other=0).to(tl.int64)
-        where = tl.where((value < item) & (half > 0), where + half, where)
-        left = left - half
-    value = tl.load(items + where, mask=live & (degree > 0), other=-1).to(tl.int64)
-    return value == item
 
 
 @triton.jit
@@ -97,22 +73,22 @@ def _slot(  # type: ignore[no-untyped-def]
     item = (product >> 32).to(tl.int64)
     missed = (product & 0xFFFFFFFF).to(tl.int64) < threshold
     drawn = tl.where(pending, item, -1)
-    pending = pending & (missed | _holds(items, bits, row_words, user, first, degree, item, pending, BITMAP, STEPS))
+    pending = pending & (missed | holds(items, bits, row_words, user, first, degree, item, pending, BITMAP, STEPS))
     attempt = 1
     while (attempt < ATTEMPTS) & (tl.sum(pending.to(tl.int32)) > 0):
-        a0, a1, a2, a3 = _words(position, epoch, block | attempt, seed, tag)
+        a0, a1, a2, a3 = words_of(position, epoch, block | attempt, seed, tag)
         product = _lane(a0, a1, a2, a3, lane) * n
         item = (product >> 32).to(tl.int64)
         missed = (product & 0xFFFFFFFF).to(tl.int64) < threshold
         drawn = tl.where(pending, item, drawn)
-        hit = _holds(items, bits, row_words, user, first, degree, item, pending, BITMAP, STEPS)
+        hit = holds(items, bits, row_words, user, first, degree, item, pending, BITMAP, STEPS)
         pending = pending & (missed | hit)
         attempt += 1
     # The exact finish: 64 bits from two attempts, scaled to a rank; a miss (1 in 2^33) takes the next two.
     attempt = ATTEMPTS
     while tl.sum(pending.to(tl.int32)) > 0:
-        h0, h1, h2, h3 = _words(position, epoch, block | attempt, seed, tag)
-        l0, l1, l2, l3 = _words(position, epoch, block | (attempt + 1), seed, tag)
+        h0, h1, h2, h3 = words_of(position, epoch, block | attempt, seed, tag)
+        l0, l1, l2, l3 = words_of(position, epoch, block | (attempt + 1), seed, tag)
         high, low = _lane(h0, h1, h2, h3, lane), _lane(l0, l1, l2, l3, lane)
         legal = tl.where(pending, n_items - degree, 1).to(tl.uint64)
         rank = ((high * legal + ((low * legal) >> 32)) >> 32).to(tl.int64)
@@ -164,7 +140,7 @@ def sample_kernel(  # type: ignore[no-untyped-def]
     position = tl.load(positions + row, mask=live, other=0)
     first = tl.load(indptr + user)
     degree = tl.load(indptr + user + 1) - first
-    w0, w1, w2, w3 = _words(position, epoch, (slot >> 2) << 16, seed, tag)
+    w0, w1, w2, w3 = words_of(position, epoch, (slot >> 2) << 16, seed, tag)
     to = out + row * stride + slot
     for lane in tl.static_range(4):
         wanted = live & (slot + lane < n_slots)
@@ -212,27 +188,17 @@ class GpuSampler:
     Parameters
     ----------
     sampler : NegativeSampler
-        Uniform and not distinct. Its CSR, and its bitmap where it built one, are copied to the device.
+        Its CSR, its weights, and its bitmap where it built one, are copied to the device.
     device : torch.device or str
         Where to draw; a CUDA device, or the CPU under Triton's interpreter.
-
-    Raises
-    ------
-    ConfigError
-        For a weighted or distinct sampler.
 
     Notes
     -----
     Users and positions are trusted, not checked: a check would wait for the device. Cost: the bitmap or 4 bytes a
-    positive of device memory, and 8 bytes a user.
+    positive of device memory, and 8 bytes a user; 20 bytes an item and 8 a positive more where weighted.
     """
 
     def __init__(self, sampler: NegativeSampler, device: torch.device | str) -> None:
-        if sampler.distribution != "uniform" or sampler.distinct:
-            raise ConfigError(
-                f"the GPU sampler draws uniform negatives; this one is {sampler.distribution!r}, "
-                f"distinct={sampler.distinct}: sample on the host"
-            )
         self.n_items, self.n_negatives = sampler.n_items, sampler.n_negatives
         self.seed, self.tag, self.device = sampler.seed, sampler.tag, torch.device(device)
         self.indptr = torch.tensor(sampler.indptr, device=self.device)
@@ -244,6 +210,16 @@ class GpuSampler:
         self._bitmap = bits.size > 0
         widest = int(np.diff(sampler.indptr).max(initial=0))
         self._steps = max(0, widest - 1).bit_length()
+        self._general = sampler.distribution != "uniform" or sampler.distinct
+        self.distinct, self._weighted = sampler.distinct, sampler.distribution != "uniform"
+        if self._general:
+            unfit = np.zeros(max(1, sampler.n_users), np.uint8)
+            unfit[sampler.skipped_users] = 1
+            self._unfit = torch.tensor(unfit, device=self.device)
+            tables: list[Any] = [np.zeros(1, np.int64)] * 4  # never read
+            if (w := sampler.weights) is not None:
+                tables = [w.cut.astype(np.int64), w.alias, w.of_items.view(np.int64), w.of_rows.view(np.int64)]
+            self._tables = [torch.tensor(table, device=self.device) for table in tables]
 
     def sample(self, users: Tensor, epoch: int | Tensor, positions: Tensor, out: Tensor | None = None) -> Tensor:
         """Draw N negatives for each row.
@@ -276,13 +252,16 @@ class GpuSampler:
             if not 0 <= epoch < 2**32:
                 raise ConfigError(f"epoch={epoch}: must lie in 0 to 2^32-1, the counter word it fills")
             epoch = torch.full((1,), epoch, dtype=torch.int64, device=self.device)
-        if n_rows:
-            grid = (triton.cdiv(n_rows, BLOCK), triton.cdiv(self.n_negatives, 4))
-            sample_kernel[grid](
-                self.indptr, self.items, self._bits, users.contiguous(), positions.contiguous(), epoch, out, n_rows,
-                self.n_negatives, out.stride(0), self.n_items, self._row_words, self.seed, self.tag,
-                BITMAP=self._bitmap, ATTEMPTS=MAX_ATTEMPTS, STEPS=self._steps, SIZE=BLOCK,
+        args = (self.indptr, self.items, self._bits, users.contiguous(), positions.contiguous(), epoch, out)
+        sizes = (n_rows, self.n_negatives, out.stride(0), self.n_items, self._row_words, self.seed, self.tag)
+        form = {"BITMAP": self._bitmap, "ATTEMPTS": MAX_ATTEMPTS, "STEPS": self._steps, "SIZE": BLOCK}
+        if n_rows and self._general:
+            general_kernel[(triton.cdiv(n_rows, BLOCK),)](
+                *args, *self._tables, self._unfit, *sizes, WEIGHTED=self._weighted, DISTINCT=self.distinct,
+                ITEM_STEPS=self.n_items.bit_length(), **form,
             )  # fmt: skip
+        elif n_rows:
+            sample_kernel[(triton.cdiv(n_rows, BLOCK), triton.cdiv(self.n_negatives, 4))](*args, *sizes, **form)
         return out
 
 
@@ -328,7 +307,7 @@ class GpuStream:
     ----------
     indptr : int64[U+1]
     items : int32[E]
-        The CSR of training positives, on the host; a position is an index into it.
+        The CSR of training positives, on the host.
     sampler : NegativeSampler
         Uniform, over the same users.
     seed : int
@@ -352,14 +331,14 @@ class GpuStream:
         self.sampler = GpuSampler(sampler, device)
         self.order = GpuOrder(Order(len(items), seed), device)
         users = np.repeat(np.arange(len(indptr) - 1, dtype=np.int32), np.diff(indptr))
-        self.users_of = torch.as_tensor(users).to(self.order.device)
-        self.items_of = torch.tensor(items, device=self.order.device)
+        # packed: user and item are read by one gather
+        self._identities = torch.as_tensor(identity(users, items)).to(self.order.device)
 
     def batch(self, epoch: int, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
-        """(users int32[B], items int32[B, 1+N] with the positive in column 0, positions int64[B]) of [start, stop)."""
-        positions = self.order.positions(epoch, start, stop)
-        users = self.users_of[positions]
+        """(users int32[B], items int32[B, 1+N] with the positive in column 0, identities int64[B]) of [start, stop)."""
+        positions = self._identities[self.order.positions(epoch, start, stop)]
+        users = (positions >> 32).int()
         items = torch.empty((stop - start, 1 + self.sampler.n_negatives), dtype=torch.int32, device=self.order.device)
-        items[:, 0] = self.items_of[positions]
+        items[:, 0] = positions & 0xFFFFFFFF
         self.sampler.sample(users, epoch, positions, items[:, 1:])
         return users, items, positions

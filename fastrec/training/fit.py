@@ -140,13 +140,14 @@ def resume(path: str | Path, *, progress: bool | None = None, **given: Any) -> R
     Raises
     ------
     CheckpointError
-        If there is nothing whole to go on from, config or data are not those of the run (the difference is shown), or
-        another process trains it.
+        If there is nothing whole to go on from, config or data are not those of the run (the difference is shown), its
+        draws are of another stream version, or another process trains it.
     """
     from fastrec.batches.device import check_device
 
     refuse_distributed()
     run = open_run(path)
+    run.check_stream("go on with it")
     config = recorded_config(run)
     if given.get("select") is not None:
         given["select"] = str(Selection.parse(given["select"]))

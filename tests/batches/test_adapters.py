@@ -73,7 +73,7 @@ def test_pyg_edges_in_any_order_give_exact_negative_edges(dense: np.ndarray) -> 
     merged = utils.coalesce(torch.cat((edges, negative), 1))
     assert merged.shape[1] == edges.shape[1] + utils.coalesce(negative).shape[1]  # PyG sees no edge twice
     some = torch.tensor([5, 2, 9])
-    batch = negative_edges(sampler, edges[:, some], epoch=0, positions=some)
+    batch = negative_edges(sampler, edges[:, some], epoch=0)
     assert torch.equal(batch.reshape(2, 3, 3), negative.reshape(2, -1, 3)[:, some])
     with pytest.raises(DataError, match=r"edge 0 is \(0, 50\)"):
         sampler_of_edges(torch.tensor([[0], [50]]), n_users=1, n_items=50)
@@ -267,7 +267,7 @@ def test_edges_of_skipped_users_have_no_negatives_and_no_node_is_minus_one() -> 
         served = torch.tensor([int(u) not in skipped for u in edges[0]])
         assert negative[0].tolist() == edges[0][served].repeat_interleave(sampler.n_negatives).tolist()
         assert negative.numel() == 0 or negative.min() >= 0
-        one = negative_edges(sampler, edges[:, served], epoch=0, positions=torch.nonzero(served)[:, 0])
+        one = negative_edges(sampler, edges[:, served], epoch=0)
         assert torch.equal(one, negative)
     for wrong in (edges.float(), edges[0], edges[:1], edges.bool()):
         with pytest.raises(DataError, match="edge_index is"):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import zlib
 from collections.abc import Sequence
 from math import isqrt
 
 M32 = 2**32 - 1
 ATTEMPTS = 8
 TAG_NEGATIVES, TAG_POPULARITY, TAG_ORDER = 1, 2, 3
+TAG_CANDIDATES, TAG_VALIDATION, TAG_WEIGHTS, TAG_DROPOUT, TAG_ROUNDING = 4, 5, 6, 7, 8
 
 
 def philox(counter: Sequence[int], key: Sequence[int]) -> tuple[int, int, int, int]:
@@ -22,6 +25,11 @@ def philox(counter: Sequence[int], key: Sequence[int]) -> tuple[int, int, int, i
 
 def _call(seed, tag, epoch, position, block, attempt):
     return philox((position & M32, position >> 32, epoch, block << 16 | attempt), (seed, tag))
+
+
+def identity(user: int, item: int) -> int:
+    """The position of a training positive."""
+    return user << 32 | item
 
 
 def _bounded(word: int, n: int) -> int | None:
@@ -128,3 +136,39 @@ def order(n: int, seed: int, epoch: int) -> list[int]:
                 break
         result.append(position)
     return result
+
+
+def validation_key(user: int, item: int, *, seed: int, draw: int) -> int:
+    """64 bits by which a user's interactions are ordered; ``draw`` is 0 for validation and 1 for test."""
+    words = _call(seed, TAG_VALIDATION, draw, identity(user, item), 0, 0)
+    return words[1] << 32 | words[0]
+
+
+def _weight_words(name: str, row: int, block: int, seed: int) -> tuple[int, int, int, int]:
+    return _call(seed, TAG_WEIGHTS, zlib.crc32(name.encode()), row << 32 | block, 0, 0)
+
+
+def uniform_weight(name: str, row: int, column: int, *, seed: int) -> float:
+    """An initial weight of a table in (-1, 1); the model multiplies it by its bound."""
+    word = _weight_words(name, row, column // 4, seed)[column % 4]
+    return 2 * (word + 0.5) / 2**32 - 1
+
+
+def normal_weight(name: str, row: int, column: int, *, seed: int) -> float:
+    """An initial weight of N(0, 1), by Box and Muller; the model multiplies it by its deviation."""
+    words = _weight_words(name, row, column // 4, seed)[column % 4 // 2 * 2 :][:2]
+    radius, angle = math.sqrt(-2 * math.log((words[0] + 0.5) / 2**32)), 2 * math.pi * (words[1] + 0.5) / 2**32
+    return radius * (math.sin(angle) if column % 2 else math.cos(angle))
+
+
+def kept(
+    position: int, layer: int, column: int, unit: int, *, n_columns: int, rate: float, seed: int, epoch: int
+) -> bool:
+    """Whether dropout keeps a unit: ``layer`` counts from 1, ``column`` is 0 for the positive, of ``n_columns``."""
+    words = _call(seed, TAG_DROPOUT, epoch, position, layer * n_columns + column, unit // 4)
+    return words[unit % 4] >= round(rate * 2**32)
+
+
+def rounding_bits(step: int, table_row: int, column: int, *, seed: int) -> int:
+    """16 bits that are added below a bfloat16; ``table_row`` is a user, or 2^31 + an item."""
+    return _call(seed, TAG_ROUNDING, table_row, step, column // 4, 0)[column % 4] & 0xFFFF

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def compare(device: str, n_users: int, n_rows: int) -> int:
     """Compare every path on ``device``; returns how many negatives were compared."""
-    from fastrec.sampling import NegativeSampler
+    from fastrec.sampling import NegativeSampler, identity
     from fastrec.sampling.order import Order
     from fastrec.sampling.triton_twin import GpuOrder, GpuSampler, GpuStream
 
@@ -49,11 +49,58 @@ def compare(device: str, n_users: int, n_rows: int) -> int:
     users_b, items_b, positions_b = GpuStream(indptr, kept, host, 8, device).batch(2, 5, kept.size)
     at = Order(kept.size, 8).positions(2, 5, kept.size)
     owners = np.repeat(np.arange(len(some), dtype=np.int32), np.diff(indptr))[at]
-    assert np.array_equal(positions_b.cpu().numpy(), at)
+    positions = identity(owners, kept[at])
+    assert np.array_equal(positions_b.cpu().numpy(), positions)
     assert np.array_equal(users_b.cpu().numpy(), owners)
     assert np.array_equal(items_b[:, 0].cpu().numpy(), kept[at])
-    assert np.array_equal(items_b[:, 1:].cpu().numpy(), host.sample(owners, epoch=2, positions=at))
+    assert np.array_equal(items_b[:, 1:].cpu().numpy(), host.sample(owners, epoch=2, positions=positions))
     return compared
+
+
+def compare_general(device: str, n: int, n_users: int, n_rows: int) -> int:
+    """The same for weighted items, distinct slots, and both, by bitmap and by search; returns how many."""
+    from fastrec.sampling import NegativeSampler
+    from fastrec.sampling.triton_twin import GpuSampler
+
+    rng, compared, finishes, skipped = np.random.default_rng(8), 0, 0, 0
+    rows = [np.sort(rng.choice(n, k, replace=False)) for k in (0, n, n - 3, 1, n - 1, *rng.integers(0, n, n_users - 5))]
+    indptr, items = np.cumsum([0] + [len(r) for r in rows]), np.concatenate(rows)
+    users = rng.integers(0, n_users, n_rows).astype(np.int32)
+    positions = rng.integers(0, 2**62, n_rows)
+    weights = np.where(rng.random(n) < 0.3, 0.0, rng.random(n) * 9 + 1e-3)
+    weights[0] = 1e6
+    for options, n_negatives, epoch, budget in (
+        ({"distinct": True}, 3, 2**32 - 1, 2**20),
+        ({"distinct": True}, 5, 0, 0),
+        ({"distribution": "popularity"}, 4, 3, 2**20),
+        ({"distribution": "popularity", "alpha": 0.0}, 1, 3, 0),
+        ({"distribution": "weights", "weights": weights}, 3, 9, 0),
+        ({"distribution": "weights", "weights": weights, "distinct": True}, 3, 1, 2**20),
+        ({"distribution": "weights", "weights": weights, "distinct": True}, 2, 1, 0),
+    ):
+        host = NegativeSampler(
+            indptr, items, n_items=n, n_negatives=n_negatives, seed=2**32 - 1, on_full="skip", memory_budget=budget,
+            **options,
+        )  # fmt: skip
+        out = torch.full((n_rows, n_negatives + 1), -7, dtype=torch.int32, device=device)
+        args = torch.as_tensor(users, device=device), epoch, torch.as_tensor(positions, device=device)
+        GpuSampler(host, device).sample(*args, out[:, 1:])
+        expected = host.sample(users, epoch=epoch, positions=positions)
+        assert np.array_equal(out[:, 1:].cpu().numpy(), expected), options
+        assert (out[:, 0] == -7).all()
+        finishes, skipped = finishes + host.stats["exact_finishes"], skipped + host.stats["skipped"]
+        compared += expected.size
+    assert finishes
+    assert skipped
+    return compared
+
+
+def test_general_twin_equals_host_under_the_interpreter() -> None:
+    code = "import tests.sampling.test_gpu_sampling as t; print(t.compare_general('cpu', 13, 9, 40))"
+    env = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert int(done.stdout) == 40 * (3 + 5 + 4 + 1 + 3 + 3 + 2)
 
 
 def test_twin_equals_host_under_the_interpreter() -> None:
@@ -70,6 +117,12 @@ SAMPLE = {
     "out": "*i32", "n_rows": "i32", "n_slots": "i32", "stride": "i32", "n_items": "i32", "row_words": "i32",
     "seed": "i64", "tag": "i32",
 }  # fmt: skip
+GENERAL = {
+    **{name: SAMPLE[name] for name in ("indptr", "items", "bits", "users", "positions", "epoch_at", "out")},
+    "cut": "*i64", "alias": "*i32", "of_items": "*i64", "of_rows": "*i64", "unfit": "*u8",
+    **{name: SAMPLE[name] for name in ("n_rows", "n_slots", "stride", "n_items", "row_words", "seed", "tag")},
+}  # fmt: skip
+FORM = {"ATTEMPTS": 8, "STEPS": 11, "ITEM_STEPS": 12, "SIZE": 256}
 ORDER = {"keys": "*i64", "out": "*i64", "start": "i64", "count": "i32", "n": "i64", "a": "i32", "b": "i32"}
 
 
@@ -78,9 +131,12 @@ ORDER = {"keys": "*i64", "out": "*i64", "start": "i64", "count": "i32", "n": "i6
     [
         ("sample_kernel", SAMPLE, {"BITMAP": True, "ATTEMPTS": 8, "STEPS": 11, "SIZE": 256}),
         ("sample_kernel", SAMPLE, {"BITMAP": False, "ATTEMPTS": 8, "STEPS": 11, "SIZE": 256}),
+        ("general_kernel", GENERAL, {"WEIGHTED": True, "DISTINCT": False, "BITMAP": False, **FORM}),
+        ("general_kernel", GENERAL, {"WEIGHTED": True, "DISTINCT": True, "BITMAP": True, **FORM}),
+        ("general_kernel", GENERAL, {"WEIGHTED": False, "DISTINCT": True, "BITMAP": False, **FORM}),
         ("order_kernel", ORDER, {"ROUNDS": 6, "SIZE": 256}),
     ],
-    ids=["bitmap", "search", "order"],
+    ids=["bitmap", "search", "weighted", "weighted-distinct", "distinct", "order"],
 )
 def test_compiles_ahead_of_time_for_sm_90(kernel: str, signature: dict, constants: dict) -> None:
     import triton
@@ -98,19 +154,8 @@ def test_compiles_ahead_of_time_for_sm_90(kernel: str, signature: dict, constant
     assert len(compiled.asm["cubin"]) > 1000
 
 
-def test_weighted_and_distinct_samplers_are_refused() -> None:
-    from fastrec.errors import ConfigError
-    from fastrec.sampling import NegativeSampler
-    from fastrec.sampling.triton_twin import GpuSampler
-
-    for options in ({"distinct": True}, {"distribution": "popularity"}):
-        with pytest.raises(ConfigError, match="uniform"):
-            GpuSampler(
-                NegativeSampler([0, 2, 3], [0, 2, 5], n_items=9, n_negatives=2, on_full="skip", **options), "cpu"
-            )
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_twin_equals_host_on_hardware() -> None:
     assert compare("cuda", 500, 100_000) == 100_000 * 11
+    assert compare_general("cuda", 300, 400, 20_000) == 20_000 * 21

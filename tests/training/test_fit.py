@@ -17,8 +17,11 @@ from fastrec.config import Config, preset
 from fastrec.data.interactions import Interactions
 from fastrec.data.split import Split, ratio_split
 from fastrec.errors import CheckpointError, ConfigError
+from fastrec.evaluation.score import evaluate
 from fastrec.files import sha256_file
+from fastrec.inference.recommend import recommend
 from fastrec.runs import open_run
+from fastrec.sampling import STREAM_VERSION
 from fastrec.training.build import make_sampler
 from fastrec.training.fit import Result, fit, resume
 from fastrec.training.resolve import resolve
@@ -97,6 +100,32 @@ def test_a_finished_run_says_so(split: Split, tmp_path: Path) -> None:
     again = resume(tmp_path / "run")
     assert again.metrics == first.metrics
     assert "nothing left to train" in again.notes[-1]
+
+
+@pytest.mark.parametrize("step", [4, None])
+def test_a_run_of_stream_version_1_opens_and_scores_but_does_not_go_on(
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int | None
+) -> None:
+    """Its weights are read; its draws cannot be continued."""
+    with monkeypatch.context() as m:
+        if step is not None:
+            cut(m, step)
+        train(split, tmp_path / "run")
+    run = open_run(tmp_path / "run")
+    assert run.manifest["stream_version"] == run.stream_version == STREAM_VERSION == 2
+    del run.manifest["stream_version"]  # as version 1 wrote it
+    run.record()
+    with pytest.raises(
+        CheckpointError, match=r"draws are of stream version 1, and this fastrec draws version 2"
+    ) as error:
+        resume(tmp_path / "run")
+    assert "\n" not in str(error.value)
+    old = open_run(tmp_path / "run")
+    assert old.stream_version == 1
+    if step is None:
+        notes = evaluate(old)["9 candidates"]["notes"]
+        assert any("stream version 2" in note and "version 1" in note for note in notes), notes
+        assert len(recommend(old, old.split().train.user_ids[0], k=3)) == 3
 
 
 def test_another_config_or_other_data_are_refused_with_the_difference(

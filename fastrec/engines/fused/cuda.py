@@ -276,7 +276,7 @@ class CudaEngine:
         )  # fmt: skip
         items_kernel[(self._n_items,)](
             self._users, self._by_item, self._item_starts, self._g, p, q, h, item_bias, s.get("item_factors", none),
-            s.get("item_bias", none), self._rates, self._step_at, k, self._n_users, self._n_items, l2, *rounding,
+            s.get("item_bias", none), self._rates, self._step_at, k, self._n_items, l2, *rounding,
             **form, **shape | {"SIZE": 2 * size}, num_warps=2,
         )  # fmt: skip
         users_kernel[(self._n_users,)](

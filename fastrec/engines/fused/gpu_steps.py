@@ -18,12 +18,16 @@ from fastrec.engines.rows_cuda import read_row, softplus_sigmoid
 OF_THE_STEP = ["first", "n_rows", "per_program", "k", "n_parts"]
 """Arguments that change from step to step: Triton would compile anew where one is 1 or a multiple of 16."""
 
+ITEM_ROW = tl.constexpr(1 << 31)
+"""Added to an item where it is a row of the rounding's address: user rows are below, however many there are."""
+
 
 @triton.jit
 def rounded_bf16(value, d, row, step, seed, tag):  # type: ignore[no-untyped-def]
     """bfloat16 as int16: up with the probability of the part cut off, by the low half of word d % 4 of block d // 4.
 
-    The address is (step lo, step hi, row, block << 16); what is no number or infinite stays so.
+    The address is (step lo, step hi, row, block << 16), with row = user or 2^31 + item; NaN and infinities stay as they
+    are.
     """
     zero = d * 0
     c0, c1 = (step + zero).to(tl.uint32), ((step >> 32) + zero).to(tl.uint32)
@@ -158,8 +162,7 @@ def move_row(  # type: ignore[no-untyped-def]
 
 @triton.jit(do_not_specialize=OF_THE_STEP)
 def items_kernel(  # type: ignore[no-untyped-def]
-    users, order, starts, g, p, q, h, item_bias, item_sum, item_bias_sum, rates, step_at, k, n_users, n_items, l2,
-    seed, tag,
+    users, order, starts, g, p, q, h, item_bias, item_sum, item_bias_sum, rates, step_at, k, n_items, l2, seed, tag,
     GMF: tl.constexpr, ADAGRAD: tl.constexpr, BF16: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr,
     COLUMNS: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
@@ -188,7 +191,7 @@ def items_kernel(  # type: ignore[no-untyped-def]
         decay = l2 * (hi - lo).to(tl.float32)
         move_row(
             q, item_sum, item_bias, item_bias_sum, i, gradient, tl.sum(slope, 0), decay, tl.load(rates + k),
-            n_users + i, tl.load(step_at) + k, seed, tag, not GMF, ADAGRAD, BF16, DIM, WIDTH,
+            i + ITEM_ROW, tl.load(step_at) + k, seed, tag, not GMF, ADAGRAD, BF16, DIM, WIDTH,
         )  # fmt: skip
 
 

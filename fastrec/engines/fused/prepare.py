@@ -1,8 +1,8 @@
 """Batches for the fused kernels: the same positives and negatives as the stream's, sorted by user.
 
 Which positives a batch holds and what is drawn for them come from addresses alone, so any number of batches can be
-prepared ahead and at once. Sorting positions sorts users too, since a position is an index into the CSR: then a user's
-samples follow one another, and users, positives and the sampler's rows are all read in order.
+prepared ahead and at once. Sorting by index into the CSR sorts by user, then by item: a user's samples follow one
+another, and users, positives and the sampler's rows are all read in order.
 
 B batch rows, N negatives, S = B * (1+N) samples.
 """
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrec.jit import njit
+from fastrec.sampling.identity import packed
 
 SAMPLE_BITS = 32
 """A sorted key is item << 32 | sample, and a sample is row * (1+N) + column."""
@@ -22,12 +23,13 @@ SAMPLE_BITS = 32
 
 @njit
 def look_up(positions, users_of, items_of, users, positives, runs, lo, hi):  # type: ignore[no-untyped-def]
-    """User, positive and run (number of the user within the batch) of sorted positions."""
+    """User, positive and run (number of the user within the batch) of sorted CSR indices, which become identities."""
     run = -1
     for k in range(lo, hi):
         p = positions[k]
         users[k] = users_of[p]
         positives[k] = items_of[p]
+        positions[k] = packed(users[k], positives[k])
         if k == lo or users[k] != users[k - 1]:
             run += 1
         runs[k] = run

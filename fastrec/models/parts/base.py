@@ -145,12 +145,12 @@ def registered() -> dict[str, type[Model]]:
 
 
 def normal(name: str, shape: tuple[int, ...], std: float, seed: int) -> nn.Parameter:
-    """A parameter of N(0, std^2), addressed by (seed, name, index)."""
+    """A parameter of N(0, std^2), addressed by (seed, name, row, column)."""
     return nn.Parameter(torch.from_numpy(init.normal(name, shape, std, seed)))
 
 
 def uniform(name: str, shape: tuple[int, ...], bound: float, seed: int) -> nn.Parameter:
-    """A parameter uniform in (-bound, bound), addressed by (seed, name, index)."""
+    """A parameter uniform in (-bound, bound), addressed by (seed, name, row, column)."""
     return nn.Parameter(torch.from_numpy(init.uniform(name, shape, bound, seed)))
 
 
