@@ -96,7 +96,7 @@ def _load(
             made = Interactions.open(path_or_name)
         return (with_catalogued_items(made) if unrated_negatives else made).core(k_core)
     path = locate(path_or_name)
-    from fastrec.data.readers.sniff import read_source
+    from fastrec.data.readers.base import read_source
     from fastrec.data.source import Columns
 
     log = read_source(path, Columns(*columns.values()))
@@ -116,7 +116,7 @@ def from_frame(
     name: str = "frame",
 ) -> Interactions:
     """Build from a frame in memory; see ``Interactions.from_frame``."""
-    from fastrec.data.readers.table import read_frame
+    from fastrec.data.readers.parts.frame import read_frame
     from fastrec.data.source import Columns
 
     source = read_frame(frame, Columns(user_col, item_col, rating_col, time_col, time_format), name)

@@ -113,11 +113,9 @@ def test_long_ids_survive_a_core_and_a_mask() -> None:
 
 
 def load_kept(made: Interactions) -> Interactions:
-    from fastrec.data.assemble import dense
-
     mask = np.zeros(made.n_interactions, bool)
     mask[-1] = mask[0] = True
-    return dense(made.keep(mask), "a mask")
+    return made.keep(mask).reindex("a mask")
 
 
 @pytest.mark.parametrize(
@@ -353,7 +351,9 @@ def test_files_and_folders_without_the_right_to_read(tmp_path: Path) -> None:
         if folder.stat().st_uid == 0 and folder != Path("/"):
             folder.chmod(folder.stat().st_mode | 0o055)
     code = (
-        "import sys, os, polars, numba, fastrec.data.readers.sniff, fastrec.data.split as s, fastrec.data as d\n"
+        "import sys, os, polars, numba, fastrec.data.split as s, fastrec.data as d\n"
+        "from fastrec.data.readers import base\n"
+        "base.readers()\n"
         "from fastrec.errors import FastrecError\n"
         "import safetensors\n"
         "os.setuid(65534)\n"
