@@ -17,7 +17,12 @@ SPELLINGS = {
     "user": USER_COLUMNS,
     "item": ITEM_COLUMNS,
     "rating": ("rating", "score", "stars", "overall"),
-    "timestamp": ("timestamp", "time", "ts", "unixreviewtime", "unix_timestamp", "datetime", "date"),
+    "timestamp": (
+        *("timestamp", "time", "ts", "unixreviewtime", "unix_timestamp", "datetime", "date", "event_timestamp"),
+        *("event_time", "eventtime", "event_date", "created_at", "clicked_at", "watched_at", "viewed_at", "rated_at"),
+        *("played_at", "listened_at", "purchased_at", "ordered_at", "occurred_at", "reviewed_at", "time_stamp"),
+        *("invoicedate", "order_date", "purchase_date"),
+    ),
 }
 """Column names that are recognised whatever their case, with ``-`` for ``_``, and with a RecBole type (``:token``)."""
 
