@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def load(
-    path_or_name: str | os.PathLike[str],
+    path_or_name: Any,
     *,
     user_col: str | None = None,
     item_col: str | None = None,
@@ -31,15 +32,17 @@ def load(
     min_rating: float | None = None,
     k_core: int = 0,
     unrated_negatives: bool = False,
+    where: str | None = None,
 ) -> Interactions:
-    """Load a log of interactions: a file, a folder, or a data set by name.
+    """Load a log of interactions: a file, a folder, a data set by name, or a frame.
 
     Parameters
     ----------
-    path_or_name : str or path
+    path_or_name : str, path or frame
         A file or folder in a known format (MovieLens ``.dat``, ml-100k, MovieLens csv, the NCF paper's files, adjacency
         lists, any CSV, TSV or Parquet with named columns, each also as ``.gz`` or ``.zst``), a ``.safetensors`` file
-        written by ``Interactions.save``, or a name that ``fastrec data list`` shows.
+        written by ``Interactions.save``, or a name that ``fastrec data list`` shows. A glob (``logs/*.parquet``) and a
+        folder of parts are read as one table. Or a frame: Polars, pandas, PyArrow, or a mapping of columns.
     user_col, item_col, rating_col, time_col : str, optional
         Columns of a table; usual names are recognised.
     time_format : str, optional
@@ -52,6 +55,8 @@ def load(
     unrated_negatives : bool
         Give items that only the catalogue lists an id too, so that they can be drawn as negatives. By default
         ``n_items`` counts items with at least one interaction.
+    where : str, optional
+        Keep the rows of a table for which this SQL expression over its columns is true (``event = 'purchase'``).
 
     Returns
     -------
@@ -69,9 +74,18 @@ def load(
     ---------
     The same content gives the same ids, whatever the number of threads.
     """
-    with one_line(path_or_name):
+    with one_line("frame" if is_frame(path_or_name) else path_or_name):
         columns = {"user_col": user_col, "item_col": item_col, "rating_col": rating_col, "time_col": time_col}
-        return _load(path_or_name, columns | {"time_format": time_format}, min_rating, k_core, unrated_negatives)
+        columns |= {"time_format": time_format, "where": where}
+        if is_frame(path_or_name):
+            from fastrec.data.readers.parts.frame import read_frame
+            from fastrec.data.source import Columns
+
+            source, name = read_frame(path_or_name, Columns(*columns.values()), "frame"), "frame"
+            return from_source(
+                source, name=name, min_rating=min_rating, k_core=k_core, unrated_negatives=unrated_negatives
+            )
+        return _load(path_or_name, columns, min_rating, k_core, unrated_negatives)
 
 
 def _load(
@@ -95,11 +109,17 @@ def _load(
         else:
             made = Interactions.open(path_or_name)
         return (with_catalogued_items(made) if unrated_negatives else made).core(k_core)
-    path = locate(path_or_name)
     from fastrec.data.readers.base import read_source
+    from fastrec.data.readers.many_files import glob_files, read_files
     from fastrec.data.source import Columns
 
-    log = read_source(path, Columns(*columns.values()))
+    files = glob_files(os.fspath(path_or_name))
+    if files is None:
+        path = locate(path_or_name)
+        log = read_source(path, Columns(*columns.values()))
+    else:
+        path = Path(path_or_name)
+        log = read_files(str(path), files, Columns(*columns.values()))
     return from_source(log, name=path.name, min_rating=min_rating, k_core=k_core, unrated_negatives=unrated_negatives)
 
 
@@ -121,6 +141,13 @@ def from_frame(
 
     source = read_frame(frame, Columns(user_col, item_col, rating_col, time_col, time_format), name)
     return from_source(source, name=name, min_rating=min_rating, k_core=k_core)
+
+
+def is_frame(source: Any) -> bool:
+    """Whether it holds its data in memory, in named columns."""
+    return not isinstance(source, (str, os.PathLike)) and (
+        isinstance(source, Mapping) or any(hasattr(type(source), name) for name in ("columns", "column_names"))
+    )
 
 
 def is_synthetic(path_or_name: str | os.PathLike[str]) -> bool:
@@ -260,8 +287,9 @@ def has_split(path: str | os.PathLike[str]) -> bool:
         If there is nothing at the path or under the name.
     """
     from fastrec.data.readers.given_split import find_split
+    from fastrec.data.readers.many_files import glob_files
 
-    if is_synthetic(path):
+    if is_synthetic(path) or glob_files(os.fspath(path)) is not None:
         return False
     with one_line(path):
         direct = Path(path)

@@ -15,13 +15,14 @@ from fastrec.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns of a table, None where they are to be recognised; and how its times are written."""
+    """Names of the columns of a table, None where they are to be recognised; its times and the rows that are kept."""
 
     user: str | None = None
     item: str | None = None
     rating: str | None = None
     time: str | None = None
     time_format: str | None = None
+    where: str | None = None
 
     def refuse(self, where: str) -> None:
         """For formats without names.
@@ -32,7 +33,8 @@ class Columns:
             If a column is named.
         """
         options = {what: f"--{what}-col" for what in ("user", "item", "rating", "time")} | {
-            "time_format": "--time-format"
+            "time_format": "--time-format",
+            "where": "--where",
         }
         named = [f"{option} {value}" for what, option in options.items() if (value := getattr(self, what)) is not None]
         if named:

@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 
 from fastrec.data.datasets.registry import SETS
+from fastrec.data.readers.parts.columns import Table
 from fastrec.data.readers.parts.text import lines_of
 from fastrec.data.source import Columns, Source, present, suffix_of
 from fastrec.errors import DataError, shown
@@ -74,6 +75,11 @@ class Reader:
         Suffixes of tables with named columns in this format; a folder with one such file is read from that file.
     folder : bool
         Whether it reads folders as a whole; ``sniff`` sees folders only then, files only otherwise.
+    scan : callable, optional
+        (path, Columns, extra) -> Table, of formats with named columns: so several files can be read as one table.
+        ``extra`` are columns of one value, from the path (``day=3/``).
+    by_path : tuple of str
+        Further suffixes, which are read where a path names them but not looked for in a folder.
     """
 
     name: str
@@ -84,6 +90,8 @@ class Reader:
     main_files: tuple[str, ...] = ()
     suffixes: tuple[str, ...] = ()
     folder: bool = False
+    scan: Callable[..., Table] | None = None
+    by_path: tuple[str, ...] = ()
 
 
 _REGISTERED: dict[str, Reader] = {}
@@ -111,7 +119,7 @@ def suffixes() -> tuple[str, ...]:
 
 def by_suffix(suffix: str) -> Reader | None:
     """The format of tables with a suffix, if there is one."""
-    return next((reader for reader in readers() if suffix in reader.suffixes), None)
+    return next((reader for reader in readers() if suffix in (*reader.suffixes, *reader.by_path)), None)
 
 
 def known() -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
 
-from fastrec.data.catalog import Catalog, with_datetime
 from fastrec.data.content import is_parquet
 from fastrec.data.readers.base import Probe, Reader, register
-from fastrec.data.readers.parts.columns import choose, readable, settle
+from fastrec.data.readers.parts.columns import Table, named, readable, settled
 from fastrec.data.readers.parts.parquet_check import check_parquet
 from fastrec.data.source import Columns, Source
 
@@ -17,6 +17,20 @@ from fastrec.data.source import Columns, Source
 def sniff(probe: Probe) -> bool:
     """Whether name and first bytes agree that it is Parquet."""
     return probe.path.suffix.lower() == ".parquet" and is_parquet(probe.path)
+
+
+def scan(path: Path, columns: Columns, extra: Mapping[str, str] | None = None) -> Table:
+    """A lazy scan of a file whose sizes are checked.
+
+    Raises
+    ------
+    DataError
+        If it is damaged.
+    """
+    with readable(str(path), "not a readable Parquet file"):
+        table = named(str(path), pl.scan_parquet(path, glob=False, hive_partitioning=False), columns, extra)
+        check_parquet(path, table.needed)
+    return table
 
 
 def read(path: Path, columns: Columns) -> Source:
@@ -27,12 +41,7 @@ def read(path: Path, columns: Columns) -> Source:
     DataError
         Naming the file and row at fault, or the damage.
     """
-    with readable(str(path), "not a readable Parquet file"):
-        lazy = pl.scan_parquet(path, glob=False)
-        chosen = choose(str(path), list(lazy.collect_schema()), columns)
-        check_parquet(path, chosen.values())
-    frame, lazy, notes = settle(str(path), lazy, chosen, time_format=columns.time_format)
-    return Source(frame, Catalog(ratings=with_datetime(lazy)), "table with named columns", notes)
+    return settled(str(path), scan(path, columns), columns)
 
 
 PARQUET = register(
@@ -42,6 +51,7 @@ PARQUET = register(
         sniff=sniff,
         read=read,
         order=10,
+        scan=scan,
         main_files=("ratings.parquet",),
         suffixes=(".parquet",),
     )

@@ -5,15 +5,14 @@ from __future__ import annotations
 import csv
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import polars as pl
 
-from fastrec.data.catalog import Catalog, with_datetime
 from fastrec.data.content import content_of
 from fastrec.data.readers.base import Probe, Reader, register, suffixes
-from fastrec.data.readers.parts.columns import choose, first_line, settle
+from fastrec.data.readers.parts.columns import Table, first_line, literal, plan, settled, time_like
 from fastrec.data.readers.parts.text import (
     Schema,
     fault_of,
@@ -45,13 +44,11 @@ def read(path: Path, columns: Columns) -> Source:
     DataError
         Naming the file and line at fault.
     """
-    raw, scan, mixed = _read_text(path, columns)
-    frame, lazy, notes = settle(str(path), raw.lazy(), {name: name for name in raw.columns}, scan, columns.time_format)
-    return Source(frame, Catalog(ratings=with_datetime(lazy)), "table with named columns", mixed + notes)
+    return settled(str(path), scan(path, columns), columns)
 
 
-def _read_text(path: Path, columns: Columns) -> tuple[pl.DataFrame, pl.LazyFrame, tuple[str, ...]]:
-    """The chosen columns of a text table under their canonical names, a lazy scan of the same, and notes.
+def scan(path: Path, columns: Columns, extra: Mapping[str, str] | None = None) -> Table:
+    """The columns of a text table that are needed, in memory.
 
     The first row suggests the types; a file that does not fit them, or that spells ids apart, is read again as text,
     and the types follow from all rows. So the order of the rows does not matter.
@@ -66,7 +63,9 @@ def _read_text(path: Path, columns: Columns) -> tuple[pl.DataFrame, pl.LazyFrame
         ) from None
     if len(set(header)) < len(header):
         raise DataError(f"{path}: two columns are called {shown(max(header, key=header.count))}; rename one")
-    chosen = choose(str(path), header, columns)
+    outside = {name: text for name, text in (extra or {}).items() if name not in header}
+    every, needed, rest = plan(str(path), [*header, *outside], columns)
+    chosen = {use: column for use, column in every.items() if column in header}
     quoted = holds_quotes(path)
     second = next((line for number, line in lines_of(path) if number > 1 and line), "")
     if quoted:
@@ -81,14 +80,15 @@ def _read_text(path: Path, columns: Columns) -> tuple[pl.DataFrame, pl.LazyFrame
         types |= {column: pl.Int64 for use, column in chosen.items() if is_integer(sample.get(column, ""))}
         types |= {chosen[use]: text[chosen[use]] for use in chosen if use == "rating" or _pattern(use, columns)}
     keep = list(chosen.values())
+    if not keep:
+        raise DataError(f"{path}: every column is in the path; a table needs a column of its own")
     try:
         frame = _scan(path, separator, types, keep, quoted)
     except DataError:
         if types == text:
             raise
         frame = _scan(path, separator, text, keep, quoted)
-    names = {column: use for use, column in chosen.items()}
-    frame = frame.select(keep).rename(names)
+    frame = frame.select(keep).rename({column: use for use, column in chosen.items()})
     notes: list[str] = []
     for use in chosen:
         if frame[use].dtype != pl.String:
@@ -105,8 +105,37 @@ def _read_text(path: Path, columns: Columns) -> tuple[pl.DataFrame, pl.LazyFrame
             )
         frame = frame.with_columns(settled)
     types |= {chosen[use]: type(frame.schema[use]) for use in chosen}
-    scan = pl.scan_csv(path, separator=separator, schema=types, glob=False)
-    return frame, scan.select(keep).rename(names), tuple(notes)
+    frame = frame.rename(chosen)
+    unused = {name: time_like(sample.get(name, "")) for name in rest}
+    asked = [name for name in needed if name in header and name not in keep]
+    again = None
+    if asked:
+        frame = frame.hstack(_untyped(path, separator, header, asked, keep, quoted, frame.height))
+    elif not outside:
+        again = pl.scan_csv(path, separator=separator, schema=types, glob=False).select(keep)
+    lazy = frame.lazy().with_columns(**{name: literal(text) for name, text in outside.items()})
+    return Table(lazy, every, unused, needed, again, tuple(notes))
+
+
+def _untyped(
+    path: Path, separator: str, header: list[str], asked: list[str], keep: list[str], quoted: bool, height: int
+) -> list[pl.Series]:
+    """Columns that only ``where`` reads: numbers where all of them are, else text, null where empty."""
+    schema = dict.fromkeys(header, pl.String)
+    quote = '"' if quoted else None
+    frame = pl.read_csv(content_of(path), separator=separator, schema=schema, quote_char=quote, glob=False)
+    frame = frame.filter(~pl.all_horizontal(pl.col(keep).is_null())).select(asked)
+    if frame.height != height:
+        raise DataError(f"{path}: {height} rows of ids, but {frame.height} of {asked[0]}; remove its blank lines")
+    made = []
+    for series in frame:
+        for dtype in (pl.Int64, pl.Float64):
+            numbers = series.cast(dtype, strict=False)
+            if numbers.null_count() == series.null_count() < height:
+                series = numbers
+                break
+        made.append(series)
+    return made
 
 
 def _pattern(use: str, columns: Columns) -> bool:
@@ -167,6 +196,7 @@ TEXT_TABLE = register(
         sniff=sniff,
         read=read,
         order=80,
+        scan=scan,
         main_files=("ratings.csv",),
         suffixes=(".csv", ".tsv", ".inter"),
     )

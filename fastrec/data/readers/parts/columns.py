@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import polars as pl
 
-from fastrec.data.source import Columns
+from fastrec.data.catalog import Catalog, with_datetime
+from fastrec.data.readers.parts.where import condition, kept_by
+from fastrec.data.source import Columns, Source, is_integer
 from fastrec.data.spelling import refuse_endless, refuse_nul
-from fastrec.data.times import settle_time
+from fastrec.data.times import ISO, settle_time
 from fastrec.errors import DataError, FastrecError
 from fastrec.sampling.sources import ITEM_COLUMNS, USER_COLUMNS, plain_name
 
@@ -80,6 +84,105 @@ def listed(names: list[str]) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its type."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+class Table(NamedTuple):
+    """Named columns of a source, not settled yet."""
+
+    lazy: pl.LazyFrame
+    """Holds ``needed``, under the names of the source."""
+    chosen: dict[str, str]
+    """Column for each of "user", "item" and perhaps "rating", "timestamp"."""
+    unused: dict[str, str]
+    """The other columns, each with "time" where it looks like one, else with an empty text."""
+    needed: list[str]
+    """Columns that are chosen, or read by ``where``."""
+    again: pl.LazyFrame | None = None
+    """A scan that gives the same columns as ``lazy``, where that holds them in memory."""
+    notes: tuple[str, ...] = ()
+
+
+def plan(where: str, header: list[str], columns: Columns) -> tuple[dict[str, str], list[str], list[str]]:
+    """The chosen columns, those needed in all, and the unused ones.
+
+    Raises
+    ------
+    DataError
+        As ``choose``.
+    ConfigError
+        If ``columns.where`` is no condition on these columns.
+    """
+    chosen = choose(where, header, columns)
+    asked = [] if columns.where is None else condition(columns.where, header)[1]
+    needed = list(dict.fromkeys([*chosen.values(), *asked]))
+    return chosen, needed, [name for name in header if name not in needed]
+
+
+def named(
+    where: str,
+    lazy: pl.LazyFrame,
+    columns: Columns,
+    extra: Mapping[str, str] | None = None,
+    first: pl.DataFrame | None = None,
+) -> Table:
+    """A frame that has types already as a table.
+
+    Parameters
+    ----------
+    where : str
+        File or name, for messages.
+    lazy : polars.LazyFrame
+        The frame.
+    columns : Columns
+        What is asked of it.
+    extra : mapping of str to str, optional
+        Columns of one value, from the path of the file.
+    first : polars.DataFrame, optional
+        Its first row, which tells texts that hold dates.
+    """
+    schema = lazy.collect_schema()
+    single = {name: literal(text) for name, text in (extra or {}).items() if name not in schema}
+    lazy = lazy.with_columns(**single) if single else lazy
+    schema = lazy.collect_schema()
+    chosen, needed, rest = plan(where, list(schema), columns)
+    sample = {} if first is None or not first.height else first.row(0, named=True)
+    unused = {
+        name: "time" if schema[name] == pl.Date or schema[name] == pl.Datetime else time_like(str(sample.get(name)))
+        for name in rest
+    }
+    return Table(lazy, chosen, unused, needed)
+
+
+def literal(text: str) -> pl.Expr:
+    """One value of a path, as an integer if it is one."""
+    return pl.lit(int(text), pl.Int64) if is_integer(text) else pl.lit(text, pl.String)
+
+
+def time_like(text: str) -> str:
+    """ "time" for the text of a date, else nothing."""
+    return "time" if re.match(ISO, text.strip()) else ""
+
+
+def settled(where: str, table: Table, columns: Columns, kind: str = "table with named columns") -> Source:
+    """Filter a table by ``columns.where`` and settle it; notes name the columns that are not used.
+
+    Raises
+    ------
+    DataError, ConfigError
+        As ``settle`` and ``kept_by``.
+    """
+    lazy, again, notes = table.lazy, table.again, table.notes
+    if columns.where is not None:
+        with readable(where, "cannot be read"):
+            frame = lazy.select(table.needed).collect()
+        kept, note = kept_by(columns.where, frame)
+        lazy, again, notes = kept.lazy(), None, (*notes, note)
+        where = f"{where}, kept rows"
+    made, ratings, more = settle(where, lazy, table.chosen, again, columns.time_format)
+    if table.unused:
+        more = (*more, f"columns not used: {listed(list(table.unused))}")
+    catalog = Catalog(ratings=with_datetime(ratings), unused=table.unused)
+    return Source(made, catalog, kind, notes + more)
 
 
 def settle(

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from fastrec.data.catalog import Catalog, with_datetime
 from fastrec.data.csr_build import as_array
-from fastrec.data.readers.parts.columns import choose, first_line, settle
+from fastrec.data.readers.parts.columns import Table, first_line, named, plan, readable, settled
 from fastrec.data.source import Columns, Source
 from fastrec.errors import DataError
+
+KIND = "frame in memory"
 
 
 def read_frame(frame: Any, columns: Columns, name: str) -> Source:
@@ -22,24 +23,26 @@ def read_frame(frame: Any, columns: Columns, name: str) -> Source:
     DataError
         Naming the row at fault.
     """
+    if hasattr(frame, "column_names") and hasattr(frame, "to_batches"):  # PyArrow
+        with readable(name, "not a readable Arrow table"):
+            frame = pl.from_arrow(frame)
     if isinstance(frame, (pl.DataFrame, pl.LazyFrame)):
-        lazy = frame.lazy()
-        header = list(lazy.collect_schema())
-    else:
-        try:
-            keys = {str(column): column for column in (frame.columns if hasattr(frame, "columns") else frame)}
-        except TypeError:
-            raise DataError(f"{name}: {type(frame).__name__} has no named columns; pass a frame or a mapping") from None
-        header = list(keys)
-    chosen = choose(name, header, columns)
-    if not isinstance(frame, (pl.DataFrame, pl.LazyFrame)):
-        arrays = {column: _series(name, column, frame[keys[column]]) for column in chosen.values()}
-        lengths = {column: series.len() for column, series in arrays.items()}
-        if len(set(lengths.values())) > 1:
-            raise DataError(f"{name}: the columns differ in length ({lengths}); each row needs all of them")
-        lazy = pl.LazyFrame(arrays)
-    settled, lazy, notes = settle(name, lazy, chosen, time_format=columns.time_format)
-    return Source(settled, Catalog(ratings=with_datetime(lazy)), "frame in memory", notes)
+        first = frame.head(1) if isinstance(frame, pl.DataFrame) else None
+        return settled(name, named(name, frame.lazy(), columns, None, first), columns, KIND)
+    try:
+        keys = {str(column): column for column in (frame.columns if hasattr(frame, "columns") else frame)}
+    except TypeError:
+        raise DataError(f"{name}: {type(frame).__name__} has no named columns; pass a frame or a mapping") from None
+    chosen, needed, rest = plan(name, list(keys), columns)
+    arrays = {column: _series(name, column, frame[keys[column]]) for column in needed}
+    lengths = {column: series.len() for column, series in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        raise DataError(f"{name}: the columns differ in length ({lengths}); each row needs all of them")
+    unused = {
+        column: "time" if str(getattr(frame[keys[column]], "dtype", "")).startswith("datetime") else ""
+        for column in rest
+    }
+    return settled(name, Table(pl.LazyFrame(arrays), chosen, unused, needed), columns, KIND)
 
 
 def _series(where: str, column: str, values: Any) -> pl.Series:
