@@ -38,14 +38,22 @@ class Config:
     time_format: str | None = _option(
         None, "data", "how times are written: a strptime pattern, or the unit of numbers: s, ms, us, ns"
     )
+    where: str | None = _option(
+        None, "data", "keep the rows of a table for which this SQL expression is true: \"event = 'purchase'\""
+    )
+    item_table: str | None = _option(None, "data", "table of items: titles, genres and other fields by item id")
+    user_table: str | None = _option(None, "data", "table of users: their fields by user id")
+    drop_overlap: bool = _option(
+        False, "data", "of a split that comes with the data, leave out test pairs that train has too"
+    )
     min_rating: float | None = _option(None, "data", "keep only ratings of at least this as positives")
     k_core: int = _option(0, "data", "keep users and items with at least this many interactions, iterated; 0: all")
     unrated_negatives: bool = _option(False, "data", "films that only the catalogue lists may be drawn as negatives")
     split: str = _option(
         "auto",
         "data",
-        "auto: the split that comes with the data, else leave-one-out",
-        choices=("auto", "leave-one-out", "ratio", "time", "given"),
+        "auto: the split that comes with the data, else leave-one-out; none: train on everything",
+        choices=("auto", "leave-one-out", "ratio", "time", "given", "none"),
     )
     validation: float = _option(0.1, "data", "share of each user's training interactions kept for validation")
     test_share: float = _option(0.2, "data", "share of interactions tested, for the ratio and time splits")

@@ -127,7 +127,8 @@ def _data_commands(commands: Any) -> None:
     )
     info.add_argument("data", metavar="NAME|PATH", help="a known set, a folder, or a file")
     for f in fields(Config):
-        if f.metadata["group"] == "data" and f.name not in {"data", "split", "validation", "test_share", "split_seed"}:
+        cutting = {"split", "validation", "test_share", "split_seed", "drop_overlap"}
+        if f.metadata["group"] == "data" and f.name not in {"data", *cutting}:
             _add_option(info, f.name, f.metadata)
     info.set_defaults(run=_data_info)
 

@@ -33,6 +33,8 @@ def load(
     k_core: int = 0,
     unrated_negatives: bool = False,
     where: str | None = None,
+    item_table: Any = None,
+    user_table: Any = None,
 ) -> Interactions:
     """Load a log of interactions: a file, a folder, a data set by name, or a frame.
 
@@ -57,6 +59,8 @@ def load(
         ``n_items`` counts items with at least one interaction.
     where : str, optional
         Keep the rows of a table for which this SQL expression over its columns is true (``event = 'purchase'``).
+    item_table, user_table : path or frame, optional
+        Fields of items (titles, genres and any others) and of users, by the ids of the log, for ``catalog``.
 
     Returns
     -------
@@ -82,10 +86,20 @@ def load(
             from fastrec.data.source import Columns
 
             source, name = read_frame(path_or_name, Columns(*columns.values()), "frame"), "frame"
+            source = _with_tables(source, item_table, user_table)
             return from_source(
                 source, name=name, min_rating=min_rating, k_core=k_core, unrated_negatives=unrated_negatives
             )
-        return _load(path_or_name, columns, min_rating, k_core, unrated_negatives)
+        tables = (item_table, user_table)
+        return _load(path_or_name, columns, min_rating, k_core, unrated_negatives, tables)
+
+
+def _with_tables(source: Source, item_table: Any, user_table: Any) -> Source:
+    if item_table is None and user_table is None:
+        return source
+    from fastrec.data.readers.parts.side_tables import with_tables
+
+    return with_tables(source, item_table, user_table)
 
 
 def _load(
@@ -94,9 +108,11 @@ def _load(
     min_rating: float | None,
     k_core: int,
     unrated_negatives: bool,
+    tables: tuple[Any, Any],
 ) -> Interactions:
     if is_synthetic(path_or_name) or Path(path_or_name).suffix == ".safetensors":
         absent = [f"{name}={value!r}" for name, value in columns.items() if value is not None]
+        absent += [f"{what}_table" for what, table in zip(("item", "user"), tables) if table is not None]
         absent += [] if min_rating is None else [f"min_rating={min_rating}"]
         if absent:
             raise ConfigError(
@@ -120,6 +136,7 @@ def _load(
     else:
         path = Path(path_or_name)
         log = read_files(str(path), files, Columns(*columns.values()))
+    log = _with_tables(log, *tables)
     return from_source(log, name=path.name, min_rating=min_rating, k_core=k_core, unrated_negatives=unrated_negatives)
 
 
@@ -242,6 +259,8 @@ def load_split(
     rating_col: str | None = None,
     time_col: str | None = None,
     time_format: str | None = None,
+    where: str | None = None,
+    drop_overlap: bool = False,
 ) -> Split:
     """Load a split that comes with the data, such as the NCF paper's files or ``train.txt`` and ``test.txt``.
 
@@ -256,6 +275,10 @@ def load_split(
         Columns of train.csv and its like; usual names are recognised.
     time_format : str, optional
         How they write times; see ``fastrec.load``.
+    where : str, optional
+        Keep the rows of train.csv and its like for which this SQL expression is true.
+    drop_overlap : bool
+        Leave out validation and test pairs that an earlier part has too, counted in ``notes``; refused by default.
 
     Returns
     -------
@@ -275,7 +298,8 @@ def load_split(
     with one_line(path):
         direct = Path(path)
         direct = direct if direct.exists() or find_split(direct) else locate(path)
-        return read_split(direct, Columns(user_col, item_col, rating_col, time_col, time_format))
+        columns = Columns(user_col, item_col, rating_col, time_col, time_format, where)
+        return read_split(direct, columns, drop_overlap=drop_overlap)
 
 
 def has_split(path: str | os.PathLike[str]) -> bool:

@@ -68,7 +68,8 @@ class Split:
                 item = int(np.intersect1d(one.row(user), two.row(user))[0])
                 raise DataError(
                     f"{self.how}: user {one.user_ids[user]} has item {one.item_ids[item]} in {a} and in {b}; "
-                    "an interaction belongs to one part"
+                    "an interaction belongs to one part. For files, --drop-overlap (drop_overlap=True) leaves it out "
+                    f"of {b}"
                 )
         c = self.candidates
         if c is not None and (c.ndim != 2 or c.shape[0] != self.test.n_interactions or c.dtype != np.int32):
@@ -136,6 +137,11 @@ def from_parts(interactions: Interactions, parts: NDArray[np.uint8], how: str, *
         how=how,
         **fields,
     )
+
+
+def everything(interactions: Interactions) -> Split:
+    """Every interaction in train: nothing is held out, so nothing can be measured."""
+    return from_parts(interactions, np.zeros(interactions.n_interactions, np.uint8), "none")
 
 
 def leave_one_out(interactions: Interactions, validation: float = 0.1, seed: int = 42) -> Split:

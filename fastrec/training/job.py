@@ -7,10 +7,11 @@ from typing import Any
 
 from fastrec.config import Config, preset
 from fastrec.data.interactions import Interactions
-from fastrec.data.loading import has_split, load, load_split
+from fastrec.data.loading import has_split, is_frame, load, load_split
 from fastrec.data.split import (
     Split,
     add_validation,
+    everything,
     leave_one_out,
     ratio_split,
     time_split,
@@ -41,7 +42,7 @@ def prepare(config: Config) -> Split:
     options: dict[str, Any] = {name: getattr(config, name) for name in FILTERS}
     saved = is_split_file(config.data)
     if config.split == "given" or (config.split == "auto" and (saved or has_split(config.data))):
-        filters = ("min_rating", "k_core", "unrated_negatives")
+        filters = ("min_rating", "k_core", "unrated_negatives", "item_table", "user_table")
         unused = [name for name in (options if saved else filters) if options[name]]
         if unused:
             raise ConfigError(
@@ -51,6 +52,11 @@ def prepare(config: Config) -> Split:
         columns = {name: value for name, value in options.items() if name not in filters}
         given = open_split(config.data) if saved else load_split(config.data, **columns)
         return add_validation(given, config.validation, config.split_seed)
+    if options.pop("drop_overlap"):
+        raise ConfigError(
+            f"drop_overlap: {config.data} is cut into parts by split = {config.split!r}, which never overlap; leave it "
+            "out"
+        )
     return cut(load(config.data, **options), config)
 
 
@@ -59,6 +65,8 @@ def cut(interactions: Interactions, config: Config) -> Split:
     if config.split in ("auto", "leave-one-out"):
         return leave_one_out(interactions, validation=config.validation, seed=config.split_seed)
     shares: dict[str, Any] = {"test": config.test_share, "validation": config.validation}
+    if config.split == "none":
+        return everything(interactions)
     if config.split == "ratio":
         return ratio_split(interactions, **shares, seed=config.split_seed)
     if config.split == "time":
@@ -66,12 +74,12 @@ def cut(interactions: Interactions, config: Config) -> Split:
     raise ConfigError(f"split = {config.split!r}: {interactions.name} brings no split of its own")
 
 
-def train(data: Interactions | Split | str | Path | None = None, **options: Any) -> Result:
+def train(data: Any = None, **options: Any) -> Result:
     """Train a model and evaluate it once on the test part.
 
     Parameters
     ----------
-    data : Interactions, Split, str or Path, optional
+    data : Interactions, Split, frame, str or Path, optional
         What to train on: loaded interactions (split by leave-one-out unless ``split=`` says otherwise), a split, or the
         name or path of a data set, or of a file that ``runs.save_split`` wrote. Left out: MovieLens-1M.
     **options
@@ -92,6 +100,8 @@ def train(data: Interactions | Split | str | Path | None = None, **options: Any)
         For data that cannot be used.
     """
     base = preset(options.pop("preset")) if "preset" in options else Config()
+    if is_frame(data):
+        data = load(data, **{name: options.pop(name) for name in FILTERS if name in options and name != "drop_overlap"})
     if data is not None:
         _refuse_unused(data, options)
     if isinstance(data, (str, Path)):
@@ -109,7 +119,7 @@ def _refuse_unused(data: Any, options: dict[str, Any]) -> None:
     """Refuse what would be recorded but not done."""
     if not isinstance(data, (str, Path, Interactions, Split)):
         raise ConfigError(
-            f"data is a {type(data).__name__}: give the name or path of a data set, Interactions "
+            f"data is a {type(data).__name__}: give the name or path of a data set, a frame, Interactions "
             "(fastrec.load, Interactions.from_frame) or a Split"
         )
     unused = set() if isinstance(data, (str, Path)) else set(FILTERS)

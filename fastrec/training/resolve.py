@@ -12,7 +12,10 @@ from fastrec.errors import ConfigError
 
 MEMORY = "memory:"
 """What the recorded ``data`` of a run begins with that was given its data in memory: no name or path to run again."""
-FILTERS = ("user_col", "item_col", "rating_col", "time_col", "time_format", "min_rating", "k_core", "unrated_negatives")
+FILTERS = (
+    *("user_col", "item_col", "rating_col", "time_col", "time_format", "where", "item_table", "user_table"),
+    *("min_rating", "k_core", "unrated_negatives", "drop_overlap"),
+)
 """Options that act while data are loaded."""
 
 GMF_WEIGHTS = {"init_h": "one", "lr_h": 0.1, "l2": 3e-3, "l2_h": 2e-4}

@@ -78,7 +78,7 @@ def _files(kind: str, parts: dict[str, Path], folder: Path, test: str, negative:
     return Files(kind, parts | {"test": found}, present(folder, negative) if negative else None)
 
 
-def read_split(path: Path, columns: Columns) -> Split:
+def read_split(path: Path, columns: Columns, *, drop_overlap: bool = False) -> Split:
     """Read the split that lies at ``path``; see ``fastrec.data.split.load_split``."""
     files = find_split(path)
     if files is None:
@@ -90,7 +90,7 @@ def read_split(path: Path, columns: Columns) -> Split:
     parts = {part: read(files, file, columns) for part, file in files.parts.items()}
     rows = None if files.negative is None else read_negatives(files.negative)
     notes = [f"{part}: {note}" for part in sorted(parts, key=_order) for note in parts[part].notes]
-    return _assemble(path.name, files, {part: log.frame for part, log in parts.items()}, rows, notes)
+    return _assemble(path.name, files, {part: log.frame for part, log in parts.items()}, rows, notes, drop_overlap)
 
 
 def read(files: Files, file: Path, columns: Columns) -> Source:
@@ -207,6 +207,7 @@ def _assemble(
     frames: dict[str, pl.DataFrame],
     negatives: dict[tuple[int, int], tuple[int, NDArray[np.int64]]] | None,
     notes: list[str],
+    drop_overlap: bool,
 ) -> Split:
     """Number users and items over all parts and candidates together, then build the parts."""
     names = sorted(frames, key=_order)
@@ -241,16 +242,39 @@ def _assemble(
         candidates, own = _align(files.negative, test, negatives)
         if own:
             notes.append(f"{own} candidate rows held the test item itself; it was dropped there")
+    validation = parts["validation"]
+    if drop_overlap:
+        validation, _, dropped = _apart(validation, (train,))
+        notes += dropped
+        test, kept, dropped = _apart(test, (train, validation))
+        notes += dropped
+        candidates = None if candidates is None else candidates[kept]
     notes += unseen_in_train(train, test)
     return Split(
         train,
-        parts["validation"],
+        validation,
         test,
         how=f"{files.kind}: {', '.join(file.name for file in files.parts.values())}",
         candidates=candidates,
         comparable=candidates is not None and (train.n_interactions, test.n_interactions) in PAPER_SIZES,
         notes=tuple(notes),
     )
+
+
+def _apart(part: Interactions, earlier: tuple[Interactions, ...]) -> tuple[Interactions, NDArray[np.bool_], list[str]]:
+    """A part without the pairs of earlier parts, which of its pairs are kept, and a note that counts the others."""
+    kept = np.ones(part.n_interactions, np.bool_)
+    for other in earlier:
+        mine, theirs = (x.users.astype(np.int64) * x.n_items + x.items for x in (part, other))
+        kept &= ~np.isin(mine, theirs)
+    lost = int(kept.size - kept.sum())
+    if not lost:
+        return part, kept, []
+    if lost == kept.size:
+        raise DataError(
+            f"{part.name}: every one of its {lost} pairs is in an earlier part too; nothing is left to rank"
+        )
+    return part.keep(kept), kept, [f"{part.name.split()[-1]}: {lost} pairs that an earlier part has too left out"]
 
 
 def _align(
