@@ -123,7 +123,8 @@ def _data_commands(commands: Any) -> None:
         help="counts of users, items and interactions, and what was left out",
         description="Load a log as `fastrec train` would and say what is in it: counts, times, titles, and what was "
         "merged or left out. Formats are found by looking: MovieLens .dat, ml-100k, MovieLens csv, the NCF paper's "
-        "files, adjacency lists, and any CSV, TSV or Parquet table with named columns; each also as .gz or .zst.",
+        "files, adjacency lists, and tables with named columns: CSV, TSV, JSON lines, Parquet, Arrow IPC, folders and "
+        "globs of them; text also as .gz or .zst.",
     )
     info.add_argument("data", metavar="NAME|PATH", help="a known set, a folder, or a file")
     for f in fields(Config):

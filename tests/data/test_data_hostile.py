@@ -269,7 +269,8 @@ def test_the_parts_of_a_split_may_differ_in_order_and_in_columns_not_needed(tmp_
     (tmp_path / "test.csv").write_text("item,user,remark\n3,1,x\n")
     split = load_split(tmp_path)
     assert (split.test.user_ids[split.test.users].tolist(), split.test.timestamps) == ([1], None)
-    assert split.notes == tuple(
+    assert split.notes[0] == "test: columns not used: remark"
+    assert split.notes[1:] == tuple(
         f"{name} is not in every part of the split, so it is not used" for name in ("rating", "timestamp")
     )
     whole = load(tmp_path)
