@@ -34,11 +34,12 @@ def add_commands(commands: Any) -> None:
         help="counts of users, items and interactions, and what was left out",
         description="Load a log as `fastrec train` would and describe it: counts, times, titles, and what was "
         "merged or left out. Formats are detected: MovieLens .dat, ml-100k, MovieLens csv, the NCF paper's "
-        "files, adjacency lists, and any CSV, TSV or Parquet table with named columns; each also as .gz or .zst.",
+        "files, adjacency lists, and tables with named columns: CSV, TSV, JSON lines, Parquet, Arrow IPC, folders and "
+        "globs of them; text also as .gz or .zst.",
     )
     info.add_argument("data", metavar="NAME|PATH", help="a known set, a folder, or a file")
     for name in OPTIONS:
-        if SECTION_OF[name] == "data" and name != "data":
+        if SECTION_OF[name] == "data" and name not in ("data", "drop_overlap"):
             add_option(info, name)
     info.set_defaults(run=_info)
 

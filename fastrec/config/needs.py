@@ -61,6 +61,12 @@ def _uses(name: str) -> Callable[[Facts], bool]:
 
 
 NEEDS = (
+    Need(
+        ("validation", "split_seed"),
+        "a split that has a validation part, and split = none has none",
+        ("split",),
+        lambda f: f.values["split"] != "none",
+    ),
     Need(("test_fraction",), "split = ratio or time", ("split",), lambda f: f.values["split"] in ("ratio", "time")),
     Need(
         ("split_seed",),

@@ -36,10 +36,16 @@ class Data:
     time_format: str | None = _option(
         None, "how times are written: a strptime pattern, or the unit of numbers: s, ms, us, ns"
     )
+    where: str | None = _option(
+        None, "keep the rows of a table for which this SQL expression is true: \"event = 'purchase'\""
+    )
+    item_table: str | None = _option(None, "table of items: titles, genres and other fields by item id")
+    user_table: str | None = _option(None, "table of users: their fields by user id")
     min_rating: float | None = _option(None, "keep only ratings of at least this as positives", range=(-1e15, 1e15))
     k_core: int = _option(
         0, "keep users and items with at least this many interactions, iterated; 0: all", range=(0, _BIG)
     )
+    drop_overlap: bool = _option(False, "of a split that comes with the data, leave out test pairs that train has too")
     unrated_negatives: bool = _option(False, "items that only the catalogue lists may be drawn as negatives")
 
 
@@ -49,8 +55,8 @@ class Split:
 
     split: str = _option(
         "auto",
-        "auto: the split that comes with the data, else leave-one-out",
-        choices=("auto", "leave-one-out", "ratio", "time", "given"),
+        "auto: the split that comes with the data, else leave-one-out; none: train on everything",
+        choices=("auto", "leave-one-out", "ratio", "time", "given", "none"),
     )
     validation: float = _option(
         0.1,

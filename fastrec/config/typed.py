@@ -14,10 +14,14 @@ class TrainOptions(TypedDict, total=False):
     rating_col: str | None
     time_col: str | None
     time_format: str | None
+    where: str | None
+    item_table: str | None
+    user_table: str | None
     min_rating: float | None
     k_core: int
+    drop_overlap: bool
     unrated_negatives: bool
-    split: Literal["auto", "leave-one-out", "ratio", "time", "given"]
+    split: Literal["auto", "leave-one-out", "ratio", "time", "given", "none"]
     validation: float
     test_fraction: float
     split_seed: int

@@ -9,25 +9,20 @@ from fastrec.data.interactions import Interactions
 
 if TYPE_CHECKING:
     from fastrec.data.catalog import Catalog
+    from fastrec.data.cut import leave_one_out, ratio_split, time_split
     from fastrec.data.loading import has_split, load, load_split
-    from fastrec.data.split import (
-        Split,
-        add_validation,
-        leave_one_out,
-        ratio_split,
-        time_split,
-    )
+    from fastrec.data.split import Split, add_validation
 
 _EXPORTS = {
     "Catalog": "fastrec.data.catalog",
     "Split": "fastrec.data.split",
     "add_validation": "fastrec.data.split",
     "has_split": "fastrec.data.loading",
-    "leave_one_out": "fastrec.data.split",
+    "leave_one_out": "fastrec.data.cut",
     "load": "fastrec.data.loading",
     "load_split": "fastrec.data.loading",
-    "ratio_split": "fastrec.data.split",
-    "time_split": "fastrec.data.split",
+    "ratio_split": "fastrec.data.cut",
+    "time_split": "fastrec.data.cut",
 }
 
 __all__ = [

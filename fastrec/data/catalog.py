@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
@@ -28,11 +28,14 @@ class Catalog:
     ratings : polars.LazyFrame, optional
         The rows of the log as the source has them, ``user``, ``item`` and, where known, ``rating``, ``timestamp``
         (seconds since 1970) and ``datetime`` in UTC. Lazy: read from the file again when collected.
+    unused : mapping of str to str
+        Columns of the log that were not read: "time" for those that hold dates, else an empty text.
     """
 
     movies: pl.DataFrame | None = None
     users: pl.DataFrame | None = None
     ratings: pl.LazyFrame | None = None
+    unused: Mapping[str, str] = field(default_factory=dict)
 
     def joined(self, *, unrated: bool = False) -> pl.LazyFrame:
         """Ratings x movies x users as one lazy frame; ids keep their integer or text type.

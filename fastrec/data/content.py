@@ -28,6 +28,7 @@ _ZSTD_BLOCK = 1 << 9  # bytes fed at once: 4 of them can unpack to 128 KiB
 
 _UNPACK = "unpack it (gzip and zstd are read as they are)"
 _EXPORT = "export it as CSV or Parquet"
+JSON = "JSON"
 _UTF8 = "save it as UTF-8"
 _AGAIN = "fetch it again, or export it as CSV or Parquet"
 _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
@@ -42,7 +43,7 @@ _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (b"\x1f\x9d", "a file packed by compress (.Z)", _UNPACK),
     (b"\xff\x06\x00\x00sNaPpY", "a Snappy file", _UNPACK),
     (b"!<arch>\n", "an ar archive", _UNPACK),
-    (b"ARROW1\x00\x00", "an Arrow (Feather) file", _EXPORT),
+    (b"ARROW1\x00\x00", "an Arrow (Feather) file", "name it .arrow"),
     (b"FEA1\x00", "a Feather file", _EXPORT),
     (b"Obj\x01", "an Avro file", _EXPORT),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file", _EXPORT),
@@ -128,6 +129,14 @@ def is_parquet(path: Path) -> bool:
         return f.read(4) == b"PAR1"
 
 
+def is_json(path: Path) -> bool:
+    """Whether the file, unpacked, begins as JSON does: with an object, or an array of objects."""
+    with open_content(path, json=True) as f:
+        start = f.read(_HEAD).removeprefix(b"\xef\xbb\xbf").split()
+    text = b"".join(start[:3])
+    return text.startswith((b'{"', b"{}", b"[{", b"[]"))
+
+
 def foreign(head: bytes) -> tuple[str, str] | None:
     """What the first bytes show that is no text in UTF-8 or Latin-1, and what to do; None for text."""
     for signature, what, remedy in _SIGNATURES:
@@ -149,7 +158,7 @@ def foreign(head: bytes) -> tuple[str, str] | None:
     if start.startswith((b"<!doctype html", b"<html", b"<?xml")):
         return "a web page or XML", "it may be an error page in place of a download: fetch it again"
     if start[:1] == b"{" and start[1:].lstrip()[:1] in (b'"', b"}"):
-        return "JSON", _EXPORT
+        return JSON, "name it .jsonl if each line is an object"
     zeros_even, zeros_odd = head[::2].count(0), head[1::2].count(0)
     half = len(head) // 2
     if half and max(zeros_even, zeros_odd) > 0.4 * half and min(zeros_even, zeros_odd) < 0.05 * half:
@@ -266,8 +275,8 @@ class _Stream(io.RawIOBase):
         super().close()
 
 
-def open_content(path: Path) -> IO[bytes]:
-    """A text file in binary, unpacked if it is packed.
+def open_content(path: Path, *, json: bool = False) -> IO[bytes]:
+    """A text file in binary, unpacked if it is packed; with ``json`` JSON is text too.
 
     Raises
     ------
@@ -285,14 +294,14 @@ def open_content(path: Path) -> IO[bytes]:
             content.close()
             raise
     what = foreign(head) or ((f"{packing(head)} again", "unpack it once") if packing(head) and how else None)
-    if what is not None:
+    if what is not None and not (json and what[0] == JSON):
         content.close()
         inside = f"{how} file that holds " if how else ""
         raise DataError(f"{path}: is {'a ' if how else ''}{inside}{what[0]}, not a log in text; {what[1]}")
     return content
 
 
-def content_of(path: Path) -> Path | bytes:
+def content_of(path: Path, *, json: bool = False) -> Path | bytes:
     """The path itself for a plain text file, the content in memory for a packed one.
 
     Raises
@@ -300,7 +309,7 @@ def content_of(path: Path) -> Path | bytes:
     DataError
         As ``open_content``; also if a packed file holds nothing.
     """
-    with open_content(path) as f:
+    with open_content(path, json=json) as f:
         if isinstance(f, io.BufferedReader) and not isinstance(f.raw, _Stream):
             return path
         whole = io.BytesIO()  # getvalue() does not copy, unlike b"".join

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrec.data.arrays import frozen
-from fastrec.data.csr_build import MAX_IDS, group, plain_ids, text_array
+from fastrec.data.csr_build import MAX_IDS, csr_from_pairs, plain_ids, text_array
 from fastrec.data.interactions import Interactions
 from fastrec.data.packed import unpack
 from fastrec.errors import ConfigError, DataError
@@ -100,7 +100,9 @@ def numbered_as(interactions: Interactions, source: Any) -> Interactions:
         gone = old.size - np.isin(own, old).sum()
         notes.append(f"{maps[what].size - old.size} new {what}s, {gone} {what}s without interactions here")
     users, items = (_numbers_of(getattr(interactions, f"{what}_ids"), maps[what]) for what in ("user", "item"))
-    csr = group(users[interactions.users], items[interactions.items], maps["user"].size, maps["item"].size, None)
+    csr = csr_from_pairs(
+        users[interactions.users], items[interactions.items], maps["user"].size, maps["item"].size, None
+    )
     columns: dict[str, Any] = {
         what: None if values is None else frozen(values[csr.rows])
         for what in ("timestamps", "file_order")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def load(
-    path_or_name: str | os.PathLike[str],
+    path_or_name: Any,
     *,
     user_col: str | None = None,
     item_col: str | None = None,
@@ -33,15 +34,19 @@ def load(
     k_core: int = 0,
     unrated_negatives: bool = False,
     ids: Any = None,
+    where: str | None = None,
+    item_table: Any = None,
+    user_table: Any = None,
 ) -> Interactions:
-    """Load a log of interactions: a file, a folder, or a data set by name.
+    """Load a log of interactions: a file, a folder, a data set by name, or a frame.
 
     Parameters
     ----------
-    path_or_name : str or path
+    path_or_name : str, path or frame
         A file or folder in a known format (MovieLens ``.dat``, ml-100k, MovieLens csv, the NCF paper's files, adjacency
         lists, any CSV, TSV or Parquet with named columns, each also as ``.gz`` or ``.zst``), a ``.safetensors`` file
-        written by ``Interactions.save``, or a name that ``fastrec data list`` shows.
+        written by ``Interactions.save``, or a name that ``fastrec data list`` shows. A glob (``logs/*.parquet``) and a
+        folder of parts are read as one table. Or a frame: Polars, pandas, PyArrow, or a mapping of columns.
     user_col, item_col, rating_col, time_col : str, optional
         Columns of a table; usual names are recognised.
     time_format : str, optional
@@ -57,6 +62,10 @@ def load(
     ids : Interactions, Split, Run or path, optional
         An earlier data set (a path names a run folder or a saved file) whose numbers are kept: its ids keep theirs,
         new ids follow in ascending order, and ids that have gone, or that a filter leaves out, keep empty rows.
+    where : str, optional
+        Keep the rows of a table for which this SQL expression over its columns is true (``event = 'purchase'``).
+    item_table, user_table : path or frame, optional
+        Fields of items (titles, genres and any others) and of users, by the ids of the log, for ``catalog``.
 
     Returns
     -------
@@ -75,10 +84,29 @@ def load(
     ---------
     The same content gives the same ids, whatever the number of threads.
     """
-    with one_line(path_or_name):
+    with one_line("frame" if is_frame(path_or_name) else path_or_name):
         columns = {"user_col": user_col, "item_col": item_col, "rating_col": rating_col, "time_col": time_col}
-        made = _load(path_or_name, columns | {"time_format": time_format}, min_rating, k_core, unrated_negatives)
+        columns |= {"time_format": time_format, "where": where}
+        if is_frame(path_or_name):
+            from fastrec.data.readers.parts.frame import read_frame
+            from fastrec.data.source import Columns
+
+            source = _with_tables(read_frame(path_or_name, Columns(*columns.values()), "frame"), item_table, user_table)
+            made = from_source(
+                source, name="frame", min_rating=min_rating, k_core=k_core, unrated_negatives=unrated_negatives
+            )
+        else:
+            tables = (item_table, user_table)
+            made = _load(path_or_name, columns, min_rating, k_core, unrated_negatives, tables)
     return made if ids is None else numbered_as(made, ids)
+
+
+def _with_tables(source: Source, item_table: Any, user_table: Any) -> Source:
+    if item_table is None and user_table is None:
+        return source
+    from fastrec.data.readers.parts.side_tables import with_tables
+
+    return with_tables(source, item_table, user_table)
 
 
 def _load(
@@ -87,9 +115,11 @@ def _load(
     min_rating: float | None,
     k_core: int,
     unrated_negatives: bool,
+    tables: tuple[Any, Any],
 ) -> Interactions:
     if is_synthetic(path_or_name) or Path(path_or_name).suffix == ".safetensors":
         absent = [f"{name}={value!r}" for name, value in columns.items() if value is not None]
+        absent += [f"{what}_table" for what, table in zip(("item", "user"), tables) if table is not None]
         absent += [] if min_rating is None else [f"min_rating={min_rating}"]
         if absent:
             raise ConfigError(
@@ -102,11 +132,18 @@ def _load(
         else:
             made = Interactions.open(path_or_name)
         return (with_catalogued_items(made) if unrated_negatives else made).core(k_core)
-    path = locate(path_or_name)
-    from fastrec.data.readers.sniff import read_source
+    from fastrec.data.readers.base import read_source
+    from fastrec.data.readers.many_files import glob_files, read_files
     from fastrec.data.source import Columns
 
-    log = read_source(path, Columns(*columns.values()))
+    files = glob_files(os.fspath(path_or_name))
+    if files is None:
+        path = locate(path_or_name)
+        log = read_source(path, Columns(*columns.values()))
+    else:
+        path = Path(path_or_name)
+        log = read_files(str(path), files, Columns(*columns.values()))
+    log = _with_tables(log, *tables)
     return from_source(log, name=path.name, min_rating=min_rating, k_core=k_core, unrated_negatives=unrated_negatives)
 
 
@@ -123,11 +160,18 @@ def from_frame(
     name: str = "frame",
 ) -> Interactions:
     """Build from a frame in memory; see ``Interactions.from_frame``."""
-    from fastrec.data.readers.table import read_frame
+    from fastrec.data.readers.parts.frame import read_frame
     from fastrec.data.source import Columns
 
     source = read_frame(frame, Columns(user_col, item_col, rating_col, time_col, time_format), name)
     return from_source(source, name=name, min_rating=min_rating, k_core=k_core)
+
+
+def is_frame(source: Any) -> bool:
+    """Whether it holds its data in memory, in named columns."""
+    return not isinstance(source, (str, os.PathLike)) and (
+        isinstance(source, Mapping) or any(hasattr(type(source), name) for name in ("columns", "column_names"))
+    )
 
 
 def is_synthetic(path_or_name: str | os.PathLike[str]) -> bool:
@@ -222,6 +266,8 @@ def load_split(
     rating_col: str | None = None,
     time_col: str | None = None,
     time_format: str | None = None,
+    where: str | None = None,
+    drop_overlap: bool = False,
 ) -> Split:
     """Load a split that comes with the data, such as the NCF paper's files or ``train.txt`` and ``test.txt``.
 
@@ -236,6 +282,10 @@ def load_split(
         Columns of train.csv and its like; usual names are recognised.
     time_format : str, optional
         How they write times; see ``fastrec.load``.
+    where : str, optional
+        Keep the rows of train.csv and its like for which this SQL expression is true.
+    drop_overlap : bool
+        Leave out validation and test pairs that an earlier part has too, counted in ``notes``; refused by default.
 
     Returns
     -------
@@ -255,7 +305,8 @@ def load_split(
     with one_line(path):
         direct = Path(path)
         direct = direct if direct.exists() or find_split(direct) else locate(path)
-        return read_split(direct, Columns(user_col, item_col, rating_col, time_col, time_format))
+        columns = Columns(user_col, item_col, rating_col, time_col, time_format, where)
+        return read_split(direct, columns, drop_overlap=drop_overlap)
 
 
 def has_split(path: str | os.PathLike[str]) -> bool:
@@ -267,8 +318,9 @@ def has_split(path: str | os.PathLike[str]) -> bool:
         If there is nothing at the path or under the name.
     """
     from fastrec.data.readers.given_split import find_split
+    from fastrec.data.readers.many_files import glob_files
 
-    if is_synthetic(path):
+    if is_synthetic(path) or glob_files(os.fspath(path)) is not None:
         return False
     with one_line(path):
         direct = Path(path)

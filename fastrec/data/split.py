@@ -68,7 +68,8 @@ class Split:
                 item = int(np.intersect1d(one.row(user), two.row(user))[0])
                 raise DataError(
                     f"{self.how}: user {one.user_ids[user]} has item {one.item_ids[item]} in {a} and in {b}; "
-                    "an interaction belongs to one part"
+                    "an interaction belongs to one part. For files, --drop-overlap (drop_overlap=True) leaves it out "
+                    f"of {b}"
                 )
         c = self.candidates
         if c is not None and (c.ndim != 2 or c.shape[0] != self.test.n_interactions or c.dtype != np.int32):
@@ -125,6 +126,13 @@ def _draw(interactions: Interactions, parts: NDArray[np.uint8], share: float, pa
     )
 
 
+def _dated(interactions: Interactions) -> str:
+    """Names the columns of dates that the source has and nothing reads."""
+    unused = getattr(interactions.catalog, "unused", {})
+    names = [name for name, looks in unused.items() if looks == "time"]
+    return f"; column {names[0]!r} holds dates: --time-col {names[0]} (from Python time_col=)" if names else ""
+
+
 def from_parts(interactions: Interactions, parts: NDArray[np.uint8], how: str, **fields: Any) -> Split:
     """The split that gives each interaction the part numbered TRAIN, VALIDATION or TEST in uint8[E]."""
     name = interactions.name
@@ -135,6 +143,11 @@ def from_parts(interactions: Interactions, parts: NDArray[np.uint8], how: str, *
         how=how,
         **fields,
     )
+
+
+def everything(interactions: Interactions) -> Split:
+    """Every interaction in train: nothing is held out, so nothing can be measured."""
+    return from_parts(interactions, np.zeros(interactions.n_interactions, np.uint8), "none")
 
 
 def leave_one_out(interactions: Interactions, validation: float = 0.1, seed: int = 42) -> Split:
@@ -175,6 +188,7 @@ def leave_one_out(interactions: Interactions, validation: float = 0.1, seed: int
         raise DataError(
             f"{interactions.name}: leave-one-out takes each user's last interaction, but there are no timestamps; use "
             "the ratio split (--split ratio; fastrec.ratio_split), or load a log with a time column"
+            + _dated(interactions)
         )
     share = _share("validation", validation)
     parts = np.zeros(interactions.n_interactions, np.uint8)
@@ -251,7 +265,7 @@ def time_split(interactions: Interactions, test: float = 0.2, validation: float 
     if times is None:
         raise DataError(
             f"{interactions.name}: the time split needs timestamps and there are none; use the ratio split "
-            "(--split ratio; fastrec.ratio_split), or load a log with a time column"
+            "(--split ratio; fastrec.ratio_split), or load a log with a time column" + _dated(interactions)
         )
     if _share("test", test) == 0:
         raise ConfigError("test=0: a split needs test interactions; give a share above 0")

@@ -226,8 +226,10 @@ def sample_users(users: NDArray[np.int64], n: int, seed: int) -> NDArray[np.int6
     """
     if users.size <= n:
         return users
-    key = np.empty(int(users.max()) + 1, np.uint64)
-    draw_keys(key, _SAMPLE_DRAW, seed, TAG_VALIDATION, 0, key.size)
+    n_users = int(users.max()) + 1
+    key = np.empty(n_users, np.uint64)
+    rows = np.arange(n_users + 1), np.zeros(n_users, np.int32)  # a user's address is that of the pair (user, item 0)
+    draw_keys(*rows, key, _SAMPLE_DRAW, seed, TAG_VALIDATION, 0, n_users)
     return np.sort(users[np.argsort(key[users], kind="stable")[:n]])
 
 

@@ -11,10 +11,27 @@ from fastrec.arguments import unmasked, whole
 from fastrec.errors import ConfigError, DataError
 from fastrec.sampling.csr import MAX_ITEMS, MAX_USERS, csr_of_pairs
 
-USER_COLUMNS = ("user", "user_id", "userid", "uid", "reviewerid", "customer_id", "customerid", "visitorid")
+USER_COLUMNS = (
+    *(
+        "user",
+        "user_id",
+        "userid",
+        "uid",
+        "reviewerid",
+        "customer_id",
+        "customerid",
+        "visitorid",
+        "customer",
+        "visitor",
+    ),
+    *("visitor", "visitor_id", "reviewer_id", "account_id", "accountid", "member_id", "memberid", "client_id"),
+    *("profile_id", "viewer_id", "listener_id", "reader_id", "buyer_id", "person_id", "username", "user_name"),
+)
 ITEM_COLUMNS = (
     *("item", "item_id", "itemid", "iid", "movie", "movie_id", "movieid", "product_id", "productid", "asin"),
-    *("parent_asin", "business_id", "book_id", "track_id", "song_id", "article_id"),
+    *("parent_asin", "business_id", "book_id", "track_id", "song_id", "article_id", "sku", "product", "content_id"),
+    *("contentid", "video_id", "videoid", "book", "track", "song", "article", "video", "artist_id", "show_id"),
+    *("game_id", "app_id", "post_id", "news_id", "listing_id", "recipe_id", "title_id", "isbn", "content", "url"),
 )
 """Column names recognised as users and items, by every reader of a table; spelled as ``plain_name`` gives them."""
 
@@ -47,15 +64,17 @@ def csr_of(
     item_col: Any = None,
     n_users: int | None = None,
 ) -> Source:
-    """The CSR of an Interactions, scipy CSR, Arrow list array, Polars or pandas frame.
+    """The CSR of an Interactions, scipy CSR or COO, Arrow list array, frame, or pair of arrays.
 
     Parameters
     ----------
-    source : Interactions, scipy.sparse CSR, pyarrow list array, frame or (indptr, items)
+    source : Interactions, scipy.sparse CSR or COO, pyarrow list array or table, frame, (indptr, items), (users, items)
         A scipy matrix contributes its stored entries that are not 0, whatever their sign or dtype (NaN is not 0); then
         repeats of an entry are merged. A list array has a row a user, its values the items. A frame has a user and an
         item column of ids from 0, in any order, repeats allowed; the columns are found by the names that
-        ``Interactions.from_frame`` recognises, whatever their place.
+        ``Interactions.from_frame`` recognises, whatever their place. A mapping of columns and a PyArrow table count as
+        frames. Of two arrays, the first is row bounds if it ascends from 0 to the length of the second, else the users
+        of the pairs; what reads as both is refused.
     n_items : int, optional
         Number of items; needed where the source does not know it (list array, frame, pair).
     user_col, item_col : str, optional
@@ -75,16 +94,78 @@ def csr_of(
         return Source(source.indptr, source.items, _agreed(n_items, known, "the interactions have"))
     if hasattr(source, "indptr") and hasattr(source, "indices") and hasattr(source, "shape"):
         return _scipy(source, n_items)
+    if getattr(source, "format", None) == "coo" and hasattr(source, "shape"):
+        return _coo(source, n_items)
+    if hasattr(source, "tocsr"):
+        kind = getattr(source, "format", "?")
+        raise ConfigError(f"a scipy matrix in {kind!r} format: convert it with .tocsr() first")
+    if hasattr(source, "column_names") and hasattr(source, "column"):
+        source = {name: source.column(name) for name in source.column_names}
+    if hasattr(source, "collect_schema") and not hasattr(source, "get_column"):
+        raise ConfigError("cannot read positives from a lazy frame: collect it first, with .collect()")
+    if isinstance(source, dict) and not hasattr(source, "columns"):
+        source = _Columns(source)
     if hasattr(source, "columns") and (hasattr(source, "get_column") or hasattr(source, "iloc")):
         return _frame(source, n_items, user_col, item_col, n_users)
     if hasattr(source, "flatten") and hasattr(source, "offsets") and hasattr(source, "null_count"):
         return _lists(source, n_items)
     if isinstance(source, tuple) and len(source) == 2:
-        return Source(source[0], source[1], _agreed(n_items, None, ""))
+        return _two_arrays(source[0], source[1], n_items, n_users)
     raise ConfigError(
         f"cannot read positives from a {type(source).__module__}.{type(source).__qualname__}: pass Interactions, a "
-        "scipy CSR, an Arrow list array, a Polars or pandas frame, or (indptr, items)"
+        "scipy CSR or COO, an Arrow list array or table, a Polars or pandas frame, (indptr, items) or (users, items)"
     )
+
+
+class _Columns:
+    """A mapping of arrays as a frame."""
+
+    def __init__(self, columns: dict[Any, Any]) -> None:
+        self._columns, self.columns = columns, list(columns)
+
+    def get_column(self, name: Any) -> Any:
+        """The column as it is."""
+        return self._columns[name]
+
+
+def _two_arrays(first: Any, items: Any, n_items: int | None, n_users: int | None) -> Source:
+    """Row bounds and items, or the users and items of pairs: told apart by what row bounds must be.
+
+    Raises
+    ------
+    DataError
+        For two arrays that are both, or neither.
+    """
+    n = _agreed(n_items, None, "")
+    bounds, values = np.asarray(first), np.asarray(items)
+    whole_numbers = bounds.ndim == values.ndim == 1 and bounds.dtype.kind in "iu" and values.dtype.kind in "iu"
+    if not whole_numbers or bounds.size != values.size or not bounds.size:
+        return Source(first, items, n)
+    if int(bounds[0]) == 0 and int(bounds[-1]) == values.size and not (bounds[1:] < bounds[:-1]).any():
+        if n_users == bounds.size - 1:
+            return Source(first, items, n)
+        raise DataError(
+            f"two arrays of {bounds.size} entries, the first ascending from 0 to {values.size}: these may be (indptr, "
+            "items) or (users, items); pass a scipy CSR, or the pairs as {'user': users, 'item': items}"
+        )
+    return _frame(_Columns({"user": first, "item": items}), n, None, None, n_users)
+
+
+def _coo(matrix: Any, n_items: int | None) -> Source:
+    """The stored entries of a scipy COO that are not 0, repeats merged."""
+    if len(matrix.shape) != 2:
+        raise ConfigError(f"a scipy array of shape {matrix.shape}: it needs two dimensions, users by items")
+    n = _agreed(n_items, int(matrix.shape[1]), "the matrix has (its columns)")
+    rows, columns = unmasked("the matrix's row", matrix.row), unmasked("the matrix's col", matrix.col)
+    data = unmasked("the matrix's data", matrix.data)
+    if not rows.shape == columns.shape == data.shape:
+        raise DataError(
+            f"the matrix has {rows.size} rows, {columns.size} columns and {data.size} values of entries: rebuild it"
+        )
+    kept = np.asarray(data != 0, dtype=np.bool_)
+    zeros = int(kept.size - kept.sum())
+    pairs = _Columns({"user": rows[kept], "item": columns[kept]})
+    return _frame(pairs, n, None, None, int(matrix.shape[0]))._replace(zeros=zeros)
 
 
 def _agreed(given: int | None, known: int | None, what: str) -> int:
@@ -173,10 +254,13 @@ def _choose(columns: list[Any], use: str, asked: Any, known: tuple[str, ...]) ->
 def _ids(frame: Any, name: Any) -> NDArray[Any]:
     """The values of a column: integers from 0, without nulls."""
     column = frame.get_column(name) if hasattr(frame, "get_column") else frame[name]
-    nulls = column.null_count() if hasattr(column, "null_count") else np.asarray(column.isna()).sum()
+    if hasattr(column, "null_count"):
+        nulls = column.null_count() if callable(column.null_count) else column.null_count  # Polars; PyArrow
+    else:
+        nulls = np.asarray(column.isna()).sum() if hasattr(column, "isna") else 0
     if np.size(nulls) != 1 or int(nulls):
         raise DataError(f"column {name!r} holds {nulls} nulls: drop them first")
-    values = unmasked(f"column {name!r}", column.to_numpy())
+    values = unmasked(f"column {name!r}", column.to_numpy() if hasattr(column, "to_numpy") else column)
     if values.ndim != 1:
         raise DataError(f"column {name!r} is there {values.shape[1]} times; rename all but one")
     if values.dtype.kind not in "iu":

@@ -9,10 +9,11 @@ from typing import Any, Unpack
 from fastrec import config as configs
 from fastrec.config import Config, TrainOptions
 from fastrec.data.interactions import Interactions
-from fastrec.data.loading import has_split, load, load_split
+from fastrec.data.loading import has_split, is_frame, load, load_split
 from fastrec.data.split import (
     Split,
     add_validation,
+    everything,
     leave_one_out,
     ratio_split,
     time_split,
@@ -44,7 +45,7 @@ def prepare(config: Config) -> Split:
     options: dict[str, Any] = {name: config[name] for name in FILTERS}
     saved = is_split_file(source)
     if rule.split == "given" or (rule.split == "auto" and (saved or has_split(source))):
-        filters = ("min_rating", "k_core", "unrated_negatives")
+        filters = ("min_rating", "k_core", "unrated_negatives", "item_table", "user_table")
         unused = [name for name in (options if saved else filters) if options[name]]
         if unused:
             raise ConfigError(
@@ -54,6 +55,10 @@ def prepare(config: Config) -> Split:
         columns = {name: value for name, value in options.items() if name not in filters}
         given = open_split(source) if saved else load_split(source, **columns)
         return add_validation(given, rule.validation, rule.split_seed)
+    if options.pop("drop_overlap"):
+        raise ConfigError(
+            f"drop_overlap: {source} is split by split = {rule.split!r}, whose parts never overlap; leave it out"
+        )
     return cut(load(source, **options), config)
 
 
@@ -62,6 +67,8 @@ def cut(interactions: Interactions, config: Config) -> Split:
     if config.split.split in ("auto", "leave-one-out"):
         return leave_one_out(interactions, validation=config.split.validation, seed=config.split.split_seed)
     shares: dict[str, Any] = {"test": config.split.test_fraction, "validation": config.split.validation}
+    if config.split.split == "none":
+        return everything(interactions)
     if config.split.split == "ratio":
         return ratio_split(interactions, **shares, seed=config.split.split_seed)
     if config.split.split == "time":
@@ -69,14 +76,12 @@ def cut(interactions: Interactions, config: Config) -> Split:
     raise ConfigError(f"split = {config.split.split!r}: {interactions.name} brings no split of its own")
 
 
-def train(
-    data: Interactions | Split | str | Path | None = None, *, preset: str | None = None, **options: Unpack[TrainOptions]
-) -> Result:
+def train(data: Any = None, *, preset: str | None = None, **options: Unpack[TrainOptions]) -> Result:
     """Train a model and evaluate it once on the test part.
 
     Parameters
     ----------
-    data : Interactions, Split, str or Path, optional
+    data : Interactions, Split, frame, str or Path, optional
         What to train on: loaded interactions (split by leave-one-out unless ``split=`` says otherwise), a split, or the
         name or path of a data set, or of a file that ``runs.save_split`` wrote. Left out: MovieLens-1M.
     preset : str, optional
@@ -98,6 +103,9 @@ def train(
         For data that cannot be used.
     """
     base = configs.preset(preset) if preset is not None else Config()
+    if is_frame(data):
+        loading = {name: options.pop(name) for name in FILTERS if name in options and name != "drop_overlap"}  # type: ignore[misc]
+        data = load(data, **loading)
     if data is not None:
         _refuse_unused(data, options)
     config = base.override(**options)
@@ -116,7 +124,7 @@ def _refuse_unused(data: Any, options: Mapping[str, Any]) -> None:
     """Refuse what would be recorded but not done."""
     if not isinstance(data, (str, Path, Interactions, Split)):
         raise ConfigError(
-            f"data is a {type(data).__name__}: give the name or path of a data set, Interactions "
+            f"data is a {type(data).__name__}: give the name or path of a data set, a frame, Interactions "
             "(fastrec.load, Interactions.from_frame) or a Split"
         )
     unused = set() if isinstance(data, (str, Path)) else set(FILTERS)

@@ -15,11 +15,14 @@ from fastrec.errors import ConfigError
 
 MEMORY = "memory:"
 """What the recorded ``data`` of a run begins with that was given its data in memory: no name or path to run again."""
-FILTERS = ("user_col", "item_col", "rating_col", "time_col", "time_format", "min_rating", "k_core", "unrated_negatives")
+FILTERS = (
+    *("user_col", "item_col", "rating_col", "time_col", "time_format", "where", "item_table", "user_table"),
+    *("min_rating", "k_core", "unrated_negatives", "drop_overlap"),
+)
 """Options that act while data are loaded."""
 SPLITTING = ("split", "validation", "test_fraction", "split_seed")
 """Options that act while data are split."""
-PATHS = ("data", "pretrained_gmf", "pretrained_mlp")
+PATHS = ("data", "item_table", "user_table", "pretrained_gmf", "pretrained_mlp")
 """Options that may name a path; a run records it as absolute, so that its config works from any folder."""
 
 

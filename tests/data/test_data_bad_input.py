@@ -11,7 +11,7 @@ import pytest
 
 from fastrec.data import Interactions, load, load_split
 from fastrec.data.loading import from_source
-from fastrec.data.readers.sniff import read_source
+from fastrec.data.readers.base import read_source
 from fastrec.errors import ConfigError, DataError
 
 GOOD = "1::10::5::100\n2::11::4::101\n"
@@ -147,7 +147,7 @@ def test_missing_and_empty_sources(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"ratings\.dat"):
         load(tmp_path)
     (tmp_path / "ratings.dat").unlink()
-    with pytest.raises(DataError, match=r"an empty folder\. Known are: MovieLens"):
+    with pytest.raises(DataError, match=r"an empty folder\. Known are: ml-100k"):
         load(tmp_path)
     for name in ("a.csv", "b.csv"):
         (tmp_path / name).write_text("user,item\n1,2\n")

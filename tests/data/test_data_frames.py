@@ -16,7 +16,7 @@ import pyarrow.parquet as pyarrow_parquet
 import pytest
 
 from fastrec.data import Interactions, load
-from fastrec.data.parquet_check import check_parquet
+from fastrec.data.readers.parts.parquet_check import check_parquet
 from fastrec.errors import DataError, FastrecError
 
 TWO = [1, 2]

@@ -314,8 +314,8 @@ def test_sources_give_the_same_sampler() -> None:
         NegativeSampler.of(kept, n_items=5)
     with pytest.raises(ConfigError, match="tocsr"):
         NegativeSampler.of(kept.tocsc())
-    with pytest.raises(ConfigError, match=r"cannot read positives from a builtins\.dict"):
-        NegativeSampler.of({})
+    with pytest.raises(ConfigError, match=r"cannot read positives from a builtins\.set"):
+        NegativeSampler.of(set())
     with pytest.raises(DataError, match="null"):
         NegativeSampler.of(pa.array([[1], None]), n_items=5)
 

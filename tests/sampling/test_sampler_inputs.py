@@ -228,6 +228,61 @@ def test_columns_that_are_named_by_numbers_and_unsigned_ids_are_read() -> None:
     assert s.describe()["duplicates_merged"] == 1
 
 
+# ---- pairs, COO and other tables -------------------------------------------------------------------------------------
+
+
+def test_pairs_coo_and_tables_give_the_same_rows_as_a_frame() -> None:
+    pa = pytest.importorskip("pyarrow")
+    users, items = np.array([1, 0, 1, 1, 2]), np.array([4, 1, 0, 4, 3])
+    columns = {"user": users, "item": items}
+    coo = sparse.coo_matrix((np.ones(6), (np.append(users, 0), np.append(items, 5))), shape=(3, 6))
+    coo.data[-1] = 0
+    for source in (
+        (users, items),
+        (users.tolist(), items.tolist()),
+        columns,
+        pa.table(columns),
+        coo,
+        sparse.coo_array(coo),
+    ):
+        s = NegativeSampler.of(source, n_items=6)
+        assert rows_of(s) == [[1], [0, 4], [3]], type(source)
+        assert s.describe()["duplicates_merged"] == 1
+    assert NegativeSampler.of(coo).describe()["zeros_dropped"] == 1
+
+
+def test_two_arrays_that_read_both_ways_are_refused() -> None:
+    with pytest.raises(DataError, match=r"may be \(indptr, items\) or \(users, items\)"):
+        NegativeSampler.of(([0, 1, 3], [1, 2, 3]), n_items=6)
+    assert rows_of(NegativeSampler.of(([0, 1, 2], [1, 2, 3]), n_items=6)) == [[1], [2], [3]]
+    assert rows_of(NegativeSampler.of(([0, 1, 3, 3], [1, 2, 3]), n_items=6)) == [[1], [2, 3], []]
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "message"),
+    [
+        (([0, -1], [1, 2]), DataError, "'user' holds -1"),
+        (([0, 1], [1, 9]), DataError, "'item' holds 9"),
+        (sparse.lil_matrix((2, 6)), ConfigError, r"'lil' format: convert it with \.tocsr\(\)"),
+        (sparse.dok_matrix((2, 6)), ConfigError, r"'dok' format: convert it with \.tocsr\(\)"),
+        ({"a": [1]}, ConfigError, "no user column recognised"),
+        ({"user": [0], "item": [0.5]}, DataError, "'item' is float64"),
+    ],
+)
+def test_pairs_and_matrices_that_cannot_be_read_are_refused_in_one_line(source, error, message) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(error, match=message) as caught:
+        NegativeSampler.of(source, n_items=6)
+    assert "\n" not in str(caught.value)
+
+
+def test_nulls_of_an_arrow_table_and_a_lazy_frame_are_refused() -> None:
+    pa, pl = pytest.importorskip("pyarrow"), pytest.importorskip("polars")
+    with pytest.raises(DataError, match="'item' holds 1 nulls"):
+        NegativeSampler.of(pa.table({"user": [0, 1], "item": [1, None]}), n_items=6)
+    with pytest.raises(ConfigError, match=r"lazy frame: collect it first"):
+        NegativeSampler.of(pl.LazyFrame({"user": [0], "item": [1]}), n_items=6)
+
+
 # ---- whole numbers ---------------------------------------------------------------------------------------------------
 
 NOT_WHOLE = [0.5, 1.0, np.float64(1), np.float32(1), "1", True, np.True_, np.ma.masked, np.ma.array(1), None, [1], 1j]

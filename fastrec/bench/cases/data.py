@@ -26,7 +26,7 @@ def load(context: Context) -> Bench:
     """From the file on disk to its columns, to a CSR, to a split CSR; a synthetic log is written as CSV first."""
     from fastrec.data import leave_one_out
     from fastrec.data import load as load_log
-    from fastrec.data.readers.sniff import main_file, read_source
+    from fastrec.data.readers.base import main_file, read_source
     from fastrec.data.source import Columns
 
     folder = tempfile.TemporaryDirectory(prefix="fastrec-bench-")

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from fastrec.data.catalog import Catalog
-from fastrec.data.content import content_of
 from fastrec.data.encode import encode_ids
 from fastrec.data.interactions import Interactions
-from fastrec.data.readers.table import read_table
-from fastrec.data.readers.text import lines_of, undecodable
-from fastrec.data.source import TABLES, Columns, Source, plain_name, present, read_columns
-from fastrec.data.spelling import settle_ids
+from fastrec.data.readers.base import Probe, Reader, by_suffix, register, suffixes
+from fastrec.data.readers.lists import read_list
+from fastrec.data.readers.parts.text import lines_of
+from fastrec.data.readers.parts.unnamed import read_columns
+from fastrec.data.source import Columns, Source, plain_name, present, suffix_of
 from fastrec.data.split import Split, unseen_in_train
 from fastrec.errors import DataError, shown
 
@@ -25,9 +24,6 @@ PAPER_SIZES = {(994_169, 6_040), (1_445_622, 55_187)}
 """Train and test pairs of the NCF paper's MovieLens-1M and Pinterest files; other data in that layout are not those."""
 
 LIST_SPLIT, TABLE_SPLIT = "adjacency lists", "tables of train and test"
-LISTS = ("train.txt", "test.txt")
-"""Starts of names that make a file a list whatever it holds."""
-
 WHOLE = "the files' own split was joined into one log; fastrec.load_split keeps it"
 
 
@@ -61,7 +57,7 @@ def find_split(path: Path) -> Files | None:
         raise DataError(f"{path}: holds {len(stems)} splits ({', '.join(stems)}); give one as {path / stems[0]}")
     if stems:
         return find_split(path / stems[0])
-    for suffix in (".txt", *TABLES):
+    for suffix in (".txt", *suffixes()):
         first = present(path, "train" + suffix)
         if first is not None:
             kind = LIST_SPLIT if suffix == ".txt" else TABLE_SPLIT
@@ -69,7 +65,7 @@ def find_split(path: Path) -> Files | None:
             middle = next((p for n in ("validation", "valid", "val") if (p := present(path, n + suffix))), None)
             if middle is not None:
                 parts["validation"] = middle
-            if suffix in TABLES and present(path, "test" + suffix) is None:
+            if kind == TABLE_SPLIT and present(path, "test" + suffix) is None:
                 return None  # one table that happens to be called train
             return _files(kind, parts, path, "test" + suffix, None)
     return None
@@ -82,7 +78,7 @@ def _files(kind: str, parts: dict[str, Path], folder: Path, test: str, negative:
     return Files(kind, parts | {"test": found}, present(folder, negative) if negative else None)
 
 
-def read_split(path: Path, columns: Columns) -> Split:
+def read_split(path: Path, columns: Columns, *, drop_overlap: bool = False) -> Split:
     """Read the split that lies at ``path``; see ``fastrec.data.split.load_split``."""
     files = find_split(path)
     if files is None:
@@ -94,13 +90,15 @@ def read_split(path: Path, columns: Columns) -> Split:
     parts = {part: read(files, file, columns) for part, file in files.parts.items()}
     rows = None if files.negative is None else read_negatives(files.negative)
     notes = [f"{part}: {note}" for part in sorted(parts, key=_order) for note in parts[part].notes]
-    return _assemble(path.name, files, {part: log.frame for part, log in parts.items()}, rows, notes)
+    return _assemble(path.name, files, {part: log.frame for part, log in parts.items()}, rows, notes, drop_overlap)
 
 
 def read(files: Files, file: Path, columns: Columns) -> Source:
     """One file of a split."""
     if files.kind == TABLE_SPLIT:
-        return read_table(file, columns)
+        reader = by_suffix(suffix_of(file))
+        assert reader is not None
+        return reader.read(file, columns)
     columns.refuse(str(file))
     if files.kind == LIST_SPLIT:
         frame, lazy = read_list(file, named=True)
@@ -109,8 +107,15 @@ def read(files: Files, file: Path, columns: Columns) -> Source:
     return Source(frame, Catalog(ratings=lazy), files.kind, notes)
 
 
-def read_whole(files: Files, columns: Columns) -> Source:
+def sniff(probe: Probe) -> bool:
+    """Whether the folder holds a split."""
+    return find_split(probe.path) is not None
+
+
+def read_whole(path: Path, columns: Columns) -> Source:
     """All parts of a split as one log, in the order train, validation, test, with the columns that all of them have."""
+    files = find_split(path)
+    assert files is not None
     names = sorted(files.parts, key=_order)
     logs = [read(files, files.parts[part], columns) for part in names]
     frames = alike(files, [log.frame for log in logs])
@@ -165,83 +170,6 @@ def alike(files: Files, frames: list[pl.DataFrame]) -> list[pl.DataFrame]:
     return frames
 
 
-def read_list(file: Path, *, named: bool = False) -> tuple[pl.DataFrame, pl.LazyFrame]:
-    """Adjacency list: a user and its items per line, separated by blanks. A user without items has no row.
-
-    Parameters
-    ----------
-    file : Path
-        The list.
-    named : bool
-        Whether the folder tells that it is one (train.txt next to test.txt), rather than its first line.
-
-    Raises
-    ------
-    DataError
-        If the file is missing or empty, some ids are integers and others not, or every line has as many fields as
-        ``user item rating`` would.
-    """
-    try:
-        lines = pl.read_csv(
-            content_of(file),
-            separator="\x01",
-            has_header=False,
-            schema={"line": pl.String},
-            quote_char=None,
-            glob=False,
-        )
-    except pl.exceptions.PolarsError as error:
-        odd = undecodable(file)
-        where = f", line {odd[0]}: not UTF-8, in {odd[1]}" if odd else f": not lines of text ({_cause(error)})"
-        raise DataError(f"{file}{where}; save it as UTF-8, one user and its items per line") from None
-    words = (
-        lines.with_row_index("number", offset=1)
-        .with_columns(words=pl.col("line").str.extract_all(r"\S+"))
-        .filter(pl.col("words").list.len() > 0)
-        .select("number", "line", user=pl.col("words").list.first(), item=pl.col("words").list.slice(1))
-    )
-    _refuse_ratings(file, words, named)
-    if not words["item"].list.len().sum():
-        raise DataError(f"{file}: no line holds a user and an item; every line must be: user item item ...")
-    mixed: Literal["refused", "integers"] = "refused" if named or file.name.startswith(LISTS) else "integers"
-    # users without items have no row, but their ids are checked like the others
-    users = settle_ids(words["user"], "user", lambda row: f"{file}, line {words['number'][row]}", mixed)
-    pairs = words.select("number", users, "item").explode("item").filter(pl.col("item").is_not_null())
-    items = settle_ids(pairs["item"], "item", lambda row: f"{file}, line {pairs['number'][row]}", mixed)
-    frame = pairs.select("user", items)
-    return frame, frame.lazy()
-
-
-def _cause(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _refuse_ratings(file: Path, words: pl.DataFrame, named: bool) -> None:
-    """Refuse blank-separated ratings, which would read as lists of items.
-
-    A list names each user once, and lists are seldom all of one length: a file with as many fields in every line is
-    taken for ratings if a user occurs twice, and is ambiguous if only its content makes it a list.
-    """
-    if not named:
-        tabs = words["line"].str.contains("\t", literal=True)
-        if tabs.any():
-            line = words["number"][int(tabs.arg_max() or 0)]
-            raise DataError(f"{file}, line {line}: a tab; lists are separated by blanks, ratings by tabs only")
-    widths = words["item"].list.len() + 1
-    width = int(widths.max() or 0)  # type: ignore[arg-type]
-    if width < 3 or widths.min() != width:
-        return
-    twice = words["user"].is_duplicated()
-    if twice.any() or (width <= 4 and not named and not file.name.startswith(LISTS)):
-        row = int(twice.arg_max() or 0)
-        seen = f"and user {shown(words['user'][row])} occurs on several lines" if twice.any() else "as ratings would"
-        raise DataError(
-            f"{file}, line {words['number'][row]}: every line has {width} fields, {seen}, so these may be ratings "
-            "(user item rating) or lists (user item item). Separate ratings by tabs, or write a csv with names of "
-            "columns; write the items of a user on one line of train.txt, next to test.txt"
-        )
-
-
 def read_negatives(file: Path) -> dict[tuple[int, int], tuple[int, NDArray[np.int64]]]:
     """``(user,item)<tab>negative<tab>...`` per line: for each pair its line number and its candidates.
 
@@ -279,6 +207,7 @@ def _assemble(
     frames: dict[str, pl.DataFrame],
     negatives: dict[tuple[int, int], tuple[int, NDArray[np.int64]]] | None,
     notes: list[str],
+    drop_overlap: bool,
 ) -> Split:
     """Number users and items over all parts and candidates together, then build the parts."""
     names = sorted(frames, key=_order)
@@ -313,16 +242,39 @@ def _assemble(
         candidates, own = _align(files.negative, test, negatives)
         if own:
             notes.append(f"{own} candidate rows held the test item itself; it was dropped there")
+    validation = parts["validation"]
+    if drop_overlap:
+        validation, _, dropped = _apart(validation, (train,))
+        notes += dropped
+        test, kept, dropped = _apart(test, (train, validation))
+        notes += dropped
+        candidates = None if candidates is None else candidates[kept]
     notes += unseen_in_train(train, test)
     return Split(
         train,
-        parts["validation"],
+        validation,
         test,
         how=f"{files.kind}: {', '.join(file.name for file in files.parts.values())}",
         candidates=candidates,
         comparable=candidates is not None and (train.n_interactions, test.n_interactions) in PAPER_SIZES,
         notes=tuple(notes),
     )
+
+
+def _apart(part: Interactions, earlier: tuple[Interactions, ...]) -> tuple[Interactions, NDArray[np.bool_], list[str]]:
+    """A part without the pairs of earlier parts, which of its pairs are kept, and a note that counts the others."""
+    kept = np.ones(part.n_interactions, np.bool_)
+    for other in earlier:
+        mine, theirs = (x.users.astype(np.int64) * x.n_items + x.items for x in (part, other))
+        kept &= ~np.isin(mine, theirs)
+    lost = int(kept.size - kept.sum())
+    if not lost:
+        return part, kept, []
+    if lost == kept.size:
+        raise DataError(
+            f"{part.name}: every one of its {lost} pairs is in an earlier part too; nothing is left to rank"
+        )
+    return part.keep(kept), kept, [f"{part.name.split()[-1]}: {lost} pairs that an earlier part has too left out"]
 
 
 def _align(
@@ -348,3 +300,15 @@ def _align(
             f"{file}: {len(negatives)} lines for {test.n_interactions} test pairs; remove those without one"
         )
     return out, own
+
+
+GIVEN_SPLIT = register(
+    Reader(
+        name="folder with its split",
+        about="the NCF paper's NAME.train.rating and NAME.test.rating",
+        sniff=sniff,
+        read=read_whole,
+        order=0,
+        folder=True,
+    )
+)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
 from fastrec.data.catalog import Catalog, movies_frame
 from fastrec.data.content import content_of, open_content
-from fastrec.data.readers.text import open_text, read_delimited
-from fastrec.data.source import Source, is_integer, present, read_columns
+from fastrec.data.readers.base import TEXT_ORDER, Probe, Reader, by_suffix, register
+from fastrec.data.readers.parts.text import open_text, read_delimited
+from fastrec.data.readers.parts.unnamed import TABBED, read_columns
+from fastrec.data.source import Columns, Source, is_integer, is_number, present, suffix_of
 from fastrec.errors import DataError, shown
 
 GENRES_100K = [
@@ -36,17 +39,53 @@ GENRES_100K = [
 ]
 
 
-def read_lines(file: Path, kind: str) -> Source:
-    """``user item rating timestamp`` per line, by ``::`` or tabs, with the films and users that lie beside it."""
-    if kind == "dat":
-        frame, ratings, notes = read_columns(file, "::")
-        return Source(frame, Catalog(movies_dat(file.parent), users_dat(file.parent), ratings), "MovieLens .dat", notes)
+def sniff_dat(probe: Probe) -> bool:
+    """Whether the first line is separated by ``::``."""
+    return "::" in probe.first
+
+
+def read_dat(file: Path, columns: Columns) -> Source:
+    """``user::item::rating::timestamp`` per line, with the films and users next to it."""
+    columns.refuse(str(file))
+    frame, ratings, notes = read_columns(file, "::")
+    return Source(frame, Catalog(movies_dat(file.parent), users_dat(file.parent), ratings), "MovieLens .dat", notes)
+
+
+def sniff_tabs(probe: Probe) -> bool:
+    """Whether the name, or numbers between tabs, say that it is ``user<tab>item<tab>rating<tab>timestamp``."""
+    if probe.suffix in TABBED:
+        return True
+    fields = probe.first.split("\t")
+    return (3 <= len(fields) <= 4 and all(map(is_number, fields[2:]))) or (
+        len(fields) == 2 and "::" not in probe.first and all(map(is_number, fields))
+    )
+
+
+def read_tabs(file: Path, columns: Columns) -> Source:
+    """Lines of tab-separated numbers; ml-100k's ``u.data`` with the films and users next to it."""
+    columns.refuse(str(file))
     frame, ratings, notes = read_columns(file, "\t")
     if present(file.parent, "u.item"):
         return Source(
             frame, Catalog(movies_100k(file.parent), users_100k(file.parent), ratings), "MovieLens 100k", notes
         )
     return Source(frame, Catalog(ratings=ratings), "lines of tab-separated numbers", notes)
+
+
+def sniff_csv(probe: Probe) -> bool:
+    """Whether it is a table called ``ratings``, next to ``movies.csv``."""
+    reader = by_suffix(probe.suffix)
+    if not probe.path.name.startswith("ratings.") or reader is None or present(probe.path.parent, "movies.csv") is None:
+        return False
+    return reader.sniff(probe) and (reader.order < TEXT_ORDER or not (sniff_tabs(probe) or sniff_dat(probe)))
+
+
+def read_csv(file: Path, columns: Columns) -> Source:
+    """A table of ratings, in any format of tables, with the films of ``movies.csv``."""
+    reader = by_suffix(suffix_of(file))
+    assert reader is not None
+    source = reader.read(file, columns)
+    return replace(source, catalog=replace(source.catalog, movies=movies_csv(file.parent)), format="MovieLens csv")
 
 
 def decoded_lines(path: Path) -> list[str]:
@@ -168,3 +207,35 @@ def movies_csv(folder: Path) -> pl.DataFrame | None:
         )
     genres = frame["genres"].fill_null("").to_list() if "genres" in frame.columns else None
     return movies_frame(ids, frame["title"].to_list(), genres)
+
+
+register(
+    Reader(
+        name="MovieLens 100k",
+        about="ml-100k (u.data)",
+        sniff=sniff_tabs,
+        read=read_tabs,
+        order=20,
+        main_files=("u.data",),
+    )
+)
+register(
+    Reader(
+        name="MovieLens .dat",
+        about="MovieLens .dat (ratings.dat)",
+        sniff=sniff_dat,
+        read=read_dat,
+        order=30,
+        main_files=("ratings.dat",),
+    )
+)
+register(
+    Reader(
+        name="MovieLens csv",
+        about="MovieLens csv (ratings.csv next to movies.csv)",
+        sniff=sniff_csv,
+        read=read_csv,
+        order=5,
+        main_files=("ratings.csv",),
+    )
+)

@@ -50,14 +50,14 @@ def count_separators(raw: NDArray[np.uint8], separator: str) -> tuple[int, int]:
     return sum(single for single, _ in counts), sum(double for _, double in counts)
 
 
-def open_text(path: Path, encoding: str = "utf-8-sig") -> IO[str]:
+def open_text(path: Path, encoding: str = "utf-8-sig", *, json: bool = False) -> IO[str]:
     """A file or a packed one as text, undecodable bytes shown as backslash escapes."""
-    return io.TextIOWrapper(open_content(path), encoding=encoding, errors="backslashreplace", newline="\n")
+    return io.TextIOWrapper(open_content(path, json=json), encoding=encoding, errors="backslashreplace", newline="\n")
 
 
-def lines_of(path: Path, encoding: str = "utf-8-sig") -> Iterator[tuple[int, str]]:
+def lines_of(path: Path, encoding: str = "utf-8-sig", *, json: bool = False) -> Iterator[tuple[int, str]]:
     """(line number from 1, text without its line end)."""
-    with open_text(path, encoding) as f:
+    with open_text(path, encoding, json=json) as f:
         for number, line in enumerate(f, 1):
             yield number, line.rstrip("\r\n")
 
