@@ -35,9 +35,20 @@ class Reference:
         self.w = {k: v.astype(np.float64) for k, v in engine.named.items()}
         self.sums = {k: v.astype(np.float64) for k, v in engine.sums.items()}
         self.loss, self.l2, self.cosine = engine.loss, engine.l2, engine.cosine
+        self.weight = getattr(engine.model, "history_weight", 0.0)
+        self.stream = engine.stream
 
-    def _scores(self, w: dict[str, torch.Tensor], users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
-        p, q = w["user_factors"][users], w["item_factors"][items]
+    def _history(self, users: Any) -> np.ndarray:
+        """The weighted directions of the users' histories, from the item rows as they are."""
+        q = self.w["item_factors"] / np.linalg.norm(self.w["item_factors"], axis=1, keepdims=True)
+        indptr, items = self.stream.indptr, self.stream.items_of
+        means = np.array([q[items[indptr[u] : indptr[u + 1]]].sum(0) for u in users])
+        return self.weight * means / np.linalg.norm(means, axis=1, keepdims=True)
+
+    def _scores(
+        self, w: dict[str, torch.Tensor], users: torch.Tensor, items: torch.Tensor, past: Any = 0.0
+    ) -> torch.Tensor:
+        p, q = w["user_factors"][users] + past, w["item_factors"][items]
         if self.cosine:
             return (F.normalize(p, dim=-1)[:, None] * F.normalize(q, dim=-1)).sum(-1)
         return (p[:, None] * q).sum(-1) + w["bias"] + w["user_bias"][users][:, None] + w["item_bias"][items]
@@ -55,7 +66,8 @@ class Reference:
         """A mini-batch step on the mean loss; returns the mean loss."""
         w = {k: torch.tensor(v, requires_grad=True) for k, v in self.w.items()}
         u, i = torch.from_numpy(users.astype(np.int64)), torch.from_numpy(items.astype(np.int64))
-        value = mean_loss(self._scores(w, u, i), self.loss, len(self.w["item_factors"]))
+        past = torch.from_numpy(self._history(users)) if self.weight else 0.0
+        value = mean_loss(self._scores(w, u, i, past), self.loss, len(self.w["item_factors"]))
         value.backward()
         flat, repeated = items.reshape(-1), np.repeat(users, items.shape[1])
         uses = {name: np.zeros(len(v)) for name, v in self.w.items()}
@@ -76,21 +88,25 @@ class Reference:
         """Positive by positive: all its samples scored at once, then applied one after the other; summed loss."""
         total = 0.0
         terms = self.loss.terms(items.shape[1] - 1)
+        before, past = -1, np.zeros(1)
         for u, row in zip(users, items):
+            if self.weight and u != before:
+                before, past = u, self._history([u])[0]
             w = {k: torch.tensor(v) for k, v in self.w.items()}
-            scores = self._scores(w, torch.tensor([int(u)]), torch.from_numpy(row[None].astype(np.int64)))
+            one = torch.tensor([int(u)]), torch.from_numpy(row[None].astype(np.int64))
+            scores = self._scores(w, *one, torch.from_numpy(past))
             scores.requires_grad_(True)
             value = mean_loss(scores, self.loss, len(self.w["item_factors"])) * terms
             value.backward()
             total += float(value.detach())
             x, g = scores.detach().numpy()[0], scores.grad.numpy()[0]
-            self._apply(int(u), row, x, g, rate)
+            self._apply(int(u), row, x, g, rate, past)
         return total
 
-    def _apply(self, u: int, row: np.ndarray, x: np.ndarray, g: np.ndarray, rate: float) -> None:
+    def _apply(self, u: int, row: np.ndarray, x: np.ndarray, g: np.ndarray, rate: float, past: Any) -> None:
         p = self.w["user_factors"][u].copy()
-        length = np.linalg.norm(p)
-        r = p / length if self.cosine else p
+        length = np.linalg.norm(p + past)
+        r = (p + past) / length if self.cosine else p
         summed = np.zeros_like(p)
         n = len(row)
         slope = g.sum() if self.loss.name in ("bce", "gbce") else 0.0

@@ -23,7 +23,7 @@ from fastrec.jit import njit
 from fastrec.models.cosine import CosineMF
 from fastrec.sampling import NegativeSampler
 from fastrec.sampling.order import Cursor
-from tests.helpers.training import N_ITEMS, N_USERS, make_model, make_stream
+from tests.helpers.training import N_ITEMS, N_USERS, make_model, make_stream, positives
 
 CASES = [(name, similarity) for name in CODES for similarity in SIMILARITIES[name]]
 STEPS = [(*case, "row-adagrad", 20) for case in CASES] + [
@@ -32,6 +32,8 @@ STEPS = [(*case, "row-adagrad", 20) for case in CASES] + [
     ("ccl", "cosine", "row-adagrad", 64),
     ("softmax", "cosine", "sgd", 7),
     ("bce", "dot", "row-adagrad", 1),
+    ("ccl", "cosine with history", "row-adagrad", 20),
+    ("softmax", "cosine with history", "sgd", 20),
 ]
 """Every loss and score, and every optimiser and kind of dimension with some of them: each is a kernel to compile."""
 
@@ -41,10 +43,13 @@ def loss_of(name: str, **options: Any) -> Loss:
     return Loss(name, **{"temperature": 0.2, "margin": 0.1, "negative_weight": 8.0, **options})
 
 
-def model_of(similarity: str, dim: int = 20, n_users: int = N_USERS, n_items: int = N_ITEMS) -> Any:
+def model_of(similarity: str, dim: int = 20) -> Any:
     if similarity == "dot":
         return make_model("mf", dim, init_std=0.3)
-    return CosineMF(n_users, n_items, dim, seed=4, init_std=0.3)
+    options: dict[str, Any] = {}
+    if similarity == "cosine with history":
+        options = {"history": positives(), "history_weight": 1.5}
+    return CosineMF(N_USERS, N_ITEMS, dim, seed=4, init_std=0.3, **options)
 
 
 def make(
@@ -70,7 +75,8 @@ def crowded(name: str, n_negatives: int = 800, **options: Any) -> ManyEngine:
     stream = crowd(n_negatives)
     similarity = SIMILARITIES[name][-1]
     if similarity == "cosine":
-        model: Any = CosineMF(60, 500, 20, seed=4)
+        past = (stream.indptr, stream.items_of)
+        model: Any = CosineMF(60, 500, 20, seed=4, history=past, history_weight=2.0)
     else:
         from fastrec.models import nets
 
@@ -382,10 +388,35 @@ def test_a_foreign_checkpoint_is_refused() -> None:
         engine.load_state({k: v for k, v in tensors.items() if k != "optimizer.item_factors.sum"}, meta)
 
 
-def test_cosine_model_scores_and_vectors_agree() -> None:
-    model = model_of("cosine")
-    users, items = torch.arange(5), torch.arange(N_ITEMS).expand(5, -1)
+@pytest.mark.parametrize("similarity", ["cosine", "cosine with history"])
+def test_cosine_model_scores_and_vectors_agree(similarity: str) -> None:
+    model = model_of(similarity)
+    users, items = torch.tensor([6, 0, 6, 3, 22]), torch.arange(N_ITEMS).expand(5, -1)  # user 3 has no history
     p, q, bias = model.vectors()
-    torch.testing.assert_close(model(users, items), p[:5] @ q.T + bias)
-    torch.testing.assert_close(model.score_all(users), p[:5] @ q.T)
-    torch.testing.assert_close(model.cross(users, torch.arange(N_ITEMS)), p[:5] @ q.T)
+    torch.testing.assert_close(model(users, items).detach(), p[users] @ q.T + bias)
+    torch.testing.assert_close(model.score_all(users).detach(), p[users] @ q.T)
+    torch.testing.assert_close(model.cross(users, torch.arange(N_ITEMS)).detach(), p[users] @ q.T)
+    torch.testing.assert_close(p.norm(dim=1), torch.ones(N_USERS))
+
+
+def test_history_is_blended_into_the_users_direction() -> None:
+    model, (indptr, items) = model_of("cosine with history"), positives()
+    q = model.item_factors.detach().double().numpy()
+    q /= np.linalg.norm(q, axis=1, keepdims=True)
+    past = q[items[indptr[6] : indptr[7]]].mean(0)
+    z = model.user_factors.detach().double().numpy()[6] + 1.5 * past / np.linalg.norm(past)
+    np.testing.assert_allclose(model.vectors()[0][6].numpy(), z / np.linalg.norm(z), rtol=1e-5, atol=1e-6)
+
+
+def test_a_history_that_does_not_fit_is_refused() -> None:
+    indptr, items = positives()
+    options: dict[str, Any] = {"seed": 0, "history_weight": 1.0}
+    with pytest.raises(ConfigError, match="without a history"):
+        CosineMF(N_USERS, N_ITEMS, 4, **options)
+    with pytest.raises(ConfigError, match="history has 22 users, the model 23"):
+        CosineMF(N_USERS, N_ITEMS, 4, history=(indptr[:-1], items), **options)
+    with pytest.raises(ConfigError, match="history_weight = nan"):
+        CosineMF(N_USERS, N_ITEMS, 4, seed=0, history_weight=float("nan"))
+    other = CosineMF(N_USERS, N_ITEMS, 4, history=(indptr, items[::-1].copy()), **options)
+    with pytest.raises(ConfigError, match="history is not the training part"):
+        ManyEngine(other, make_stream(20), batch_size=8, rate=lambda _: 0.1, loss=loss_of("ccl"))

@@ -63,8 +63,12 @@ def _move_bias(bias, sums, at, gradient, rate, adagrad):  # type: ignore[no-unty
 
 
 @functools.cache
-def kernel(dim: int, cosine: bool, adagrad: bool, loss: int, apart: bool) -> Any:
-    """The pass over users for one dim, score, optimiser and loss; ``apart``: the deterministic form."""
+def kernel(dim: int, cosine: bool, adagrad: bool, loss: int, apart: bool, blended: bool = False) -> Any:
+    """The pass over users for one dim, score, optimiser and loss.
+
+    ``apart``: the deterministic form. ``blended``: to the user's row is added a multiple of the direction of the mean
+    of the user's training items, taken at the start of the user's run and held fixed: it has no gradient.
+    """
     row_bytes = 4 * dim
     width = _codes.stride(dim)
     n_dim = np.float32(dim)
@@ -76,13 +80,14 @@ def kernel(dim: int, cosine: bool, adagrad: bool, loss: int, apart: bool) -> Any
     @njit
     def train(  # type: ignore[no-untyped-def]
         users, positives, addresses, indptr, items, n_negatives, epoch, seed, tag, p, q, biases, sums, shadow, numbers,
-        scale, rate, l2, places, entries, lo, hi,
+        scale, rate, l2, history, places, entries, lo, hi,
     ):  # fmt: skip
         """Rows [lo, hi) of a batch sorted by user, moved to where users change; returns (loss, first entry, entries).
 
         users, positives int32[B], addresses int64[B]; indptr, items: the CSR that negatives avoid; p float32[U, D],
         q float32[I, D]; biases: of users, items and all; sums: Adagrad's, of p, q and the biases; shadow: inverse
-        norms float32[I] (ones where scores are dots), codes and steps of ``codes.py``; numbers: the loss's two.
+        norms float32[I] (ones where scores are dots), codes and steps of ``codes.py``; numbers: the loss's two;
+        history: (indptr, items, weight) of ``blended``.
         Deterministic form: places = (runs int32[B], old float32[R, D], losses float64[B], slopes float32[B]) and
         entries = (items, runs, gradients, scores), each [B * (1+N)], are filled, the range's from its first row on.
         """
@@ -92,6 +97,7 @@ def kernel(dim: int, cosine: bool, adagrad: bool, loss: int, apart: bool) -> Any
         runs, old, losses, slopes = places
         e_items, e_runs, e_gradients, e_scores = entries
         a, b = numbers
+        past, past_items, past_weight = history
         n_items, n = np.uint64(q.shape[0]), 1 + n_negatives
         while 0 < lo < users.shape[0] and users[lo] == users[lo - 1]:
             lo += 1
@@ -100,7 +106,7 @@ def kernel(dim: int, cosine: bool, adagrad: bool, loss: int, apart: bool) -> Any
         size = row_size(n_negatives) + 64  # steps read and ask ahead past the last: valid items, whatever they are
         ids, near = np.zeros(size, np.int32), np.zeros(size, np.int32)
         x, e = scratch(size), scratch(size)
-        r, w, v = scratch(dim), scratch(dim), scratch(dim)
+        r, w, v, mean = scratch(dim), scratch(dim), scratch(dim), scratch(dim)
         mine = np.zeros(width, np.int16)
         taken = np.zeros((q.shape[0] >> 5) + 1, np.uint32)
         first = lo * n
@@ -115,10 +121,21 @@ def kernel(dim: int, cosine: bool, adagrad: bool, loss: int, apart: bool) -> Any
                 user, began, slope, turned = np.int64(users[row]), row, _ZERO, _ZERO
                 start, stop = indptr[user], indptr[user + 1]
                 mark(taken, items, start, stop)
+                if blended:
+                    mean[:] = _ZERO
+                    for k in range(past[user], past[user + 1]):
+                        i = np.int64(past_items[k])
+                        combine(mean, 0, _ONE, mean, 0, inverse[i], q, i, dim)
+                    length = _inverse(squared(mean, 0, dim))
+                    combine(mean, 0, length * past_weight, mean, 0, _ZERO, mean, 0, dim)
             if fresh or not apart:  # r: the user's row, of length 1 where scores are cosines
-                if cosine:
-                    iu = _inverse(squared(p, user, dim))
-                combine(r, 0, iu, p, user, _ZERO, p, user, dim)
+                if blended:
+                    iu = _inverse(combine(r, 0, _ONE, p, user, _ONE, mean, 0, dim))
+                    combine(r, 0, iu, r, 0, _ZERO, r, 0, dim)
+                else:
+                    if cosine:
+                        iu = _inverse(squared(p, user, dim))
+                    combine(r, 0, iu, p, user, _ZERO, p, user, dim)
                 w[:] = _ZERO
                 turned = _ZERO
                 if apart:

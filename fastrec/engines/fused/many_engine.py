@@ -116,6 +116,8 @@ class ManyEngine:
                 f"distribution = {sampler.distribution!r}, distinct = {sampler.distinct}: the pass for many negatives "
                 "draws uniformly, with repeats; use engine = torch"
             )
+        if getattr(model, "history_weight", 0.0):
+            model.check_history(stream.indptr, stream.items_of)
         self.model, self.stream, self.batch_size, self.rate = model, stream, int(batch_size), rate
         self.n_negatives, self.n_positives = int(stream.n_negatives), int(stream.n_positives)
         self.mode, self.loss, self.optimizer, self.l2 = mode, loss, optimizer, float(l2)
@@ -149,7 +151,9 @@ class ManyEngine:
     def _kernels(self) -> None:
         adagrad = self.optimizer == "row-adagrad"
         apart = self.mode == "deterministic"
-        self._train = kernel(self.dim, self.cosine, adagrad, self.loss.code, apart)
+        weight = float(getattr(self.model, "history_weight", 0.0))
+        self._history = (self.stream.indptr, self.stream.items_of, np.float32(weight))
+        self._train = kernel(self.dim, self.cosine, adagrad, self.loss.code, apart, weight > 0)
         self._update = items_kernel(self.dim, self.cosine, adagrad, self._coded) if apart else None
 
     def _memory(self, rows: int) -> None:
@@ -206,7 +210,7 @@ class ManyEngine:
             return self._train(
                 self._users[:n], self._positives[:n], self._positions[:n], s.indptr, s.items, self.n_negatives, epoch,
                 np.uint64(s.seed), np.uint64(s.tag), self._p, self._q, biases, sums, self._shadow, numbers,
-                np.float32(scale), rate, np.float32(l2), places, self._entries, lo, hi,
+                np.float32(scale), rate, np.float32(l2), self._history, places, self._entries, lo, hi,
             )  # fmt: skip
 
         return work
