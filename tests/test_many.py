@@ -408,6 +408,17 @@ def test_history_is_blended_into_the_users_direction() -> None:
     np.testing.assert_allclose(model.vectors()[0][6].numpy(), z / np.linalg.norm(z), rtol=1e-5, atol=1e-6)
 
 
+def test_scoring_may_weigh_the_history_more_than_training() -> None:
+    options: dict[str, Any] = {"seed": 4, "init_std": 0.3, "history": positives()}
+    both = CosineMF(N_USERS, N_ITEMS, 20, history_weight=1.5, scored_history_weight=4.0, **options)
+    trained, scored = (CosineMF(N_USERS, N_ITEMS, 20, history_weight=w, **options) for w in (1.5, 4.0))
+    users, items = torch.tensor([6, 0]), torch.arange(N_ITEMS).expand(2, -1)
+    torch.testing.assert_close(both.train()(users, items), trained(users, items))
+    torch.testing.assert_close(both.eval()(users, items), scored(users, items))
+    torch.testing.assert_close(both.vectors(), scored.vectors())
+    torch.testing.assert_close(both.score_all(users), scored.score_all(users))
+
+
 def test_a_history_that_does_not_fit_is_refused() -> None:
     indptr, items = positives()
     options: dict[str, Any] = {"seed": 0, "history_weight": 1.0}
