@@ -35,13 +35,13 @@ from fastrec.sampling.order import Cursor
 
 RECIPE: dict[str, Any] = {
     "loss": "ccl",
-    "margin": 0.7,
+    "margin": 0.8,
     "negative_weight": 150.0,
     "temperature": 0.1,
     "calibration": 0.75,
     "dim": 64,
     "negatives": 256,
-    "epochs": 40,
+    "epochs": 30,
     "batch_size": 32768,
     "lr": 0.3,
     "init_std": 0.1,
