@@ -22,14 +22,15 @@ import time
 from typing import Any
 
 from fastrec.batches.stream import Stream
-from fastrec.data.split import Split, carve_validation, load_split
-from fastrec.engines.fused.losses import SIMILARITIES, Loss
+from fastrec.data.loading import load_split
+from fastrec.data.split import Split, add_validation
+from fastrec.engines.fused.losses.spec import SIMILARITIES, Loss
 from fastrec.engines.fused.many_engine import ManyEngine
 from fastrec.errors import FastrecError
 from fastrec.evaluation.full_ranking import evaluate_full
-from fastrec.models.cosine import CosineMF
-from fastrec.models.nets import build
-from fastrec.optim.rules import learning_rate
+from fastrec.models import build
+from fastrec.models.parts.cosine import CosineMF
+from fastrec.optim.schedules import learning_rate
 from fastrec.sampling import NegativeSampler
 from fastrec.sampling.order import Cursor
 
@@ -128,7 +129,7 @@ def main() -> None:
         if args.test and len(recipes) > 1:
             sys.exit("--test takes one recipe: choose among several on the validation part")
         if not args.test:
-            split = carve_validation(split)
+            split = add_validation(split)
         shown = tuple(int(word) for word in args.shown.split(",") if word)
         print("| recipe | Recall@20 | NDCG@20 | training s |\n|---|---|---|---|", flush=True)
         for recipe in recipes:

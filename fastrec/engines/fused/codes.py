@@ -25,8 +25,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastrec.engines.fused.rows import checked, folded, parts, read, row_of, shuffled, splatted, vector
-from fastrec.engines.fused.simd import WIDTH
 from fastrec.jit import inline
+from fastrec.lanes import WIDTH
 
 LANES = 16
 """Codes a product: 16 of 8 bits widened to 16 bits are one AVX2 register, and two of their products one sum."""

@@ -24,15 +24,15 @@ import numpy as np
 from fastrec.engines.fused import codes as _codes
 from fastrec.engines.fused.codes import encode_item, encode_user, within_reach
 from fastrec.engines.fused.draw import draw_row, mark, row_size, unmark
-from fastrec.engines.fused.gradients import loss_gradient, scratch
-from fastrec.engines.fused.losses import BCE, BPR, CCL, GBCE, SOFTMAX
+from fastrec.engines.fused.losses.binary import loss_gradient
 from fastrec.engines.fused.losses.ccl import ccl_row
 from fastrec.engines.fused.losses.gbce import gbce_row
 from fastrec.engines.fused.losses.softmax import softmax_row
+from fastrec.engines.fused.losses.spec import BCE, BPR, CCL, GBCE, SOFTMAX
 from fastrec.engines.fused.rows import AT_ONCE, combine, dots, squared
-from fastrec.engines.fused.simd import prefetch
 from fastrec.engines.fused.weights import EPS
 from fastrec.jit import inline, njit
+from fastrec.lanes import prefetch, scratch
 
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 _1 = np.uint64(1)

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from fastrec.engines.base import Progress
 from fastrec.engines.fused import codes
-from fastrec.engines.fused.losses import CCL, SIMILARITIES, Loss
+from fastrec.engines.fused.losses.spec import CCL, SIMILARITIES, Loss
 from fastrec.engines.fused.many import items_kernel, kernel, refresh_kernel
 from fastrec.engines.fused.prepare import look_up
 from fastrec.engines.fused.weights import LINE, aligned, restored
 from fastrec.errors import ConfigError
 from fastrec.jit import resolve_threads, run_ranges
+from fastrec.sampling import identity
 from fastrec.sampling.order import Cursor
 
 MODES = ("deterministic", "lock_free")
@@ -152,7 +153,8 @@ class ManyEngine:
         adagrad = self.optimizer == "row-adagrad"
         apart = self.mode == "deterministic"
         weight = float(getattr(self.model, "history_weight", 0.0))
-        self._history = (self.stream.indptr, self.stream.items_of, np.float32(weight))
+        self._pairs = self.stream.users_of, self.stream.items_of
+        self._history = (self.stream.indptr, self._pairs[1], np.float32(weight))
         self._train = kernel(self.dim, self.cosine, adagrad, self.loss.code, apart, weight > 0)
         self._update = items_kernel(self.dim, self.cosine, adagrad, self._coded) if apart else None
 
@@ -197,7 +199,8 @@ class ManyEngine:
         if stream.eligible.size:
             positions[:] = stream.eligible[positions]
         positions.sort()
-        look_up(positions, stream.users_of, stream.items_of, self._users, self._positives, self._runs, 0, n)
+        look_up(positions, *self._pairs, self._users, self._positives, self._runs, 0, n)
+        positions[:] = identity(self._users[:n], self._positives[:n])
         return n
 
     def _pass(self, n: int, epoch: np.uint64, rate: np.float32, scale: float, l2: float, biases: Any, sums: Any) -> Any:

@@ -18,7 +18,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastrec.engines.fused.simd import WIDTH, lanes
+from fastrec.lanes import WIDTH, lanes
 
 AT_ONCE = 4
 """Rows a step of ``dots``: 16 lanes are two AVX2 registers, so four sums, the row and a product take 12 of 16."""

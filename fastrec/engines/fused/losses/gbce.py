@@ -14,16 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from fastrec.engines.fused.gradients import BCE, loss_gradient
+from fastrec.engines.fused.losses.binary import loss_gradient
+from fastrec.engines.fused.losses.spec import BCE
 from fastrec.jit import inline
 
 _ONE = np.float32(1.0)
-
-
-def beta(calibration: float, n_negatives: int, n_items: int) -> float:
-    """The power of the positive's probability; a sampling rate above 1 counts as 1."""
-    rate = min(1.0, n_negatives / max(1, n_items - 1))
-    return rate * (calibration * (1 - 1 / rate) + 1 / rate)
 
 
 def gbce(scores: Any, power: float) -> Any:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from fastrec.engines.fused.rows import greater, greatest
-from fastrec.engines.fused.simd import WIDTH, exp_minus_abs, fma, load, mul, splat, store, total
 from fastrec.jit import inline
+from fastrec.lanes import WIDTH, exp_minus_abs, fma, load, mul, splat, store, total
 
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 _FAR = np.float32(87.0)

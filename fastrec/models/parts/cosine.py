@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastrec.errors import ConfigError
-from fastrec.models.nets import Factors, _normal
+from fastrec.models.parts.base import Model, normal
 
 
-class CosineMF(Factors):
+class CosineMF(Model):
     """score = cos(z_u, q_i) with z_u = p_u + history_weight * h_u: rows have directions only, and no bias.
 
     h_u has length 1 and the direction of the mean of q_i / |q_i| over the user's training items. It passes no gradient
@@ -47,6 +47,8 @@ class CosineMF(Factors):
     Source: Mao et al., "SimpleX", CIKM 2021, section 3.3 (average pooling), where the history's gradient is kept.
     """
 
+    user_rows, item_rows = ("user_factors",), ("item_factors",)
+
     def __init__(
         self,
         n_users: int,
@@ -69,8 +71,8 @@ class CosineMF(Factors):
                 f"history_weight = {history_weight}, scored_history_weight = {scored} "
                 f"{'without' if history is None else 'with'} a history: give both, or neither"
             )
-        self.user_factors = _normal("user_factors", (n_users, dim), init_std, seed)
-        self.item_factors = _normal("item_factors", (n_items, dim), init_std, seed)
+        self.user_factors = normal("user_factors", (n_users, dim), init_std, seed)
+        self.item_factors = normal("item_factors", (n_items, dim), init_std, seed)
         self.history_weight, self.scored_history_weight = float(history_weight), float(scored)
         self._indptr, self._items = torch.zeros(1, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
         if history is not None:

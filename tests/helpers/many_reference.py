@@ -8,11 +8,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from fastrec.engines.fused.losses import Loss
 from fastrec.engines.fused.losses.ccl import ccl
-from fastrec.engines.fused.losses.gbce import beta, gbce
+from fastrec.engines.fused.losses.gbce import gbce
 from fastrec.engines.fused.losses.softmax import softmax
-from fastrec.models.losses import bce, bpr
+from fastrec.engines.fused.losses.spec import Loss, beta
+from fastrec.models.losses.bce import bce
+from fastrec.models.losses.bpr import bpr
 
 EPS = 1e-10
 

@@ -7,22 +7,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from many_reference import Reference, mean_loss
 
 from fastrec.batches.stream import Stream
 from fastrec.engines.fused import codes
 from fastrec.engines.fused.draw import draw_row, mark, row_size, unmark
-from fastrec.engines.fused.gradients import loss_gradient, scratch
-from fastrec.engines.fused.losses import CODES, SIMILARITIES, Loss
+from fastrec.engines.fused.losses.binary import loss_gradient
 from fastrec.engines.fused.losses.ccl import ccl_row
 from fastrec.engines.fused.losses.gbce import gbce_row
 from fastrec.engines.fused.losses.softmax import softmax_row
+from fastrec.engines.fused.losses.spec import CODES, SIMILARITIES, Loss
 from fastrec.engines.fused.many_engine import MODES, ManyEngine
 from fastrec.errors import CheckpointError, ConfigError
 from fastrec.jit import njit
-from fastrec.models.cosine import CosineMF
+from fastrec.lanes import scratch
+from fastrec.models.parts.cosine import CosineMF
 from fastrec.sampling import NegativeSampler
 from fastrec.sampling.order import Cursor
+from tests.helpers.many_reference import Reference, mean_loss
 from tests.helpers.training import N_ITEMS, N_USERS, make_model, make_stream, positives
 
 CASES = [(name, similarity) for name in CODES for similarity in SIMILARITIES[name]]
