@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import hashlib
 import os
 import pickle
@@ -117,11 +118,27 @@ def _cached(dispatcher: Any) -> Any:
         return dispatcher
     parts = dispatcher.py_func.__module__.split(".")
     room = parts[1] if parts[0] == "fastrec" and len(parts) > 1 else ROOMS[-1]  # a kernel of someone else's: all
-    cache._cache_file._source_stamp = (cache._cache_file._source_stamp, _sources(room))
+    files: Any = cache._cache_file
+    files._source_stamp = (files._source_stamp, _sources(room))
+    files.save = functools.partial(_save_by_key, files)
     if dispatcher.py_func.__closure__ is not None:
         cache._index_key = _closure_key(dispatcher.py_func)  # type: ignore[method-assign]
     dispatcher._cache = cache
     return dispatcher
+
+
+def _save_by_key(files: Any, key: Any, data: Any) -> None:
+    """Numba's ``IndexDataCacheFile.save`` with files that are named by what they hold.
+
+    Numba numbers them by the index it has just read, so that two processes that compile two kernels of one factory at
+    once write to one file, and the index then gives the one's machine code for the other's. An index entry that is
+    lost to the other process costs a compilation.
+    """
+    names = files._load_index()
+    if key not in names:
+        names[key] = f"{files._index_name}.{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.nbc"
+        files._save_index(names)
+    files._save_data(names[key], data)
 
 
 def _closure_key(function: Any) -> Callable[[Any, Any], tuple[Any, ...]]:

@@ -23,6 +23,10 @@ _JOINERS = "\u200c\u200d"
 """Format characters that words and emoji need: they join or part letters and do nothing else."""
 
 
+_unshown: list[str] = []
+"""Why standard output did not take something, for the exit code."""
+
+
 def printable(text: str, keep: str = "") -> str:
     """Escape control characters, bidirectional and other invisible formats, line separators and lone surrogates.
 
@@ -103,7 +107,10 @@ def say(text: str = "", *, err: bool = False, end: str = "\n", flush: bool = Fal
     try:
         print(shown(text, stream, keep), end=end, file=stream, flush=flush)
     except (OSError, ValueError) as error:  # ValueError: the stream was closed since
-        return getattr(error, "strerror", None) or str(error)
+        why: str = getattr(error, "strerror", None) or str(error)
+        if not err and not isinstance(error, BrokenPipeError):
+            _unshown.append(why)  # a stream that failed to flush once may forget what it held, and flush well again
+        return why
     return None
 
 
@@ -209,7 +216,8 @@ def drop_unwritable() -> str | None:
     None too where its reader has gone: it has seen enough, as with `| head`. For the command line only: Python flushes
     both when it ends, and exits with 120 where that fails.
     """
-    lost = None
+    lost = _unshown[0] if _unshown else None
+    _unshown.clear()
     for file in (sys.stderr, sys.stdout):
         if file is None:
             continue
@@ -217,7 +225,7 @@ def drop_unwritable() -> str | None:
             file.flush()
         except (OSError, ValueError) as error:
             broken = isinstance(error, BrokenPipeError)
-            lost = None if broken or file is sys.stderr else getattr(error, "strerror", None) or str(error)
+            lost = lost if broken or file is sys.stderr else getattr(error, "strerror", None) or str(error)
             with contextlib.suppress(OSError, ValueError):
                 null = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(null, file.fileno())

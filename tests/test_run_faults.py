@@ -264,13 +264,13 @@ def test_progress_that_cannot_be_shown_stops_nothing(
     assert t.run() == "all epochs"
 
 
-def test_a_line_that_the_encoding_lacks_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_that_the_encoding_lacks_is_transliterated(monkeypatch: pytest.MonkeyPatch) -> None:
     import io
 
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(raw, encoding="ascii"))
     Screen(True, epochs=1, samples=1).epoch(0, {"T\u014dky\u014d@10": 1.0}, 1e6)
-    assert b"T\\u014dky\\u014d@10" in raw.getvalue()
+    assert b"Tokyo@10" in raw.getvalue()
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no SIGHUP on this system")
@@ -291,7 +291,7 @@ def test_a_hangup_leaves_a_checkpoint_however_often_it_comes(tmp_path: Path, sen
     before = signal.getsignal(signal.SIGHUP)
     assert t.run() == "interrupted"
     assert signal.getsignal(signal.SIGHUP) is before
-    assert Checkpoints(tmp_path).steps() == [t.state.step]
+    assert Checkpoints(tmp_path).steps()[-1] == t.state.step
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no SIGHUP on this system")

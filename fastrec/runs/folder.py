@@ -320,7 +320,8 @@ def open_run(path: str | os.PathLike[str]) -> Run:
         raise CheckpointError(f"{path}: no such run folder{hint}")
     own = (CONFIG, DATA, MODEL, MANIFEST, *(file for file, _ in TABLES.values()))
     sweep(path, "|".join(map(re.escape, own)))
-    sweep(path / "checkpoints", r"(step-\d+|best-epoch-\d+)\.(safetensors|json)")
+    if not (path / "checkpoints").is_symlink():  # files that are not its own
+        sweep(path / "checkpoints", r"(step-\d+|best-epoch-\d+)\.(safetensors|json)")
     run = Run(path, {}, read_manifest(path))
     try:
         run.config = recorded(parse_toml(run.verified(CONFIG).read_bytes()))

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fastrec.models.nets import build
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastrec import runs
 from fastrec.cli.main import main
 from fastrec.data.split import Split
+from fastrec.models import build
 from fastrec.terminal import joined, printable, say, say_json, shown, table
 from tests.helpers.fakes import interactions
 

@@ -197,7 +197,10 @@ def test_a_diverging_run_says_so_in_its_loss(mode: str, loss: str) -> None:
     [
         ({"mode": "hogwild"}, "fused_mode = 'hogwild'"),
         ({"optimizer": "adam"}, "optimizer = 'adam'"),
-        ({"optimizer": "lazy-adam", "mode": "lock_free"}, "optimizer = 'lazy-adam': lock_free has"),
+        (
+            {"optimizer": "lazy-adam", "mode": "lock_free"},
+            "fused_mode = 'lock_free': engine = fused on cpu",
+        ),
         ({"loss": "softmax"}, "loss = 'softmax'"),
         ({"model": "gmf", "loss": "bpr"}, "loss = 'bpr'"),
         ({"model": "mlp"}, "model MLP"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from fastrec import models
 from fastrec.batches.stream import Stream
 from fastrec.engines.fused import codes
 from fastrec.engines.fused.draw import draw_row, mark, row_size, unmark
@@ -79,9 +80,7 @@ def crowded(name: str, n_negatives: int = 800, **options: Any) -> ManyEngine:
         past = (stream.indptr, stream.items_of)
         model: Any = CosineMF(60, 500, 20, seed=4, history=past, history_weight=2.0)
     else:
-        from fastrec.models import nets
-
-        model = nets.build("mf", n_users=60, n_items=500, dim=20, seed=4, init_std=0.1)
+        model = models.build("mf", n_users=60, n_items=500, dim=20, seed=4, init_std=0.1)
     return ManyEngine(model, stream, **options)
 
 

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fastrec.models.nets import build
 
 from fastrec import runs
 from fastrec.data import Interactions
 from fastrec.data.split import Split
 from fastrec.errors import CheckpointError, DataError, FastrecError
+from fastrec.models import build
 from fastrec.runs import manifest as manifest_module
 from fastrec.runs.checkpoint import Checkpoints
 from fastrec.training.trainer import State

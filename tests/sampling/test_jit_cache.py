@@ -84,3 +84,20 @@ def test_a_kernel_may_not_close_over_what_makes_no_key() -> None:
         @njit
         def kernel(k):  # type: ignore[no-untyped-def]
             return table[k]
+
+
+def test_a_process_with_a_stale_index_writes_over_no_other_kernel(tmp_path: Path) -> None:
+    """Two processes that compile at once each know an index without the other's kernel."""
+    (tmp_path / "factory.py").write_text(FACTORY)
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(PACKAGE.parent)}
+
+    def run(constant: str) -> dict[str, bytes]:
+        command = [sys.executable, str(tmp_path / "factory.py"), constant]
+        subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+        return {p.name: p.read_bytes() for p in (tmp_path / "cache").rglob("factory.make*.nbc")}
+
+    first = run("2")
+    for index in (tmp_path / "cache").rglob("factory.make*.nbi"):
+        index.unlink()
+    both = run("5")
+    assert first.items() < both.items()
