@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastrec.data.split import Split, load_split
+from fastrec.data.loading import load_split
+from fastrec.data.split import Split
 from fastrec.errors import ConfigError
 from fastrec.evaluation import baselines
 from fastrec.evaluation.baseline_runs import available_bytes, remarks, run_baselines, usual, winners

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from fastrec.cli import baselines as cli
-from fastrec.cli.main import main, summary
+from fastrec.cli.main import main
+from fastrec.cli.train import summary
 from fastrec.runs import open_run
 
 SMALL = ["--dim", "4", "--epochs", "2", "--batch-size", "64", "--no-progress", "--no-tensorboard"]
