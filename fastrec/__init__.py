@@ -30,8 +30,7 @@ __all__ = sorted([*_HOME_OF, "__version__"])
 
 def __getattr__(name: str) -> Any:
     if name in _HOME_OF:
-        value = globals()[name] = getattr(import_module(_HOME_OF[name]), name)
-        return value
+        return getattr(import_module(_HOME_OF[name]), name)
     raise AttributeError(f"module 'fastrec' has no attribute {name!r}")
 
 

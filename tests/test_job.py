@@ -53,8 +53,8 @@ def test_options_that_have_no_effect_on_the_data_are_refused(option: str, split:
 def test_defaults_given_by_name_are_refused_too(split: Split) -> None:
     with pytest.raises(ConfigError, match="k_core, split: no effect"):
         train(split, k_core=0, split="auto")
-    with pytest.raises(ConfigError, match="data is a dict"):
-        train({"user": [1]})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="data is a int"):
+        train(1)  # type: ignore[arg-type]
 
 
 def test_fit_refuses_filters_that_nobody_applied(split: Split, tmp_path: Path) -> None:

@@ -25,13 +25,14 @@ def build_engine(split: Split, config: Config) -> Engine:
     stream = Stream(split.train.indptr, split.train.items, make_sampler(split, config), seed=config.training.seed)
     check_lr(config, stream)
     model = make_model(split, config)
+    decays = "l2" in config.inert  # adamw decays every weight by itself
     options: dict[str, Any] = {
         "batch_size": config.training.batch_size,
         "rate": make_rate(config, stream.n_positives),
         "loss": config.optim.loss,
         "optimizer": config.optim.optimizer,
-        "l2": config.optim.l2 or 0.0,
-        "l2_h": config.optim.output_l2,
+        "l2": 0.0 if decays else config.optim.l2 or 0.0,
+        "l2_h": None if decays else config.optim.output_l2,
         "lr_h": config.optim.output_lr,
         "threads": config.training.threads,
     }

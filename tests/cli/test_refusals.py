@@ -160,9 +160,8 @@ def test_any_refusal_of_the_system_is_one_line(
     def refuse(*_: object, **__: object) -> None:
         raise error
 
-    for name in ("fastrec.data.loading.load", "fastrec.training.job.prepare", "fastrec.evaluation.score.evaluate"):
-        monkeypatch.setattr(name, refuse)
-    monkeypatch.setattr("fastrec.runs.open_run", refuse)
+    for name in ("data.load", "training.job.prepare", "evaluation.score.evaluate", "inference.recommender.open_run"):
+        monkeypatch.setattr(f"fastrec.{name}", refuse)
     for command in (["data", "info", "x"], ["train"], ["evaluate", "R"], ["recommend", "R", "--user", "1"]):
         assert main(command) == 1
         assert says in one_line(capsys)

@@ -285,6 +285,6 @@ def test_a_filter_on_data_that_bring_their_own_split_is_refused(tmp_path: Path) 
     ncf(tmp_path)
     config = Config().override(data=str(tmp_path))
     assert prepare(config).test.n_interactions == 2
-    with pytest.raises(ConfigError, match=r"min_rating: .* brings its own split"):
+    with pytest.raises(ConfigError, match=r"min_rating: .* comes with its own split"):
         prepare(config.override(min_rating=4.0))
     assert prepare(config.override(min_rating=4.0, split="leave-one-out")).train.n_interactions >= 1
