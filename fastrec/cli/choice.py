@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from fastrec.errors import ConfigError, DataError
-from fastrec.files import reason
 from fastrec.terminal import on_terminal, say
 
 _RANGE = re.compile(r"(?P<low>\d{1,4})?(?P<colon>:)?(?P<high>\d{1,4})?")
@@ -61,6 +60,8 @@ def read_ids(path: str) -> list[str]:
     DataError
         If the file cannot be read, or is not UTF-8 text.
     """
+    from fastrec.files import reason  # NumPy, which --help does without
+
     try:
         text = Path(path).read_bytes().decode("utf-8-sig")
     except OSError as error:

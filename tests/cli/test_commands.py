@@ -29,7 +29,7 @@ def test_without_a_command_the_help_is_shown(command: list[str], capsys: pytest.
         (["train", "--batch=3"], "unknown option --batch; did you mean --batch-size?"),
         (["train", "--no-prog"], "unknown option --no-prog; did you mean --no-progress?"),
         (["train", "--bach-size", "3"], "unknown option --bach-size; did you mean --batch-size?"),
-        (["data", "info", "x", "--user"], "unknown option --user; did you mean --user-col?"),
+        (["data", "info", "x", "--user"], "unknown option --user; did you mean --user-col or --user-table?"),
         (["evaluate", "x", "--jso"], "unknown option --jso; did you mean --json?"),
         (["--vers"], "unknown option --vers; did you mean --version?"),
         (["train", "--zzzzzz"], "unknown option --zzzzzz; `fastrec train --help` lists what there is"),

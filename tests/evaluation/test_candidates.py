@@ -90,8 +90,9 @@ def test_users_with_fewer_legal_items_get_all_of_them() -> None:
     assert found.notes[0].endswith("fewer than 20 (the fewest: 0)")
     model = VectorModel(np.zeros((3, 1)), np.zeros((60, 1)), -np.arange(60.0))
     assert dict(found.evaluate(model, (19, 20))) == pytest.approx(
-        {"HR@19": 0, "NDCG@19": 0, "MRR@19": 0}  # the third user has no candidate: a miss, not the first of one
-        | {"HR@20": 1 / 3, "NDCG@20": 1 / np.log2(21) / 3, "MRR@20": 1 / 20 / 3}
+        # the third user has no candidate: a miss, not the first of one
+        {"HR@19": 0, "NDCG@19": 0, "MRR@19": 0, "Recall@19": 0}
+        | {"HR@20": 1 / 3, "NDCG@20": 1 / np.log2(21) / 3, "MRR@20": 1 / 20 / 3, "Recall@20": 1 / 3}
     )
 
 

@@ -128,7 +128,7 @@ def test_a_sample_of_users_is_by_address_and_nests() -> None:
     assert few.size == 50
     assert set(few) <= set(many) <= set(users)
     assert not np.array_equal(few, sample_users(users, 50, 8))
-    keys = {int(u): (w := philox((int(u), 0, 2, 0), (7, 5)))[1] << 32 | w[0] for u in users}
+    keys = {int(u): (w := philox((0, int(u), 2, 0), (7, 5)))[1] << 32 | w[0] for u in users}
     assert sorted(sorted(keys, key=lambda u: keys[u])[:50]) == few.tolist()
     assert sample_users(users, users.size, 7) is users
 

@@ -22,7 +22,7 @@ from tests.helpers.fakes import random_parts
 from tests.helpers.training import positives
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ["epochs=1", "dim=4", "layers=[8;4]", "batch_size=32", "candidates=9", "device=cpu"]
+SMALL = ["epochs=1", "layers=[8;4]", "batch_size=32", "candidates=9", "device=cpu"]
 
 
 @pytest.fixture
@@ -182,6 +182,6 @@ def test_a_saved_split_is_data_to_train_on(tmp_path: Path) -> None:
     again = runs.open_run(tmp_path / "run").split()
     assert runs.fingerprints(again) == runs.fingerprints(runs.open_split(path))
     for option in ({"min_rating": 4.0}, {"user_col": "u"}):
-        with pytest.raises(ConfigError, match=f"{next(iter(option))}: .*brings its own split"):
+        with pytest.raises(ConfigError, match=f"{next(iter(option))}: .*comes with its own split"):
             prepare(Config(data=str(path), **option))
     assert not runs.is_split_file(whole().save(tmp_path / "log.safetensors"))

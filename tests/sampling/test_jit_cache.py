@@ -77,6 +77,23 @@ def test_a_kernel_of_a_factory_is_found_on_disk_by_what_it_closes_over(tmp_path:
     assert run("2", "7", "5") == ["0 1", "1 0", "0 1"]
 
 
+def test_kernels_of_one_factory_from_two_processes_are_two_symbols(tmp_path: Path) -> None:
+    """Each was the first that its process compiled, which is all that Numba names machine code by.
+
+    The part that both call is too long for LLVM to inline it.
+    """
+    body = "".join(f"        x = x * {i} % {i + 90} + (x >> {i % 5} if x % {i} == 1 else {i})\n" for i in range(2, 90))
+    long = FACTORY.replace("        return x * k\n", f"        y = x * k\n{body}        return y if x >= 0 else x\n")
+    (tmp_path / "factory.py").write_text(
+        long.replace("@inline", "@part").replace("import inline", "import helper as part")
+    )
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(PACKAGE.parent)}
+    for constants, found in ((["2"], ["1 0"]), (["5"], ["1 0"]), (["2", "5"], ["0 1", "0 1"])):
+        command = [sys.executable, str(tmp_path / "factory.py"), *constants]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        assert (done.stdout.splitlines(), done.returncode) == (found, 0), done.stderr
+
+
 def test_a_kernel_may_not_close_over_what_makes_no_key() -> None:
     table = np.zeros(3)
     with pytest.raises(TypeError, match="closes over table"):

@@ -292,7 +292,7 @@ def test_selection_without_validation_is_refused_and_leaves_no_folder(split: Spl
     with pytest.raises(ConfigError, match="select = full:HR@5: there is no validation part to select on"):
         train(bare, tmp_path / "run", select="full:HR@5")
     assert not (tmp_path / "run").exists()
-    result = train(bare, tmp_path / "run", patience=2)
+    result = train(bare, tmp_path / "run")
     assert result.select is None
     assert "select" not in result.run.config
 

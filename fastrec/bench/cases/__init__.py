@@ -82,8 +82,8 @@ EXTENDED = ("sampler", "end_to_end")
 """Cases of the package that have baselines in a checkout."""
 
 CHECKOUT_ONLY = (
-    "stream", "fused", "evaluation", "checkpoint", "memory", "time_to_quality", "default_run", "gpu", "scaling",
-    "hundred_million",
+    "stream", "fused", "evaluation", "recommend_all", "checkpoint", "memory", "time_to_quality", "default_run", "gpu",
+    "scaling", "hundred_million",
 )  # fmt: skip
 """Cases that only a checkout has; named here so that an installed package can say what it lacks."""
 

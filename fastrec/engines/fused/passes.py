@@ -16,7 +16,6 @@ import functools
 import math
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,7 +23,7 @@ from fastrec.engines.fused.prepare import SAMPLE_BITS
 from fastrec.engines.fused.rules import ADAGRAD, ADAM, SGD, adagrad, adam, move_scalar
 from fastrec.engines.fused.team import claim, count, wait
 from fastrec.engines.units import SETTLED
-from fastrec.jit import njit
+from fastrec.jit import helper, njit
 from fastrec.lanes import WIDTH, add_rows, dot, load, mul, prefetch, scratch, splat, square_of_sum, store
 from fastrec.models import losses as loss_forms
 
@@ -43,10 +42,6 @@ PIECE = 32
 _ZERO = np.float32(0.0)
 _SETTLED = np.float32(SETTLED)
 _SAMPLE_MASK = (1 << SAMPLE_BITS) - 1
-
-helper = numba.njit(nogil=True, error_model="numpy")
-"""A part of a kernel that is called once per piece, and so may take NamedTuples of arrays: their references are counted
-once for hundreds of samples."""
 
 
 class Prepared(NamedTuple):
