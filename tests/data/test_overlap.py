@@ -41,7 +41,7 @@ def test_validation_is_apart_from_train_and_test_from_both(tmp_path: Path) -> No
 
 
 def test_an_option_without_effect_is_refused() -> None:
-    with pytest.raises(ConfigError, match="drop_overlap: synthetic-small is split by .*whose parts never overlap"):
+    with pytest.raises(ConfigError, match=r"drop_overlap: synthetic-small is split by .*whose parts never overlap"):
         prepare(Config(data="synthetic-small", drop_overlap=True))
 
 
