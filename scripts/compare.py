@@ -1,12 +1,14 @@
-"""Time two commits in interleaved runs, and check that their losses are bit-equal.
+"""Time two commits in interleaved runs, and check that their losses, draws or arrays are bit-equal.
 
     python scripts/compare.py main HEAD                 # the torch engine, on the synthetic set
     python scripts/compare.py HEAD~3 . --engine fused --options '{"model": "mf", "optimizer": "sgd", "lr": 0.02}'
+    python scripts/compare.py HEAD~3 . --engine sampler --data ml-1m --options '{"order": "shuffled"}'
+    python scripts/compare.py HEAD~3 . --engine load --data ratings.dat --steps 3
 
-``.`` is the working tree. Each commit is checked out into a git worktree of its own and trains in a process of its own;
-the two take turns, a few steps each, so that both run under the same load. A refactor proves itself by "losses:
-bit-equal" and a ratio whose interval contains 1. Exits with 1 if the losses differ (unless --losses-may-differ) or the
-second is slower, else 0.
+``.`` is the working tree. Each commit is checked out into a git worktree of its own and trains, samples or loads in a
+process of its own; the two take turns, so that both run under the same load. A refactor proves itself by "losses:
+bit-equal" (sampler and load: the bytes of the draws and of the arrays) and a ratio whose interval contains 1. Exits
+with 1 if the losses differ (unless --losses-may-differ) or the second is slower, else 0.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ WORKER = Path(__file__).with_name("compare_worker.py")
 DEFAULTS: dict[str, dict[str, Any]] = {
     "torch": {"engine": "torch", "model": "gmf", "optimizer": "adam", "lr": 1e-3},
     "fused": {"engine": "fused", "model": "mf", "optimizer": "sgd", "lr": 0.02, "fused_mode": "deterministic"},
+    "sampler": {},
+    "load": {},
 }
 
 
@@ -89,12 +93,13 @@ def main() -> int:
     parser.add_argument("after", help="a commit, or . for the working tree")
     parser.add_argument("--engine", choices=sorted(DEFAULTS), default="torch")
     parser.add_argument("--options", type=json.loads, default={}, help="Config fields as JSON, over the engine's own")
-    parser.add_argument("--data", default="synthetic-100k", help="a data set (default: %(default)s)")
+    parser.add_argument("--data", default="synthetic-100k", help="a data set or file (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=20, help="steps a turn (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=9, help="turns each (default: %(default)s)")
     parser.add_argument("--losses-may-differ", action="store_true", help="compare only speed")
     args = parser.parse_args()
-    settings = {"data": args.data, "options": {**DEFAULTS[args.engine], "seed": 42, "device": "cpu", **args.options}}
+    options = {**DEFAULTS[args.engine], "seed": 42, "device": "cpu", **args.options}
+    settings = {"engine": args.engine, "data": args.data, "options": options}
     folder = Path(tempfile.mkdtemp(prefix="fastrec-compare-"))
     sides: list[Side] = []
     try:
