@@ -1,4 +1,4 @@
-"""Checks of single arguments: whole numbers, arrays without a mask, and memory to fill."""
+"""Checks of single arguments: integers, arrays without a mask, and memory to fill."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fastrec.errors import ConfigError, DataError
 
 
-def whole(name: str, value: Any) -> int:
+def as_int(name: str, value: Any) -> int:
     """``value`` as an int: an int, a NumPy integer, or a 0-d integer array or tensor.
 
     A float is refused even where it is integral: an epoch of ``step / steps`` cut to an integer is 0 at every step.
@@ -29,7 +29,7 @@ def whole(name: str, value: Any) -> int:
             return operator.index(value)
         except TypeError:
             pass
-    raise ConfigError(f"{name}={value!r} ({type(value).__name__}): must be a whole number, such as 3")
+    raise ConfigError(f"{name}={value!r} ({type(value).__name__}): must be an integer, such as 3")
 
 
 def unmasked(name: str, values: Any) -> NDArray[Any]:

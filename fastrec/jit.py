@@ -28,7 +28,7 @@ from llvmlite.binding import ffi
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserWideCacheLocator
 from numba.core.compiler_lock import global_compiler_lock
 
-from fastrec.arguments import whole
+from fastrec.arguments import as_int
 from fastrec.errors import ConfigError, FastrecError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -164,7 +164,7 @@ def _content(function: Any) -> str:
 def _named_by_content(function: F) -> F:
     """Give a kernel made by a factory a name of its own.
 
-    Numba names machine code by the function's name and a count that starts anew in each process. Parts of two kernels
+    Numba names machine code by the function's name and a count that starts again in each process. Parts of two kernels
     of one factory, compiled in two processes and loaded by a third, would be one symbol: LLVM keeps the first, so the
     second kernel would run the first's part.
     """
@@ -239,11 +239,11 @@ def resolve_threads(threads: int | None) -> int:
     Raises
     ------
     ConfigError
-        If ``threads`` is below 1, or no whole number.
+        If ``threads`` is below 1, or not an integer.
     """
     if threads is None:
         return available_threads()
-    threads = whole("threads", threads)
+    threads = as_int("threads", threads)
     if threads < 1:
         raise ConfigError(f"threads={threads}: must be at least 1; leave it out to use all {available_threads()}")
     return threads
@@ -254,7 +254,7 @@ _pools: dict[int, ThreadPoolExecutor] = {}
 
 
 class _HeldForEver:
-    """Stands in for a lock whose holder is a thread that this process does not have."""
+    """Replaces a lock whose holder is a thread that this process does not have."""
 
     def acquire(self, *_: Any, **__: Any) -> bool:
         raise FastrecError(
@@ -268,7 +268,7 @@ def _after_fork() -> None:
 
     Numba and llvmlite hold a lock each while they compile. Held by another thread at the fork it would hang the child
     at its first new kernel, and LLVM is left half done, so fresh locks would not help: the child is told instead. What
-    was compiled before the fork needs neither lock. The parent is left alone.
+    was compiled before the fork needs neither lock. The parent is unchanged.
     """
     global _lock
     _lock = threading.Lock()

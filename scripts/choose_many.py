@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Score recipes for many negatives by full ranking on a validation part of a given split; the test part is left alone.
+"""Score recipes for many negatives by full ranking on a validation part of a given split; the test part is not read.
 
-A tenth of each user's training interactions, drawn by address, is held out and ranked among all items the user has not
-interacted with. Settings are lists, and every combination is trained:
+A tenth of each user's training interactions, drawn by address, is held out and ranked among all items without an
+interaction of the user. Settings are lists, and every combination is trained:
 
     FASTREC_DATA=FOLDER python scripts/choose_many.py gowalla margin=.6,.7 negative_weight=100,150 negatives=256
 
@@ -88,7 +88,7 @@ def train(split: Split, recipe: dict[str, Any], seed: int, threads: int | None, 
         model,
         stream,
         batch_size=recipe["batch_size"],
-        rate=lambda step: learning_rate(step, lr=recipe["lr"], schedule="linear", total=total),
+        lr=lambda step: learning_rate(step, lr=recipe["lr"], schedule="linear", total=total),
         loss=loss,
         mode=recipe["mode"],
         optimizer=recipe["optimizer"],

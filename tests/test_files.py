@@ -1,4 +1,4 @@
-"""Atomic files: whole or absent, whatever happens on the way, and the same bytes for the same tensors."""
+"""Atomic files: complete or absent, whatever happens on the way, and the same bytes for the same tensors."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ import pytest
 
 from fastrec.errors import FastrecError
 from fastrec.files import (
-    aside,
     atomic,
+    atomic_write,
     make_folder,
     map_safetensors,
     remove,
     sha256_file,
     sweep,
-    write_atomic,
+    write_bytes,
     write_tensors,
 )
 
 
 def test_a_write_replaces_the_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
-    write_atomic(path, b"old")
-    digest = write_atomic(path, b"new")
+    write_bytes(path, b"old")
+    digest = write_bytes(path, b"new")
     assert path.read_bytes() == b"new"
     assert digest == sha256_file(path)
     assert os.listdir(tmp_path) == ["config.toml"]
@@ -36,10 +36,10 @@ def test_a_write_replaces_the_file_and_leaves_nothing_beside_it(tmp_path: Path) 
 
 def test_an_error_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "weights"
-    write_atomic(path, b"old")
+    write_bytes(path, b"old")
 
     def half() -> None:
-        with aside(path) as part:
+        with atomic_write(path) as part:
             part.write_bytes(b"half")
             raise ZeroDivisionError
 
@@ -51,7 +51,7 @@ def test_an_error_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
 
 def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "weights"
-    write_atomic(path, b"old")
+    write_bytes(path, b"old")
     code = (
         "import os, sys\nfrom fastrec.files import aside\n"
         f"with aside({str(path)!r}) as part:\n    part.write_bytes(b'half')\n    os.kill(os.getpid(), 9)\n"
@@ -63,8 +63,11 @@ def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_said_and_the_old_file_is_intact(tmp_path: Path) -> None:
     path = tmp_path / "weights"
-    write_atomic(path, b"old")
-    with pytest.raises(FastrecError, match=r"No space left on device.*the file before it is intact"), aside(path):
+    write_bytes(path, b"old")
+    with (
+        pytest.raises(FastrecError, match=r"No space left on device.*the file before it is intact"),
+        atomic_write(path),
+    ):
         Path("/dev/full").write_bytes(b"x")
     assert path.read_bytes() == b"old"
 
@@ -74,7 +77,7 @@ def test_a_folder_that_is_not_there_is_said(tmp_path: Path, data: str) -> None:
     torch = pytest.importorskip("torch")
     path = tmp_path / "no" / "x"
     write = {
-        "bytes": lambda: write_atomic(path, b"x"),
+        "bytes": lambda: write_bytes(path, b"x"),
         "arrays": lambda: write_tensors(path, {"a": np.ones(2)}),
         "tensors": lambda: write_tensors(path, {"a": torch.ones(2)}),
     }[data]
@@ -104,7 +107,7 @@ def test_files_get_the_permissions_that_the_umask_allows(tmp_path: Path) -> None
     assert (tmp_path / "plain").stat().st_mode == (tmp_path / "tensors").stat().st_mode
 
 
-@pytest.mark.parametrize("write", [lambda p: write_atomic(p, b"x"), lambda p: write_tensors(p, {"a": np.ones(2)})])
+@pytest.mark.parametrize("write", [lambda p: write_bytes(p, b"x"), lambda p: write_tensors(p, {"a": np.ones(2)})])
 def test_the_file_is_synced_before_its_rename_and_the_folder_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Any
 ) -> None:
@@ -143,7 +146,7 @@ def test_folders_and_removals_that_fail_say_what_to_do(tmp_path: Path) -> None:
     for name in ("file", "file/x", "x" * 300, "a\0b"):
         with pytest.raises(FastrecError, match=r"the folder cannot be made .*free some space"):
             make_folder(tmp_path / name)
-    with pytest.raises(FastrecError, match=r"cannot be removed .*by hand"):
+    with pytest.raises(FastrecError, match=r"cannot be removed .*manually"):
         remove(tmp_path)
     remove(tmp_path / "none")
 
@@ -151,7 +154,7 @@ def test_folders_and_removals_that_fail_say_what_to_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fault", ["rename", "folder"])
 def test_a_failing_disk_is_said_with_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     path = tmp_path / "weights"
-    write_atomic(path, b"old")
+    write_bytes(path, b"old")
 
     def fail(*_: Any) -> None:
         raise OSError(5, "Input/output error")
@@ -159,7 +162,7 @@ def test_a_failing_disk_is_said_with_what_is_there(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(*{"rename": (os, "replace", fail), "folder": (atomic, "sync_folder", fail)}[fault])
     says = "the file before it is intact" if fault == "rename" else "the new file is in place, but a power cut may undo"
     with pytest.raises(FastrecError, match=f"Input/output error.; {says}"):
-        write_atomic(path, b"new")
+        write_bytes(path, b"new")
     assert path.read_bytes() == (b"old" if fault == "rename" else b"new")
     assert os.listdir(tmp_path) == ["weights"]
 
@@ -181,7 +184,7 @@ def test_what_a_killed_writer_left_is_swept_and_a_live_one_is_not(tmp_path: Path
     for name in foreign:
         (tmp_path / name).touch()
     (tmp_path / ".manifest.json.1-2.part").symlink_to(tmp_path / "other")
-    with aside(path) as live:  # sweeps before it writes
+    with atomic_write(path) as live:  # sweeps before it writes
         assert len(os.listdir(tmp_path)) == len(foreign) + 3
         assert sweep(tmp_path, r"manifest\.json") == []
         assert live.exists()

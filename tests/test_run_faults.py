@@ -20,7 +20,7 @@ from fastrec.data.split import Split, ratio_split
 from fastrec.errors import CheckpointError, FastrecError
 from fastrec.runs.checkpoint import Checkpoints
 from fastrec.training.fit import fit, resume
-from fastrec.training.tracking import Screen, Tracker
+from fastrec.training.tracking import ProgressBar, Tracker
 from fastrec.training.trainer import Trainer
 from tests.helpers.training import make_engine, positives
 
@@ -206,7 +206,7 @@ def test_a_tensorboard_that_cannot_start_or_end_stops_nothing(
 @pytest.mark.parametrize("model", ["mf", "gmf", "mlp"])
 def test_absurd_weights_stop_the_run_with_the_last_good_state_kept(tmp_path: Path, model: str, optimizer: str) -> None:
     per_epoch = -(-make_engine(model).n_positives // 16)
-    engine = make_engine(model, optimizer=optimizer, rate=lambda step: 0.01 if step < 2 * per_epoch else 1e6)
+    engine = make_engine(model, optimizer=optimizer, lr=lambda step: 0.01 if step < 2 * per_epoch else 1e6)
     t = Trainer(engine, epochs=9, progress=False, checkpoints=Checkpoints(tmp_path / "checkpoints"))
     with pytest.raises(FastrecError, match=rf"diverged; .*lower lr.*step {2 * per_epoch} is intact$"):
         t.run()
@@ -269,7 +269,7 @@ def test_a_line_that_the_encoding_lacks_is_transliterated(monkeypatch: pytest.Mo
 
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(raw, encoding="ascii"))
-    Screen(True, epochs=1, samples=1).epoch(0, {"val T\u014dky\u014d@10": 1.0}, 1e6)
+    ProgressBar(True, epochs=1, samples=1).epoch(0, {"val T\u014dky\u014d@10": 1.0}, 1e6)
     assert b"Tokyo@10" in raw.getvalue()
 
 

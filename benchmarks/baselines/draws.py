@@ -84,7 +84,7 @@ def device_negatives(seen: NDArray[np.bool_], n_negatives: int, device: str) -> 
 def searched_negatives(train: Interactions, n_negatives: int, seed: int) -> Callable[..., Any]:
     """Vectorised NumPy without a matrix: (user, item) keys searched by ``searchsorted``, 64k rows at a time.
 
-    Exact; memory: 8 bytes an interaction, whatever the catalogue.
+    Exact; memory: 8 bytes per interaction, whatever the catalogue.
     """
     generator = np.random.default_rng(seed)
     n_items = train.n_items

@@ -80,7 +80,7 @@ class Notebook:
     train : Interactions
         Positives to train on.
     dim, n_negatives, batch_size : int
-        D, N, and positives a batch (the notebook's 256).
+        D, N, and positives per batch (the notebook's 256).
     threads : int, optional
         torch's threads while it trains, restored afterwards; left out: torch's present number.
     """
@@ -160,14 +160,14 @@ class CarefulGMF(nn.Module):
 
 
 class Careful:
-    """What a good engineer writes: negatives of a whole epoch at once, sliced tensors, fused Adam, no sync.
+    """What a good engineer writes: negatives of a complete epoch at once, sliced tensors, fused Adam, no sync.
 
     Parameters
     ----------
     train : Interactions
         Positives to train on.
     dim, n_negatives, batch_size : int
-        D, N, positives a batch.
+        D, N, positives per batch.
     threads : int
         torch's threads while it runs; the former number is put back.
     compiled : bool

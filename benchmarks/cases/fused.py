@@ -31,12 +31,12 @@ def make_engine(context: Context, mode: str, threads: int, *, model: str = "mf",
     """A fused engine over the train part."""
     train = context.train
     net = build(model, n_users=train.n_users, n_items=train.n_items, dim=context.dim, seed=context.seed, init_std=0.2)
-    rate = _RATES[mode, optimizer]
+    lr = _RATES[mode, optimizer]
     return FusedEngine(
         net,
         make_stream(context),
         batch_size=LOCK_FREE_BATCH if mode == "lock_free" else context.batch_size,
-        rate=lambda _: rate,
+        lr=lambda _: lr,
         mode=mode,
         optimizer=optimizer,
         l2=5e-4,

@@ -55,13 +55,13 @@ def points(context: Context) -> Iterator[tuple[str, int, dict[str, int]]]:
 
 
 def make_log(positives: int, items: int, threads: int) -> Interactions:
-    """A synthetic log of 100 positives a user (fewer where the catalogue is small)."""
+    """A synthetic log of 100 positives per user (fewer where the catalogue is small)."""
     users = max(1, positives // min(PER_USER, items // 5))
     return synthetic.generate(users, items, positives, seed=1, timestamps=False, threads=threads)
 
 
 def sampler_entry(log: Interactions, setting: dict[str, int], seed: int) -> Entry:
-    """The sampler over the first positives of a log, in CSR order, in samples a second."""
+    """The sampler over the first positives of a log, in CSR order, in samples per second."""
     n, threads = setting["negatives"], setting["threads"]
     sampler = NegativeSampler(log.indptr, log.items, n_items=log.n_items, n_negatives=n, seed=seed, on_full="skip")
     rows = max(1, min(log.n_interactions, SAMPLES_AT_ONCE // n))
@@ -88,7 +88,7 @@ def sampler_entry(log: Interactions, setting: dict[str, int], seed: int) -> Entr
 
 
 def train_entry(log: Interactions, setting: dict[str, int], seed: int) -> Entry:
-    """The fused engine, lock-free, on a log, in samples a second."""
+    """The fused engine, lock-free, on a log, in samples per second."""
     empty = log.keep(np.zeros(log.n_interactions, np.bool_))
     options = {
         **engines.ENGINES["fused-lock-free"],
@@ -117,7 +117,7 @@ def train_entry(log: Interactions, setting: dict[str, int], seed: int) -> Entry:
 
 
 def exponent(curve: Sequence[tuple[float, float]]) -> float:
-    """The slope of log(seconds a sample) over log(size), by least squares: 0 when samples cost the same at any size."""
+    """The least-squares slope of log(seconds per sample) over log(size): 0 if samples cost the same at any size."""
     x = np.log([point[0] for point in curve])
     y = -np.log([point[1] for point in curve])
     return float(np.polyfit(x, y, 1)[0])
@@ -159,5 +159,5 @@ def scaling(context: Context) -> dict[str, Any]:
     for axis, by in slopes.items():
         for what, slope in by.items():
             facts[f"{what} cost a sample grows with {axis} as"] = f"{axis}^{slope:+.2f}"
-    notes = [f"synthetic logs of {PER_USER} positives a user; what is not on the axis: {BASE}"]
+    notes = [f"synthetic logs of {PER_USER} positives per user; what is not on the axis: {BASE}"]
     return {"rows": rows, "facts": facts, "notes": notes}

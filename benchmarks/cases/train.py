@@ -75,7 +75,7 @@ def careful(context: Context, batch_size: int, n_positives: int, *, compiled: bo
         lambda _k: loop.epoch(total),
         total * (1 + context.n_negatives),
         _check_rows,
-        what=f"PyTorch on [B, 1+N], whole-epoch NumPy negatives, fused Adam, {kind}, batch {batch_size:,}",
+        what=f"PyTorch on [B, 1+N], NumPy negatives per epoch, fused Adam, {kind}, batch {batch_size:,}",
         role="baseline",
         threads=loop.threads,
     )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from fastrec.arguments import whole
+from fastrec.arguments import as_int
 from fastrec.batches.epochs import Epochs, Iteration
 from fastrec.batches.stream import Stream
 from fastrec.errors import CheckpointError, ConfigError, DataError
@@ -46,7 +46,7 @@ class BatchDataset(IterableDataset[tuple[Tensor, Tensor]]):
     """
 
     def __init__(self, stream: Stream, batch_size: int, *, epoch: int = 0, rank: int = 0, world: int = 1) -> None:
-        batch_size, rank, world = whole("batch_size", batch_size), whole("rank", rank), whole("world", world)
+        batch_size, rank, world = as_int("batch_size", batch_size), as_int("rank", rank), as_int("world", world)
         if batch_size < 1 or not 0 <= rank < world:
             raise ConfigError(f"batch_size={batch_size}, rank={rank}, world={world}: need sizes of 1 and rank < world")
         self.stream, self.batch_size, self.rank, self.world = stream, batch_size, rank, world
@@ -60,10 +60,10 @@ class BatchDataset(IterableDataset[tuple[Tensor, Tensor]]):
 
     @cursor.setter
     def cursor(self, cursor: tuple[int, int]) -> None:
-        epoch, position = whole("epoch", cursor[0]), whole("position", cursor[1])
+        epoch, position = as_int("epoch", cursor[0]), as_int("position", cursor[1])
         if not 0 <= epoch < 2**32 or not 0 <= position <= self.stream.n_positives:
             raise ConfigError(
-                f"epoch={epoch}, position={position}: must lie in 0 to 2^32-1, and in 0 to the "
+                f"epoch={epoch}, position={position}: must be in 0 to 2^32-1, and in 0 to the "
                 f"{self.stream.n_positives} positives of an epoch"
             )
         self._epochs.next = Cursor(epoch, position)
@@ -115,7 +115,7 @@ class BatchDataset(IterableDataset[tuple[Tensor, Tensor]]):
         if now is not None:
             position: int | None = end
             if batches is not None:
-                position = now.position + whole("batches", batches) * self.batch_size
+                position = now.position + as_int("batches", batches) * self.batch_size
             elif now.workers and not self._epochs.finished(now):
                 raise ConfigError(
                     f"epoch {now.epoch} is under way in {now.workers} worker processes, which run ahead of the loop: "
@@ -161,14 +161,14 @@ def sampler_of_edges(edge_index: Tensor, *, n_users: int, n_items: int, **option
     **options
         Those of ``NegativeSampler``.
     """
-    n_users, n_items = whole("n_users", n_users), whole("n_items", n_items)
+    n_users, n_items = as_int("n_users", n_users), as_int("n_items", n_items)
     if not 0 <= n_users <= MAX_USERS or not 1 <= n_items <= MAX_ITEMS:
-        raise ConfigError(f"n_users={n_users}, n_items={n_items}: must lie in 0, and 1, to {MAX_ITEMS} (ids are int32)")
+        raise ConfigError(f"n_users={n_users}, n_items={n_items}: must be in 0, and 1, to {MAX_ITEMS} (ids are int32)")
     users, items = _edges(edge_index)
     if users.size and (users.min() < 0 or users.max() >= n_users or items.min() < 0 or items.max() >= n_items):
         bad = int(np.flatnonzero((users < 0) | (users >= n_users) | (items < 0) | (items >= n_items))[0])
         raise DataError(
-            f"edge {bad} is ({users[bad]}, {items[bad]}), which does not lie in n_users={n_users} by n_items={n_items}"
+            f"edge {bad} is ({users[bad]}, {items[bad]}), which is not in n_users={n_users} by n_items={n_items}"
         )
     indptr, merged, _ = csr_of_pairs(users, items, n_users)
     return NegativeSampler(indptr, merged, n_items=n_items, **options)
@@ -184,7 +184,7 @@ def _edges(edge_index: Tensor) -> NDArray[Any]:
 def negative_edges(
     sampler: NegativeSampler, edge_index: Tensor, *, epoch: int, positions: Tensor | None = None, threads: int = 1
 ) -> Tensor:
-    """N negative edges for each edge, with its user: what ``edge_label_index`` needs beside the positives.
+    """N negative edges for each edge, with its user: what ``edge_label_index`` needs in addition to the positives.
 
     Parameters
     ----------
@@ -193,7 +193,7 @@ def negative_edges(
     epoch : int
     positions : int64[E], optional
         Address of each edge; its identity, ``user << 32 | item``, unless given: an edge then has the same negatives in
-        a mini-batch and in the whole graph, and a repeated edge repeats them.
+        a mini-batch and in the entire graph, and a repeated edge repeats them.
     threads : int
 
     Returns

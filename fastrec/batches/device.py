@@ -56,7 +56,7 @@ class HostDevice:
 
 
 class CudaDevice(HostDevice):
-    """One CUDA device, with a copy stream beside the compute stream."""
+    """One CUDA device, with a copy stream next to the compute stream."""
 
     kind = "cuda"
     captures = True
@@ -134,7 +134,7 @@ def available_devices() -> list[str]:
 
 
 def check_device(name: str) -> str:
-    """The device that ``name`` stands for: itself, or for "auto" CUDA where torch finds it, else the CPU.
+    """The device called ``name``; "auto" is CUDA where torch finds it, else the CPU.
 
     Raises
     ------

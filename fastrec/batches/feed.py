@@ -19,7 +19,7 @@ from fastrec.batches.stream import Batch, Stream
 from fastrec.errors import FastrecError
 from fastrec.sampling.order import Cursor
 
-BLOCK = 1 << 15  # positives a block at least: half a millisecond of drawing, against some 50 us of Python
+BLOCK = 1 << 15  # positives per block at least: half a millisecond of drawing, against some 50 us of Python
 SLOTS = 3  # one being read, one ready, one being filled
 _TICK_S = 0.2  # how often a waiting side looks whether the other still lives
 
@@ -67,7 +67,7 @@ class Feed:
 
     Raises
     ------
-    Whatever the thread met, in ``next``.
+    Whatever the thread raised, from ``next``.
 
     Notes
     -----
@@ -146,7 +146,7 @@ class Feed:
                 break
             except queue.Empty:
                 if self._thread is None or not self._thread.is_alive():
-                    raise FastrecError("the feed's thread has ended without a word; this is a bug") from None
+                    raise FastrecError("the feed's thread has ended without an error; this is a bug") from None
         self.wait_s += time.perf_counter() - began
         if isinstance(item, BaseException):
             self.close()
@@ -165,7 +165,7 @@ class Feed:
 
 
 class ResidentFeed:
-    """Batches drawn on the device itself, a block at a time: data and sampler lie there, and the host copies nothing.
+    """Batches drawn on the device itself, a block at a time: data and sampler are there, and the host copies nothing.
 
     Parameters
     ----------

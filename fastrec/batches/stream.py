@@ -1,4 +1,4 @@
-"""Cursor -> batch, a pure function: which positives are visited, and their negatives, come from addresses alone.
+"""Cursor -> batch, a pure function: which positives are visited, and their negatives, come from addresses only.
 
 B batch rows, N negatives, E interactions.
 """
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrec.arguments import memory, whole
+from fastrec.arguments import as_int, memory
 from fastrec.errors import ConfigError, DataError
 from fastrec.jit import njit
 from fastrec.sampling.csr import check_csr
@@ -97,7 +97,7 @@ class Stream:
     -----
     Guarantee: ``read(epoch, a, c)`` is ``read(epoch, a, b)`` followed by ``read(epoch, b, c)``, byte for byte.
     Users without a legal negative are left out of the order; ``n_left_out`` counts their positives.
-    Cost: 8 bytes an interaction, or 4 where user and item fit in 32 bits: they are read at random, and side by side
+    Cost: 8 bytes per interaction, or 4 where user and item fit in 32 bits: they are read at random, and side by side
     take one miss of the cache where two arrays take two.
     """
 
@@ -159,7 +159,7 @@ class Stream:
         ConfigError
             A range outside the epoch, or an ``out`` of another shape or dtype, or whose arrays overlap.
         """
-        start, stop = whole("start", start), whole("stop", stop)
+        start, stop = as_int("start", start), as_int("stop", stop)
         order = self.order.positions(epoch, start, stop)
         n = stop - start
         if out is None:

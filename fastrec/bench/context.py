@@ -34,7 +34,7 @@ class Context:
     quick : bool
         Under a minute in all: fewer repeats and less work.
     dim, n_negatives, batch_size, seed : int
-        D, N, positives a batch, and the seed of every address.
+        D, N, positives per batch, and the seed of every address.
     """
 
     data: Interactions

@@ -20,7 +20,7 @@ from fastrec.bench.context import Context
 from fastrec.bench.harness import refused
 from fastrec.bench.table import Printer
 from fastrec.errors import DataError, FastrecError
-from fastrec.files import write_atomic
+from fastrec.files import write_bytes
 
 FORMAT = 1
 FORMER_ROLES = {"rival": "baseline"}
@@ -45,7 +45,7 @@ def plain(value: Any) -> Any:
 def write(record: dict[str, Any], path: str | os.PathLike[str]) -> None:
     """Write a record atomically: an interrupted run leaves the cases that it had finished."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, (json.dumps(plain(record), indent=1, allow_nan=False) + "\n").encode())
+    write_bytes(path, (json.dumps(plain(record), indent=1, allow_nan=False) + "\n").encode())
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -106,7 +106,7 @@ class Printer:
             self.line(f"  {self.paint('note', '33')}: {note}")
 
     def four_rates(self, cases: dict[str, Any]) -> None:
-        """The four rates in samples a second, with what each means."""
+        """The four rates in samples per second, with what each means."""
         there = {name: cases[name] for name in FOUR if cases.get(name, {}).get("status") == "ok"}
         if len(there) < 2:
             return
@@ -132,7 +132,7 @@ def _details(row: dict[str, Any]) -> list[str]:
 
 
 def samples_per_s(result: dict[str, Any]) -> float:
-    """A case's headline in samples a second; N negatives a second are N + 1 samples for every N."""
+    """A case's headline in samples per second; N negatives per second are N + 1 samples for every N."""
     rate: float = result["rate"]
     if result["unit"] == "negatives/s":
         n = result["facts"].get("n_negatives", 4)

@@ -30,7 +30,7 @@ def check(name: str, value: Any, wanted: Any, metadata: Mapping[str, Any]) -> An
         low, high = metadata["range"]
         if not (math.isfinite(value) and low <= value <= high):
             ends = " to ".join(f"{end:,.0f}" if float(end).is_integer() else f"{end:g}" for end in (low, high))
-            raise ConfigError(f"{name} = {value}: must lie in {ends}")
+            raise ConfigError(f"{name} = {value}: must be in {ends}")
     return value
 
 
@@ -43,7 +43,7 @@ def _check_text(name: str, value: str) -> None:
 
 
 def _convert(name: str, value: Any, wanted: Any) -> Any:
-    """Check ``value`` against the annotation ``wanted``; whole numbers pass for float, lists for tuples."""
+    """Check ``value`` against the annotation ``wanted``; integers pass for float, lists for tuples."""
     options = typing.get_args(wanted) if isinstance(wanted, types.UnionType) else (wanted,)
     for option in options:
         if option is type(None) and value is None:
@@ -62,6 +62,6 @@ def _convert(name: str, value: Any, wanted: Any) -> Any:
             and all(isinstance(v, int) and not isinstance(v, bool) and abs(v) < 2**63 for v in value)
         ):
             return tuple(value)
-    words = {float: "a number", int: "a whole number", str: "text", bool: "true or false", type(None): "left out"}
-    expected = " or ".join(words.get(o, "a list of whole numbers") for o in options)
+    words = {float: "a number", int: "an integer", str: "text", bool: "true or false", type(None): "left out"}
+    expected = " or ".join(words.get(o, "a list of integers") for o in options)
     raise ConfigError(f"{name} = {shown(value)}: must be {expected}")

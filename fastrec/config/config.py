@@ -79,14 +79,14 @@ class Config:
         self._check_together()
 
     def _check_together(self) -> None:
-        """What can be said of values without knowing models, data or this machine."""
+        """Check what can be checked without knowing models, data or this machine."""
         cutoffs, layers = self.evaluation.cutoffs, self.model.layers
         if not cutoffs or min(cutoffs) < 1:
             raise ConfigError(f"cutoffs = {list(cutoffs)}: give at least one K, each at least 1")
         if max(cutoffs) > 1_000_000:
-            raise ConfigError(f"cutoffs = {list(cutoffs)}: each K must lie in 1 to 1,000,000")
+            raise ConfigError(f"cutoffs = {list(cutoffs)}: each K must be in 1 to 1,000,000")
         if any(not 1 <= width <= 65536 for width in layers):
-            raise ConfigError(f"layers = {list(layers)}: each width must lie in 1 to 65,536")
+            raise ConfigError(f"layers = {list(layers)}: each width must be in 1 to 65,536")
         drawn, kept = self.negatives.hard_negatives, self.negatives.negatives
         if drawn and drawn < kept:
             raise ConfigError(f"hard_negatives = {drawn}: must be at least negatives = {kept}")
@@ -170,7 +170,7 @@ class Config:
 
 
 def unknown(key: str, known: Iterable[str] = tuple(OPTIONS)) -> str:
-    """What to say of a key that is no option: its new name, the closest one, or all of them."""
+    """The message for a key that is not an option: its new name, the closest one, or all of them."""
     plain = str(key).replace("-", "_")
     if plain in RENAMED:
         return f"{key} is now called {RENAMED[plain]}; use that name"

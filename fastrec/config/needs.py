@@ -1,7 +1,7 @@
 """The one table of which option needs what. An option that was given and would have no effect is refused by it.
 
 What an engine, loss, optimiser, device or precision takes of the others is the capability table's
-(``fastrec.engines.capabilities``); what a file takes of column names and filters is said by its reader.
+(``fastrec.engines.capabilities``); what a file takes of column names and filters is checked by its reader.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class DataFacts(NamedTuple):
     """Whether there is a validation part."""
     test: bool
     own_candidates: bool
-    """Whether the split brings the candidates of its test part."""
+    """Whether the split has the candidates of its test part."""
 
 
 class Need(NamedTuple):
@@ -110,7 +110,7 @@ NEEDS = (
         ("output_init",),
         "model = gmf or neumf, and no pretrained weights",
         ("model", "pretrained_gmf", "pretrained_mlp"),
-        lambda f: bool({"init_h", "output_init"} & set(f.model_options)) and not _pretrained(f),
+        lambda f: "output_init" in f.model_options and not _pretrained(f),
     ),
     Need(("output_lr",), "a model with output weights h: gmf, mlp or neumf", ("model",), lambda f: f.output_weights),
     Need(

@@ -55,13 +55,13 @@ def plain(values: Any, what: str) -> NDArray[Any]:
     Raises
     ------
     DataError
-        For masked rows, another number of dimensions, or what is no array.
+        For masked rows, another number of dimensions, or what is not an array.
     """
     refuse_masked(values, what)
     try:
         array = np.asarray(values)
     except (ValueError, TypeError, OverflowError) as error:
-        raise DataError(f"{what} is no array ({error}); pass one value per entry") from None
+        raise DataError(f"{what} is not an array ({error}); pass one value per entry") from None
     if array.ndim != 1:
         raise DataError(f"{what} has shape {array.shape}; it must be one-dimensional")
     return array

@@ -74,7 +74,7 @@ def require_file(path: Path) -> Path:
     Raises
     ------
     DataError
-        If it is missing, a folder, something that is no regular file, or empty.
+        If it is missing, a folder, something that is not a regular file, or empty.
     """
     if path.is_dir():
         raise DataError(f"{path}: is a folder; give the path of a file in it")
@@ -138,7 +138,7 @@ def is_json(path: Path) -> bool:
 
 
 def foreign(head: bytes) -> tuple[str, str] | None:
-    """What the first bytes show that is no text in UTF-8 or Latin-1, and what to do; None for text."""
+    """What the first bytes show that is not text in UTF-8 or Latin-1, and what to do; None for text."""
     for signature, what, remedy in _SIGNATURES:
         if head.startswith(signature):
             return what, remedy
@@ -229,7 +229,7 @@ def blocks_of(path: Path) -> Iterator[bytes]:
         head = f.read(4)
         how = packing(head)
         if how == "gzip" and any(flags & 0xE0 for flags in head[3:]):  # Python reads on, Polars' lazy scan does not
-            raise DataError(f"{path}: not a whole gzip file (reserved flags in its header); fetch it again")
+            raise DataError(f"{path}: not a complete gzip file (reserved flags in its header); fetch it again")
         f.seek(0)
         packed = os.fstat(f.fileno()).st_size
         limit, total = unpack_limit(packed), 0
@@ -240,7 +240,7 @@ def blocks_of(path: Path) -> Iterator[bytes]:
             except Exception as error:
                 if not isinstance(error, (OSError, EOFError, zlib.error)) and type(error).__name__ != "ZstdError":
                     raise
-                raise DataError(f"{path}: not a whole {how} file ({error}); fetch it again") from None
+                raise DataError(f"{path}: not a complete {how} file ({error}); fetch it again") from None
             if block is None:
                 return
             total += len(block)

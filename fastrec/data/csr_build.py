@@ -1,4 +1,4 @@
-"""From columns of ids to a CSR: id maps, the latest of each duplicate, rating threshold, k-core. NumPy and Numba alone.
+"""From columns of ids to a CSR: id maps, the latest of each duplicate, rating threshold, k-core. No Polars.
 
 U users, I items, E interactions, R rows of the source.
 """
@@ -181,7 +181,7 @@ def as_array(values: Any, what: str) -> NDArray[Any]:
     Raises
     ------
     DataError
-        For masked rows, and what is no array.
+        For masked rows, and what is not an array.
     """
     refuse_masked(values, what)
     if isinstance(values, (list, tuple)) and any(isinstance(v, str) for v in values):
@@ -190,7 +190,7 @@ def as_array(values: Any, what: str) -> NDArray[Any]:
     try:
         return np.asarray(values if convert is None else convert())
     except (ValueError, TypeError, OverflowError) as error:
-        raise DataError(f"{what} are no array of one dimension ({error}); pass one per interaction") from None
+        raise DataError(f"{what} are not a one-dimensional array ({error}); pass one per interaction") from None
 
 
 def refuse_masked(values: Any, what: str) -> None:
@@ -302,7 +302,7 @@ def csr_from_pairs(
 
     Cost
     ----
-    Two counting sorts, O(R + U + I), with 8 bytes a row of scratch.
+    Two counting sorts, O(R + U + I), with 8 bytes of scratch per row.
     """
     n = users.size
     index = np.int32 if n <= MAX_IDS else np.int64
@@ -325,7 +325,7 @@ def csr_from_pairs(
 
 @njit
 def _core_round(indptr, items, alive, user_degree, item_degree, k):  # type: ignore[no-untyped-def]
-    """One sweep: drop what lies in a row or column of fewer than k; return how many fell."""
+    """One sweep: drop what is in a row or column of fewer than k; return how many fell."""
     fell = 0
     for u in range(indptr.shape[0] - 1):
         for e in range(indptr[u], indptr[u + 1]):

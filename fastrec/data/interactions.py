@@ -1,4 +1,4 @@
-"""Interactions: who met what, as a CSR with the ids it came from. Opens from a saved file without Polars.
+"""Interactions of users and items, as a CSR with the ids it came from. Opens from a saved file without Polars.
 
 U users, I items, E interactions.
 """
@@ -135,7 +135,7 @@ class Interactions:
         timestamps : integer[R], optional
             Seconds since 1970 UTC.
         ratings : float[R], optional
-            Looked at by ``min_rating`` alone.
+            Used by ``min_rating`` only.
         min_rating : float, optional
             Keep rows rated at least this, after duplicates are settled; users and items left empty lose their ids.
         k_core : int
@@ -208,9 +208,7 @@ class Interactions:
                 raise DataError(f"{name}: min_rating={min_rating} needs ratings, and there are none; leave it out")
             scores = as_array(ratings, f"{name}: ratings")
             if np.isnan(scores).any():
-                raise DataError(
-                    f"{name}: rating of row {int(np.isnan(scores).argmax())} is nan; mend or remove the row"
-                )
+                raise DataError(f"{name}: rating of row {int(np.isnan(scores).argmax())} is nan; fix or remove the row")
             mask = scores[csr.rows] >= min_rating
             notes.append(f"{mask.size - int(mask.sum())} interactions rated below {min_rating} left out")
             made = made.keep(mask).reindex(f"min_rating={min_rating}")
@@ -263,7 +261,7 @@ class Interactions:
 
     @property
     def users(self) -> NDArray[np.int32]:
-        """int32[E]: the user of each interaction, in CSR order. Cost: E * 4 bytes, made anew at each call."""
+        """int32[E]: the user of each interaction, in CSR order. Cost: E * 4 bytes, made again at each call."""
         return np.repeat(np.arange(self.n_users, dtype=np.int32), np.diff(self.indptr))
 
     @property
@@ -351,7 +349,7 @@ class Interactions:
 
         Guarantee
         ---------
-        Equal data, name and notes give equal bytes. The file is written whole or not at all, and synced.
+        Equal data, name and notes give equal bytes. The file is written completely or not at all, and synced.
         """
         tensors: dict[str, NDArray[Any]] = {"indptr": self.indptr, "items": self.items}
         for what in ("timestamps", "file_order", "user_ids", "item_ids", "titles"):
@@ -387,4 +385,4 @@ class Interactions:
             expect(notes, [str], "notes")
             return Interactions(**from_tensors(tensors), name=meta["name"], notes=tuple(notes))
         except ValueError as error:
-            raise DataError(f"{path}: not a whole saved Interactions file ({error}); save it again") from None
+            raise DataError(f"{path}: not a complete saved Interactions file ({error}); save it again") from None

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from polars.io.plugins import register_io_source
 
 from fastrec.errors import ConfigError, DataError, shown
-from fastrec.files import aside
+from fastrec.files import atomic_write
 
 FORMATS = (".parquet", ".csv", ".jsonl")
 """What lists can be written as."""
@@ -150,7 +150,7 @@ def write_frames(path: str | os.PathLike[str], frames: Iterator[pl.DataFrame]) -
     first = next(frames, None)
     if first is None:
         raise DataError(f"{path}: there is nothing to write")
-    with aside(path) as part:
+    with atomic_write(path) as part:
         if path.suffix == ".parquet":
             return _write_parquet(part, first, frames)
         with part.open("wb") as f:

@@ -44,7 +44,7 @@ def pack(name: str, values: NDArray[Any]) -> dict[str, NDArray[Any]]:
     try:
         encoded = [str(v).encode() for v in values.tolist()]
     except UnicodeEncodeError as error:
-        raise DataError(f"{name}: {error.object!r} is no Unicode text ({error.reason}); repair it") from None
+        raise DataError(f"{name}: {error.object!r} is not Unicode text ({error.reason}); repair it") from None
     offsets = np.concatenate(([0], np.cumsum([len(e) for e in encoded], dtype=np.int64))).astype(np.int64)
     return {f"{name}.bytes": np.frombuffer(b"".join(encoded), dtype=np.uint8), f"{name}.offsets": offsets}
 

@@ -98,5 +98,5 @@ def is_number(text: str) -> bool:
 
 
 def is_integer(text: str) -> bool:
-    """Whether the text is a whole number that fits 64 bits, in its plain spelling (no leading zero, no plus sign)."""
+    """Whether the text is an integer that fits 64 bits, in its plain spelling (no leading zero, no plus sign)."""
     return re.fullmatch(r"0|-?[1-9][0-9]{0,18}", text) is not None and -(2**63) <= int(text) < 2**63

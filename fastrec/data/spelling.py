@@ -41,7 +41,7 @@ def plainly_spelled(raw: NDArray[np.uint8], separator: str, *, header: bool = Fa
 
     Cost
     ----
-    One pass over the bytes, about 0.1 ns a byte. A field that is no id counts too: the answer errs towards
+    One pass over the bytes, about 0.1 ns a byte. A field that is not an id counts too: the answer errs towards
     False, and False only costs time.
     """
     start = 0
@@ -100,9 +100,9 @@ def settle_ids(
     if mixed == "integers" or (mixed == "refused" and plain.any()):
         row = int((~plain).arg_max() or 0)
         long = _digits(ids[row]) and numbers[row] is None
-        why = "does not fit 64 bits" if long else "is not a whole number"
+        why = "does not fit 64 bits" if long else "is not an integer"
         if numbers[row] is not None:
-            why = f"is not a whole number in its plain spelling, {numbers[row]}"
+            why = f"is not an integer in its plain spelling, {numbers[row]}"
         others = f"but other {what} ids {'do' if long else 'are'}"
         if mixed == "integers":
             others = f"as every id of this file must{'' if long else ' be'}"

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrec.data.interactions import Interactions
-from fastrec.data.split_kernels import draw_keys, first_shared, mark_last, mark_share
+from fastrec.data.split_kernels import draw_keys, first_shared, mark_fraction, mark_last
 from fastrec.errors import ConfigError, DataError
 from fastrec.jit import available_threads, run_ranges
 from fastrec.sampling.philox import TAG_VALIDATION
@@ -36,7 +36,7 @@ class Split:
     candidates : int32[T, C], optional
         Items to rank each of the T test pairs against, rows in CSR order of ``test``; short rows end in -1.
     comparable : bool
-        Whether test and candidates are the NCF paper's own, so that its tables may stand beside the result.
+        Whether test and candidates are the NCF paper's own, so that its tables are comparable with the result.
     notes : tuple of str
         What was left out or stayed in train, each with a count.
 
@@ -98,16 +98,18 @@ class Split:
         return self.train.n_items
 
 
-def _share(name: str, value: float) -> float:
+def _fraction(name: str, value: float) -> float:
     if not 0 <= value < 1:
-        raise ConfigError(f"{name}={value}: a share of the interactions, from 0 (none) to below 1")
+        raise ConfigError(f"{name}={value}: a fraction of the interactions, from 0 (none) to below 1")
     return float(value)
 
 
-def _draw(interactions: Interactions, parts: NDArray[np.uint8], share: float, part: int, epoch: int, seed: int) -> None:
+def _draw(
+    interactions: Interactions, parts: NDArray[np.uint8], fraction: float, part: int, epoch: int, seed: int
+) -> None:
     if not 0 <= seed < 2**32:
-        raise ConfigError(f"split seed {seed}: must lie in 0 to {2**32 - 1}")
-    if share == 0:
+        raise ConfigError(f"split seed {seed}: must be in 0 to {2**32 - 1}")
+    if fraction == 0:
         return
     key = np.empty(parts.size, np.uint64)
     threads = available_threads()
@@ -119,7 +121,7 @@ def _draw(interactions: Interactions, parts: NDArray[np.uint8], share: float, pa
         grain=256,
     )
     run_ranges(
-        lambda lo, hi: mark_share(interactions.indptr, parts, key, share, part, lo, hi),
+        lambda lo, hi: mark_fraction(interactions.indptr, parts, key, fraction, part, lo, hi),
         interactions.n_users,
         threads,
         grain=256,
@@ -151,14 +153,14 @@ def everything(interactions: Interactions) -> Split:
 
 
 def leave_one_out(interactions: Interactions, validation: float = 0.1, seed: int = 42) -> Split:
-    """Each user's last interaction to test, a drawn share of the rest to validation.
+    """Each user's last interaction to test, a drawn fraction of the rest to validation.
 
     Parameters
     ----------
     interactions : Interactions
         With timestamps.
     validation : float
-        Share of each user's remaining n interactions: ceil(validation * n) of them, but at least one stays in train.
+        Fraction of each user's remaining n interactions: ceil(validation * n) of them, but at least one stays in train.
     seed : int
         Split seed of that draw, 0 to 2^32-1.
 
@@ -172,7 +174,7 @@ def leave_one_out(interactions: Interactions, validation: float = 0.1, seed: int
     DataError
         If there are no timestamps.
     ConfigError
-        If ``validation`` is no share or ``seed`` out of range.
+        If ``validation`` is not in [0, 1) or ``seed`` is out of range.
 
     Guarantee
     ---------
@@ -190,19 +192,19 @@ def leave_one_out(interactions: Interactions, validation: float = 0.1, seed: int
             "the ratio split (--split ratio; fastrec.ratio_split), or load a log with a time column"
             + _dated(interactions)
         )
-    share = _share("validation", validation)
+    fraction = _fraction("validation", validation)
     parts = np.zeros(interactions.n_interactions, np.uint8)
     order = interactions.file_order
     order = np.arange(parts.size, dtype=np.int64) if order is None else order
     mark_last(interactions.indptr, interactions.timestamps, order, parts)
-    _draw(interactions, parts, share, VALIDATION, _VALIDATION_DRAW, seed)
+    _draw(interactions, parts, fraction, VALIDATION, _VALIDATION_DRAW, seed)
     alone = int((interactions.degrees == 1).sum())
     notes = (f"{alone} users with one interaction stay in train, not in test",) if alone else ()
     return from_parts(interactions, parts, "leave-one-out", notes=notes)
 
 
 def ratio_split(interactions: Interactions, test: float = 0.2, validation: float = 0.1, seed: int = 42) -> Split:
-    """A drawn share of each user's interactions to test, then of the rest to validation; needs no timestamps.
+    """A drawn fraction of each user's interactions to test, then of the rest to validation; needs no timestamps.
 
     Parameters
     ----------
@@ -222,31 +224,31 @@ def ratio_split(interactions: Interactions, test: float = 0.2, validation: float
     Raises
     ------
     ConfigError
-        If a share lies outside [0, 1), ``test`` is 0, or ``seed`` is out of range.
+        If a fraction is outside [0, 1), ``test`` is 0, or ``seed`` is out of range.
 
     Guarantee
     ---------
-    A pure function of the shares, ``seed`` and, for each user, of its own row.
+    A pure function of the fractions, ``seed`` and, for each user, of its own row.
     """
-    if _share("test", test) == 0:
-        raise ConfigError("test=0: a split needs test interactions; give a share above 0")
+    if _fraction("test", test) == 0:
+        raise ConfigError("test=0: a split needs test interactions; give a fraction above 0")
     parts = np.zeros(interactions.n_interactions, np.uint8)
     _draw(interactions, parts, test, TEST, _TEST_DRAW, seed)
-    _draw(interactions, parts, _share("validation", validation), VALIDATION, _VALIDATION_DRAW, seed)
+    _draw(interactions, parts, _fraction("validation", validation), VALIDATION, _VALIDATION_DRAW, seed)
     alone = int((interactions.degrees == 1).sum())
     notes = (f"{alone} users with one interaction stay in train, not in test",) if alone else ()
     return from_parts(interactions, parts, "ratio", notes=notes)
 
 
 def time_split(interactions: Interactions, test: float = 0.2, validation: float = 0.1) -> Split:
-    """The latest share of all interactions to test, the latest of what remains to validation: one clock for all users.
+    """The latest fraction of all interactions to test, the latest of the rest to validation: one clock for all users.
 
     Parameters
     ----------
     interactions : Interactions
         With timestamps.
     test, validation : float
-        Least share of all interactions in test, and of the rest in validation; interactions of one instant stay
+        Least fraction of all interactions in test, and of the rest in validation; interactions of one instant stay
         together, so a part may be larger.
 
     Returns
@@ -259,7 +261,7 @@ def time_split(interactions: Interactions, test: float = 0.2, validation: float 
     DataError
         If there are no timestamps, or too few distinct ones to cut.
     ConfigError
-        If a share lies outside [0, 1) or ``test`` is 0.
+        If a fraction is outside [0, 1) or ``test`` is 0.
     """
     times = interactions.timestamps
     if times is None:
@@ -267,18 +269,18 @@ def time_split(interactions: Interactions, test: float = 0.2, validation: float 
             f"{interactions.name}: the time split needs timestamps and there are none; use the ratio split "
             "(--split ratio; fastrec.ratio_split), or load a log with a time column" + _dated(interactions)
         )
-    if _share("test", test) == 0:
-        raise ConfigError("test=0: a split needs test interactions; give a share above 0")
-    share = _share("validation", validation)
+    if _fraction("test", test) == 0:
+        raise ConfigError("test=0: a split needs test interactions; give a fraction above 0")
+    fraction = _fraction("validation", validation)
     parts = np.zeros(times.size, np.uint8)
     parts[times >= _cut(times, test)] = TEST
     rest = times[parts == TRAIN]
-    if share > 0 and rest.size:
-        parts[(parts == TRAIN) & (times >= _cut(rest, share))] = VALIDATION
+    if fraction > 0 and rest.size:
+        parts[(parts == TRAIN) & (times >= _cut(rest, fraction))] = VALIDATION
     if not (parts == TRAIN).any():
         raise DataError(
             f"{interactions.name}: nothing is left for train, because {times.size} interactions share "
-            f"{np.unique(times).size} distinct times; take smaller shares, or the ratio split"
+            f"{np.unique(times).size} distinct times; take smaller fractions, or the ratio split"
         )
     split = from_parts(interactions, parts, "time")
     return replace(split, notes=unseen_in_train(split.train, split.test))
@@ -292,9 +294,9 @@ def unseen_in_train(train: Interactions, test: Interactions) -> tuple[str, ...]:
     return tuple(f"{count} {what} of the test part have no interaction in train" for count, what in said if count)
 
 
-def _cut(times: NDArray[np.int64], share: float) -> int:
-    """The time from which on at least ``share`` of the interactions lie."""
-    k = times.size - max(1, int(np.ceil(share * times.size - 1e-9)))
+def _cut(times: NDArray[np.int64], fraction: float) -> int:
+    """The time from which on there are at least ``fraction`` of the interactions."""
+    k = times.size - max(1, int(np.ceil(fraction * times.size - 1e-9)))
     return int(np.partition(times, k)[k])
 
 
@@ -304,12 +306,12 @@ def add_validation(split: Split, validation: float = 0.1, seed: int = 42) -> Spl
     Raises
     ------
     ConfigError
-        If ``validation`` is no share or ``seed`` out of range.
+        If ``validation`` is not in [0, 1) or ``seed`` is out of range.
     """
     if split.validation.n_interactions:
         return split
     parts = np.zeros(split.train.n_interactions, np.uint8)
-    _draw(split.train, parts, _share("validation", validation), VALIDATION, _VALIDATION_DRAW, seed)
+    _draw(split.train, parts, _fraction("validation", validation), VALIDATION, _VALIDATION_DRAW, seed)
     return replace(
         split,
         train=split.train.keep(parts == TRAIN),

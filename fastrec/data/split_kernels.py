@@ -1,4 +1,4 @@
-"""Kernels of the splits: shared pairs, the last interaction, and the addressed draw of a share of each row."""
+"""Kernels of the splits: shared pairs, the last interaction, and the addressed draw of a fraction of each row."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def draw_keys(indptr, items, key, epoch, seed, tag, lo, hi):  # type: ignore[no-
 
 
 @njit
-def mark_share(indptr, parts, key, share, part, lo, hi):  # type: ignore[no-untyped-def]
+def mark_fraction(indptr, parts, key, fraction, part, lo, hi):  # type: ignore[no-untyped-def]
     """Per row, give ``part`` to the ceil(share * n) least keys of the n interactions in train, but never to all."""
     for u in range(lo, hi):
         n = 0
         for e in range(indptr[u], indptr[u + 1]):
             n += parts[e] == 0
-        take = min(np.int64(np.ceil(share * n - 1e-9)), n - 1)
+        take = min(np.int64(np.ceil(fraction * n - 1e-9)), n - 1)
         if take <= 0:
             continue
         drawn = np.empty(n, np.uint64)

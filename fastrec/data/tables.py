@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from fastrec.errors import DataError
-from fastrec.files import aside, reason, sha256_file
+from fastrec.files import atomic_write, reason, sha256_file
 
 
 def write_parquet(
@@ -60,7 +60,7 @@ def write_frame(path: str | os.PathLike[str], frame: pl.DataFrame) -> str:
     FastrecError
         If the file cannot be written.
     """
-    with aside(path) as part:
+    with atomic_write(path) as part:
         try:
             frame.write_parquet(part, statistics=False)
         except (pl.exceptions.PolarsError, TypeError, ValueError) as error:

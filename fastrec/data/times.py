@@ -1,4 +1,4 @@
-"""Times of every reader to whole seconds since 1970 UTC, by one rule."""
+"""Times of every reader to full seconds since 1970 UTC, by one rule."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 def settle_time(
     frame: pl.DataFrame, at: Callable[[int], str], time_format: str | None = None
 ) -> tuple[pl.DataFrame, pl.Expr | None, tuple[str, ...]]:
-    """Bring ``timestamp`` to whole seconds since 1970 UTC; also the expression that does so.
+    """Convert ``timestamp`` to full seconds since 1970 UTC; also the expression that does so.
 
     The unit of numbers, integers and floats alike, follows from their size (``unit_of``); text is read as ISO dates,
     UTC where no zone is given. ``time_format`` replaces both: a unit, or a strptime pattern. Where fractions of a
@@ -46,7 +46,7 @@ def settle_time(
     Raises
     ------
     DataError
-        Naming the row whose time is no date, is out of range, or is in another unit than the others.
+        Naming the row whose time is not a date, is out of range, or is in another unit than the others.
     """
     if "timestamp" not in frame.columns:
         return frame, None, ()
@@ -78,7 +78,7 @@ def settle_time(
     frame = frame.with_columns(timestamp=fine // per_second)
     if per_second > 1 and ((fine % per_second) != 0).any():
         frame = frame[np.argsort(fine.to_numpy(), kind="stable")]
-        notes.append("times cut to whole seconds, after their order was taken")
+        notes.append("times cut to full seconds, after their order was taken")
     return frame, seconds, tuple(notes)
 
 

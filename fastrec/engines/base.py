@@ -1,4 +1,4 @@
-"""What every engine gives the trainer: progress from one cursor to the next, and its whole state."""
+"""What every engine gives the trainer: progress from one cursor to the next, and its complete state."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Engine(Protocol):
         ...
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Tensors (CPU, by name), and a dict fit for JSON: all that the next step depends on besides the cursor."""
+        """Tensors (CPU, by name), and a dict fit for JSON: all that the next step depends on, except the cursor."""
         ...
 
     def load_state(self, tensors: dict[str, Any], meta: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ B batch rows, N negatives, U users.
 Translations, at N negatives and a linear rule:
 
 - torch's ``weight_decay = w`` decays every row at every step of the mean gradient: on average l2 = w * (1+N) * U.
-- implicit's BPR ``regularization = r`` is per pair: l2 = r for users (N = 1). That of its ALS is no per-sample term.
+- implicit's BPR ``regularization = r`` is per pair: l2 = r for users (N = 1). That of its ALS is not a per-sample term.
 - Rendle's per-sample ``reg``, the user's row at each of the 1+N samples: l2 = reg * (1+N).
 """
 
@@ -50,7 +50,7 @@ class Units:
         self._loss, self._columns = loss, columns
         self._sums = optim.get(optimizer).sums
 
-    def rate(self, lr: float, rows: int) -> float:
+    def step_lr(self, lr: float, rows: int) -> float:
         """Learning rate of the mean gradient over a batch of ``rows`` positives."""
         return lr * self._loss.terms(rows, self._columns) if self._sums else lr
 

@@ -1,13 +1,13 @@
-"""Files: the only writer (whole or absent, synced), and the only reader of what fastrec wrote (checked before use)."""
+"""Files: the only writer (atomic, synced), and the only reader of what fastrec wrote (checked before use)."""
 
-from fastrec.files.atomic import aside, make_folder, reason, remove, sha256_file, sweep, sync_folder, write_atomic
+from fastrec.files.atomic import atomic_write, make_folder, reason, remove, sha256_file, sweep, sync_folder, write_bytes
 from fastrec.files.checked import COUNT, SHA256, expect, parse_json
 from fastrec.files.tensors import load_tensors, map_safetensors, write_tensors
 
 __all__ = [
     "COUNT",
     "SHA256",
-    "aside",
+    "atomic_write",
     "expect",
     "load_tensors",
     "make_folder",
@@ -18,6 +18,6 @@ __all__ = [
     "sha256_file",
     "sweep",
     "sync_folder",
-    "write_atomic",
+    "write_bytes",
     "write_tensors",
 ]

@@ -1,4 +1,4 @@
-"""The only writer of files: written aside, synced, renamed, the folder synced.
+"""The only writer of files: written to a temporary file, synced, renamed, the folder synced.
 
 What a power cut or a kill leaves behind is the file before or the file after, never a part of one.
 """
@@ -56,7 +56,7 @@ def make_folder(folder: str | os.PathLike[str]) -> None:
 
 
 def remove(path: str | os.PathLike[str]) -> None:
-    """Remove a file; one that is gone already is no error.
+    """Remove a file; one that is gone already is not an error.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def remove(path: str | os.PathLike[str]) -> None:
         Path(path).unlink(missing_ok=True)
     except OSError as error:
         raise FastrecError(
-            f"{path}: cannot be removed ({reason(error)}); remove it by hand, or get the permission to"
+            f"{path}: cannot be removed ({reason(error)}); remove it manually, or get the permission to"
         ) from error
 
 
@@ -83,12 +83,12 @@ def sweep(folder: str | os.PathLike[str], own: str) -> list[str]:
     ----------
     folder : path
     own : str
-        Regular expression for the whole names of the files whose parts may go; other files are never touched.
+        Regular expression for the entire names of the files whose parts may go; other files are never touched.
 
     Guarantee
     ---------
-    A part that a live process is writing is left alone: its writer holds a lock, which ends with the process. Without
-    locks (Windows, some network file systems) nothing is removed. A folder that cannot be changed is no error.
+    A part that a live process is writing is kept: its writer holds a lock, which ends with the process. Without
+    locks (Windows, some network file systems) nothing is removed. A folder that cannot be changed is not an error.
     """
     removed: list[str] = []
     with contextlib.suppress(OSError):
@@ -120,7 +120,7 @@ def _claim(path: Path) -> tuple[Path, int]:
 
 
 @contextlib.contextmanager
-def aside(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a path next to ``path`` to write to; when the block ends it takes the place of ``path`` atomically.
 
     If the block raises, what was written is removed and ``path`` is as it was. Parts of ``path`` that a killed process
@@ -173,9 +173,9 @@ def aside(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.close(descriptor)
 
 
-def write_atomic(path: str | os.PathLike[str], data: bytes) -> str:
-    """Write ``data`` to ``path`` whole or not at all, and return its sha256 (see ``aside``)."""
-    with aside(path) as part:
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> str:
+    """Write ``data`` to ``path`` completely or not at all, and return its sha256 (see ``atomic_write``)."""
+    with atomic_write(path) as part:
         part.write_bytes(data)
     return hashlib.sha256(data).hexdigest()
 

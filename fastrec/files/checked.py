@@ -27,7 +27,7 @@ def parse_json(data: bytes | str, *, allow_nan: bool = False, depth: int = 64) -
 
     def number(text: str) -> float:
         if not allow_nan and not math.isfinite(float(text)):
-            raise ValueError(f"{text} is no finite number")
+            raise ValueError(f"{text} is not a finite number")
         return float(text)
 
     try:
@@ -46,7 +46,7 @@ def parse_json(data: bytes | str, *, allow_nan: bool = False, depth: int = 64) -
 SHA256 = re.compile("[0-9a-f]{64}")
 """In a schema: text that is a sha256 in hexadecimal."""
 COUNT = range(2**63)
-"""In a schema: a whole number from 0 on."""
+"""In a schema: an integer from 0 on."""
 
 
 def expect(value: Any, schema: Any, where: str) -> None:
@@ -56,7 +56,7 @@ def expect(value: Any, schema: Any, where: str) -> None:
     ----------
     value : JSON
     schema
-        A type (``float`` takes whole numbers too, ``object`` anything); None; a range; a compiled regular expression
+        A type (``float`` takes integers too, ``object`` anything); None; a range; a compiled regular expression
         for text; ``[x]`` for a list; ``{str: x}`` for any keys; ``{"key": x, "key?": y}`` for these keys, those with
         a question mark optional and others free; a tuple for alternatives.
     where : str
@@ -89,7 +89,7 @@ def expect(value: Any, schema: Any, where: str) -> None:
                 raise ValueError(f"{where} has no {key}")
         return None
     if not _fits(value, schema):
-        words = {list: "a list", dict: "an object", re.Pattern: "a sha256", range: "a whole number from 0 on"}
+        words = {list: "a list", dict: "an object", re.Pattern: "a sha256", range: "an integer from 0 on"}
         expected = words.get(type(schema), getattr(schema, "__name__", str(schema)))
         raise ValueError(f"{where} is {shown(value)}, not {expected}")
     return None

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrec.errors import DataError, shown
-from fastrec.files.atomic import aside, reason
+from fastrec.files.atomic import atomic_write, reason
 from fastrec.files.checked import expect, parse_json
 
 _CHUNK = 1 << 23
@@ -91,7 +91,7 @@ def write_tensors(
         at = head.index(_MARK) + len(_MARK)
         head = head[:at] + digest.encode() + head[at + 64 :]
     sha256 = hashlib.sha256(head)
-    with aside(path) as part, part.open("wb") as f:
+    with atomic_write(path) as part, part.open("wb") as f:
         f.write(head)
         for name in order:
             data = raw[name][2]
@@ -173,7 +173,7 @@ def map_safetensors(
 
     Cost
     ----
-    ``verify`` reads the file once, at about 1.1 GB/s a thread with up to 8 threads, in chunks of 8 MiB (324 MB:
+    ``verify`` reads the file once, at about 1.1 GB/s per thread with up to 8 threads, in chunks of 8 MiB (324 MB:
     0.29 s of processor time); the pages are then in the cache of the system for what comes next.
     """
     path = Path(path)
@@ -191,7 +191,7 @@ def map_safetensors(
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; save one with Interactions.save") from None
     except (OSError, ValueError, OverflowError) as error:
-        raise DataError(f"{path}: not a whole safetensors file ({reason(error)}); make it again") from None
+        raise DataError(f"{path}: not a complete safetensors file ({reason(error)}); make it again") from None
     return tensors, header.metadata
 
 
@@ -218,7 +218,7 @@ def load_tensors(path: str | os.PathLike[str]) -> dict[str, Any]:
                 else:
                     tensors[name] = torch.from_numpy(data.view(_CODES[code]).reshape(shape))
     except (OSError, ValueError, OverflowError, TypeError, RuntimeError) as error:
-        raise DataError(f"{path}: not a whole safetensors file ({reason(error)})") from None
+        raise DataError(f"{path}: not a complete safetensors file ({reason(error)})") from None
     return tensors
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fastrec.data.interactions import pack
 from fastrec.errors import ConfigError, DataError, FastrecError
 from fastrec.evaluation.full_ranking import Vectors
-from fastrec.files import aside, sync_folder, write_tensors
+from fastrec.files import atomic_write, sync_folder, write_tensors
 from fastrec.runs import Run
 
 METRICS = {"folded": "dot", "separate": "dot + item_bias"}
@@ -121,7 +121,7 @@ def _npz(path: Path, columns: dict[str, NDArray[Any]], metric: str) -> None:
             f"{path}: one of {wide} has {longest:,} characters, room that npz would give to each of them; export to "
             "safetensors or parquet"
         )
-    with aside(path) as part, part.open("wb") as f:
+    with atomic_write(path) as part, part.open("wb") as f:
         np.savez(f, **columns, metric=np.array(metric))  # type: ignore[arg-type]  # the stub takes names for options
 
 

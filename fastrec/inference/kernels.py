@@ -74,7 +74,7 @@ def _rise(scores, items, at):  # type: ignore[no-untyped-def]
 
 @njit_float
 def push(scores, bias, first, best_scores, best_items, counts, lo, hi):  # type: ignore[no-untyped-def]
-    """Offer the tile's items to the heaps of rows [lo, hi): score + ``bias`` float32[T]; -inf is no candidate."""
+    """Offer the tile's items to the heaps of rows [lo, hi): score + ``bias`` float32[T]; -inf is not a candidate."""
     n, k = scores.shape[1], best_scores.shape[1]
     for row in range(lo, hi):
         heap_scores, heap_items = best_scores[row], best_items[row]

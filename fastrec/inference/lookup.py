@@ -98,7 +98,7 @@ class Ids:
         late = "; a user who came later needs a new training" if self.what == "user" else ""
         return (
             f"{self.what} {shown(unknown[0])}{more}: not among the {self.values.size} {self.what}s of {self.data} "
-            f"(such as {some}); give an id as it stands in the source data{late}"
+            f"(such as {some}); give an id as it is in the source data{late}"
         )
 
     def check(self, given: Any) -> NDArray[np.int32]:
@@ -165,7 +165,7 @@ def search_titles(titles: NDArray[Any], text: str, counts: NDArray[np.int64]) ->
     names = [simplified(title) for title in titles.tolist()]
     fits = [k for k, name in enumerate(names) if wanted and wanted in name]
     if not fits:
-        # the article of "Misérables, Les" and the year keep a whole title from being close
+        # the article of "Misérables, Les" and the year keep a complete title from being close
         stems = {re.sub(r"\s*\(\d{4}.*$", "", name).partition(",")[0]: k for k, name in enumerate(names)}
         near = difflib.get_close_matches(wanted, list(stems), _SUGGESTIONS, 0.6)
         hint = f"; close are {', '.join(shown(str(titles[stems[name]])) for name in near)}" if near else ""

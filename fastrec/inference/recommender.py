@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrec.arguments import whole
+from fastrec.arguments import as_int
 from fastrec.errors import ConfigError
 from fastrec.inference.listing import Choice, Kind, Output, columns, neighbours
 from fastrec.inference.lookup import Ids, search_titles
@@ -70,7 +70,7 @@ class Recommender:
         Raises
         ------
         CheckpointError
-            If it is no run folder, has no weights, or is damaged or altered.
+            If it is not a run folder, has no weights, or is damaged or altered.
         """
         return cls(open_run(path), threads=threads)
 
@@ -346,7 +346,7 @@ class Recommender:
         output: Output = "frame",
         skip_unknown: bool = False,
     ) -> Choice:
-        if (k := whole("k", k)) < 1:
+        if (k := as_int("k", k)) < 1:
             raise ConfigError(f"k={k}: ask for at least 1 item")
         for name, value, known in (("ids", ids, ("source", "contiguous")), ("output", output, ("frame", "arrays"))):
             if value not in known:

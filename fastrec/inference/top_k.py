@@ -118,7 +118,7 @@ class Candidates:
 
     @staticmethod
     def of(mask: NDArray[np.bool_] | None, n_items: int) -> Candidates:
-        """From bool[I], or all items. Cost: 5 bytes an item."""
+        """From bool[I], or all items. Cost: 5 bytes per item."""
         if mask is None:
             return Candidates(None, np.arange(n_items, dtype=np.int32), np.ones(n_items, np.bool_))
         place = np.cumsum(mask, dtype=np.int32)

@@ -62,8 +62,8 @@ def build(
     layers : sequence of int
         MLP and NeuMF: widths, that of [user; item] first. Empty: 4, 2 and 1 times ``dim``.
     **options
-        What the class lists in ``options``: ``init_std`` (standard deviation of the initial factors), ``init_h`` (GMF
-        and NeuMF: "lecun", as the NCF code's, or "one", an MF's without biases), or an option of its own.
+        What the class lists in ``options``: ``init_std`` (standard deviation of the initial factors), ``output_init``
+        (GMF and NeuMF: "lecun", as the NCF code's, or "one", an MF's without biases), or an option of its own.
 
     Returns
     -------

@@ -16,18 +16,18 @@ from fastrec.models.parts.base import Model, lecun, normal, register, starts_at_
 class GMF(Model):
     """Generalised matrix factorisation: logit = sum_d h_d p_ud q_id + bias."""
 
-    options = ("init_std", "init_h")
+    options = ("init_std", "output_init")
     user_rows, item_rows = ("user_factors",), ("item_factors",)
     output_weights, global_biases = ("h",), ("bias",)
 
     def __init__(
-        self, n_users: int, n_items: int, dim: int, *, seed: int, init_std: float = 0.01, init_h: str = "lecun"
+        self, n_users: int, n_items: int, dim: int, *, seed: int, init_std: float = 0.01, output_init: str = "lecun"
     ) -> None:
         super().__init__(n_users, n_items, dim)
         self.user_factors = normal("user_factors", (n_users, dim), init_std, seed)
         self.item_factors = normal("item_factors", (n_items, dim), init_std, seed)
         self.h = uniform("h", (dim,), lecun(dim), seed)
-        if starts_at_ones(init_h):
+        if starts_at_ones(output_init):
             self.h.data[:] = 1.0
         self.bias = nn.Parameter(torch.zeros(1))
 

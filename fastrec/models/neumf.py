@@ -20,7 +20,7 @@ from fastrec.models.parts.mlp_layers import MLPLayers
 class NeuMF(MLPLayers):
     """GMF and MLP with tables of their own, joined under one h: logit = h . [p_u * q_i; mlp] + bias."""
 
-    options = ("init_std", "init_h", "layers", "dropout")
+    options = ("init_std", "output_init", "layers", "dropout")
     user_rows, item_rows = ("user_mlp", "user_factors"), ("item_mlp", "item_factors")
     output_weights, hidden_weights, global_biases = ("h",), ("weights", "biases"), ("bias",)
 
@@ -32,14 +32,14 @@ class NeuMF(MLPLayers):
         *,
         seed: int,
         init_std: float = 0.01,
-        init_h: str = "lecun",
+        output_init: str = "lecun",
         layers: tuple[int, ...],
     ) -> None:
         super().__init__(n_users, n_items, dim, seed=seed, init_std=init_std, layers=layers)
         self.user_factors = normal("user_factors", (n_users, dim), init_std, seed)
         self.item_factors = normal("item_factors", (n_items, dim), init_std, seed)
         self.h = uniform("h", (dim + layers[-1],), lecun(dim + layers[-1]), seed)
-        if starts_at_ones(init_h):
+        if starts_at_ones(output_init):
             self.h.data[:dim] = 1.0
         self.bias = nn.Parameter(torch.zeros(1))
 

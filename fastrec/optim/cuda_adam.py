@@ -19,13 +19,13 @@ SIZE = 1024
 
 @triton.jit
 def adam_kernel(  # type: ignore[no-untyped-def]
-    p, m, v, g, copy, step, rate, n, b2, c1, c2, log_b1, log_b2, eps, weight_decay,
+    p, m, v, g, copy, step, lr_at, n, b2, c1, c2, log_b1, log_b2, eps, weight_decay,
     COPIED: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
     """SIZE elements a program; ``c*`` are 1 - b*, ``log_b*`` binary logarithms: 1 - b2^t cancels in float32."""
     at = tl.program_id(0).to(tl.int64) * SIZE + tl.arange(0, SIZE)
     inside = at < n
-    lr = tl.load(rate)
+    lr = tl.load(lr_at)
     t = tl.load(step).to(tl.float64)
     size = lr / (1.0 - tl.exp2(t * log_b1)).to(tl.float32)
     root = tl.sqrt((1.0 - tl.exp2(t * log_b2)).to(tl.float32))
@@ -88,10 +88,10 @@ class DeviceAdam:
         torch._foreach_add_([self.state[p]["step"] for _, p in held], 1.0)
         for group, p in held:
             (b1, b2), lr, state = group["betas"], group["lr"], self.state[p]
-            rate = lr if isinstance(lr, Tensor) else torch.full((), lr, device=p.device)
+            lr_at = lr if isinstance(lr, Tensor) else torch.full((), lr, device=p.device)
             copy = self._copies.get(p)
             adam_kernel[(triton.cdiv(p.numel(), SIZE),)](
                 p, state["exp_avg"], state["exp_avg_sq"], p.grad, p if copy is None else copy, state["step"],
-                rate, p.numel(), b2, 1 - b1, 1 - b2, math.log2(b1), math.log2(b2), group["eps"],
+                lr_at, p.numel(), b2, 1 - b1, 1 - b2, math.log2(b1), math.log2(b2), group["eps"],
                 group["weight_decay"], COPIED=copy is not None, SIZE=SIZE,
             )  # fmt: skip

@@ -30,7 +30,7 @@ def learning_rate(
     schedule : {"constant", "cosine", "linear", "step"}
         After the warm-up: unchanged; half a cosine, or a line, down to 0 at ``total``; times ``factor`` each ``every``.
     total : int
-        Steps of the whole run; cosine and linear need it.
+        Steps of the entire run; cosine and linear need it.
     warmup : int
         Steps over which the rate rises in equal parts to ``lr``, counted in ``total``.
     every : int
@@ -46,5 +46,5 @@ def learning_rate(
         return lr * factor ** ((step - warmup) // max(1, every))
     if schedule not in SCHEDULES:
         raise ConfigError(f"schedule = {schedule!r}: must be one of {', '.join(SCHEDULES)}")
-    share = min(1.0, (step - warmup) / max(1, total - warmup))
-    return lr * (0.5 * (1.0 + math.cos(math.pi * share)) if schedule == "cosine" else 1.0 - share)
+    fraction = min(1.0, (step - warmup) / max(1, total - warmup))
+    return lr * (0.5 * (1.0 + math.cos(math.pi * fraction)) if schedule == "cosine" else 1.0 - fraction)

@@ -6,7 +6,7 @@ import html
 import re
 from typing import Any
 
-from fastrec.files import write_atomic
+from fastrec.files import write_bytes
 from fastrec.runs.folder import Run
 from fastrec.terminal import printable
 
@@ -21,7 +21,7 @@ LICENCES = {
 
 def write_card(run: Run) -> None:
     """Write what the run is: data, recipe, metrics in both protocols, how to load it, the licence of the data."""
-    write_atomic(run.path / CARD, card(run).encode("utf-8", "backslashreplace"))
+    write_bytes(run.path / CARD, card(run).encode("utf-8", "backslashreplace"))
 
 
 def card(run: Run) -> str:

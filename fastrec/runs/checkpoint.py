@@ -1,4 +1,4 @@
-"""Checkpoints: all that the next step depends on, whole or absent, each with the sha256 of its tensors.
+"""Checkpoints: all that the next step depends on, complete or absent, each with the sha256 of its tensors.
 
 ``checkpoints/step-000000870.safetensors`` holds tensors; ``step-000000870.json``, written after it, makes it count.
 ``best-epoch-00007.safetensors`` holds the best weights so far; a checkpoint names the one it belongs with.
@@ -24,7 +24,7 @@ from fastrec.files import (
     reason,
     remove,
     sha256_file,
-    write_atomic,
+    write_bytes,
     write_tensors,
 )
 
@@ -53,7 +53,7 @@ class Checkpoints:
     folder : path
         Made when the first is written.
     keep : int
-        How many of the last are kept, at least 1; best weights that one of them names are kept besides.
+        How many of the last are kept, at least 1; best weights that one of them names are kept too.
     """
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
@@ -95,7 +95,7 @@ class Checkpoints:
         body = {"version": VERSION, "step": step, "sha256": write_tensors(path, tensors), **meta}
         text = json.dumps(body, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()
-        write_atomic(path.with_suffix(".json"), json.dumps({"body": text, "sha256": digest}).encode())
+        write_bytes(path.with_suffix(".json"), json.dumps({"body": text, "sha256": digest}).encode())
         self._prune()
         return path
 
@@ -116,8 +116,8 @@ class Checkpoints:
         try:
             expect(named, _BEST, "best")
         except ValueError as error:
-            raise CheckpointError(f"{self.folder}: a checkpoint names no best weights ({error}); train anew") from None
-        return self._read(self.folder / named["file"], named["sha256"], "train anew")
+            raise CheckpointError(f"{self.folder}: a checkpoint names no best weights ({error}); train again") from None
+        return self._read(self.folder / named["file"], named["sha256"], "train again")
 
     def left(self, resume: bool = True) -> str:
         """What there is to go on from, in words, for a message."""
@@ -126,7 +126,7 @@ class Checkpoints:
             steps = self.steps()
         if not steps:
             return "No checkpoint was written"
-        how = f": go on with `fastrec train --resume {self.folder.parent}`" if resume else ""
+        how = f": resume with `fastrec train --resume {self.folder.parent}`" if resume else ""
         return f"The checkpoint of step {steps[-1]:,} is intact{how}"
 
     def load(self, step: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -135,11 +135,11 @@ class Checkpoints:
         Raises
         ------
         CheckpointError
-            If there is none, or it is damaged: the one before that is whole is named, and what to do.
+            If there is none, or it is damaged: the one before that is complete is named, and what to do.
         """
         steps = self.steps()
         if not steps:
-            raise CheckpointError(f"{self.folder}: no checkpoint to go on from; train anew")
+            raise CheckpointError(f"{self.folder}: no checkpoint to go on from; train again")
         step = steps[-1] if step is None else step
         meta, path = self._meta(step), self._tensors(step)
         return self._read(path, meta["sha256"], self._offer(step)), meta
@@ -166,8 +166,8 @@ class Checkpoints:
         expect(meta, {"version": int}, "checkpoint")
         if meta["version"] != VERSION:
             raise CheckpointError(
-                f"{path}: checkpoint version {meta['version']}, this fastrec reads {VERSION}; go on with the fastrec "
-                "that wrote it, or train anew"
+                f"{path}: checkpoint version {meta['version']}, this fastrec reads {VERSION}; continue with the "
+                "fastrec that wrote it, or train again"
             )
         expect(meta, _BODY, "checkpoint")
         if meta["step"] != step:
@@ -192,8 +192,8 @@ class Checkpoints:
             with contextlib.suppress(CheckpointError, ValueError, OSError):
                 if sha256_file(self._tensors(before)) == self._checked(before)["sha256"]:
                     json_file = self._tensors(step).with_suffix(".json")
-                    return f"the one of step {before} is whole: delete {json_file} and resume to go on from there"
-        return "no earlier one is whole: train anew"
+                    return f"the one of step {before} is complete: delete {json_file} and resume to go on from there"
+        return "no earlier one is complete: train again"
 
     def _tensors(self, step: int) -> Path:
         return self.folder / f"step-{step:09d}.safetensors"

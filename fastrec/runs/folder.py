@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastrec.config import parse_toml, recorded
+from fastrec.config import RENAMED, parse_toml, recorded
 from fastrec.data.split import Split
 from fastrec.errors import CheckpointError, ConfigError, DataError, FastrecError, shown
 from fastrec.files import (
@@ -26,7 +26,7 @@ from fastrec.files import (
     sha256_file,
     sweep,
     sync_folder,
-    write_atomic,
+    write_bytes,
     write_tensors,
 )
 from fastrec.runs.manifest import MANIFEST, MODEL_ARGS, read_manifest, to_json
@@ -43,7 +43,7 @@ TABLES = {"items": ("items.parquet", "item"), "users": ("users.parquet", "user")
 
 
 class Run:
-    """A run folder that is whole as far as it goes; made by ``create`` or ``open_run``.
+    """A run folder that is complete as far as it goes; made by ``create`` or ``open_run``.
 
     Attributes
     ----------
@@ -75,7 +75,7 @@ class Run:
         Parameters
         ----------
         to : str
-            What was asked for, for the message: "go on with it".
+            What was asked for, for the message: "continue it".
 
         Raises
         ------
@@ -100,7 +100,7 @@ class Run:
             text, manifest = to_json({**self.manifest, **fields})
         except (TypeError, ValueError, RecursionError) as error:
             raise ConfigError(f"{self.path / MANIFEST}: cannot record {sorted(fields)}: {error}") from None
-        write_atomic(self.path / MANIFEST, text)
+        write_bytes(self.path / MANIFEST, text)
         self.manifest = manifest
 
     def save_model(self, model: Any) -> None:
@@ -124,7 +124,7 @@ class Run:
         if MODEL not in self.manifest["files"]:
             raise CheckpointError(
                 f"{self.path}: has no weights yet (status: {self.manifest.get('status')}); end the training with "
-                f"fastrec train --resume {self.path}, or train anew"
+                f"fastrec train --resume {self.path}, or train again"
             )
         path, args = self.verified(MODEL), self.manifest.get("model", {})
         try:
@@ -135,11 +135,11 @@ class Run:
             sizes = [args["n_users"], args["n_items"], args["dim"], *args.get("layers", ())]
             if max(sizes) > 2 * most or len(sizes) > 3 + len(weights):
                 raise ValueError(f"sizes {shown(sizes)}, but no tensor has a side above {most}")
-            model = build(**args)
+            model = build(**{RENAMED.get(name, name): value for name, value in args.items()})
             model.load_state_dict(weights)
         except (RuntimeError, ValueError, TypeError) as error:
             raise CheckpointError(
-                f"{self.path / MODEL}: does not fit the model that {MANIFEST} describes ({error}); train anew"
+                f"{self.path / MODEL}: does not fit the model that {MANIFEST} describes ({error}); train again"
             ) from None
         return model
 
@@ -156,7 +156,7 @@ class Run:
             try:
                 self._split = open_split(path, verify=False)  # verified by its sha256
             except DataError as error:
-                raise CheckpointError(f"{path}: not the data of a run ({error}); train anew") from None
+                raise CheckpointError(f"{path}: not the data of a run ({error}); train again") from None
         return self._split
 
     def catalog(self) -> Catalog:
@@ -200,13 +200,13 @@ class Run:
             found = sha256_file(path)
         except OSError as error:
             raise CheckpointError(
-                f"{path}: cannot be read ({reason(error)}); bring it back from a copy, or train anew"
+                f"{path}: cannot be read ({reason(error)}); restore it from a copy, or train again"
             ) from None
         if found != recorded:
             raise CheckpointError(
                 f"{path}: is not the file this run wrote (sha256 {found[:12]}, recorded {str(recorded)[:12]}): it was "
-                "altered, or a crash came in between; bring it back from a copy, go on with fastrec train --resume "
-                f"{self.path}, or train anew"
+                "altered, or a crash came in between; restore it from a copy, resume with fastrec train --resume "
+                f"{self.path}, or train again"
             )
         return path
 
@@ -252,7 +252,7 @@ def create(
             import tomli_w
 
             toml = tomli_w.dumps({k: v for k, v in config.items() if v is not None})
-        files = {CONFIG: write_atomic(path / CONFIG, toml.encode()), DATA: save_split(path / DATA, split)}
+        files = {CONFIG: write_bytes(path / CONFIG, toml.encode()), DATA: save_split(path / DATA, split)}
         catalog = _save_catalog(path, split, files)
         run = Run(path, recorded(parse_toml(toml.encode())), {}, split)
         run.record(
@@ -311,7 +311,7 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     Raises
     ------
     CheckpointError
-        If it is no run folder, incomplete, altered or of another version; the message says what to do.
+        If it is not a run folder, incomplete, altered or of another version; the message says what to do.
     """
     path = Path(path)
     if not _is_folder(path):
@@ -326,7 +326,7 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     try:
         run.config = recorded(parse_toml(run.verified(CONFIG).read_bytes()))
     except ValueError as error:
-        raise CheckpointError(f"{path / CONFIG}: not TOML ({error}); train anew") from None
+        raise CheckpointError(f"{path / CONFIG}: not TOML ({error}); train again") from None
     except OSError as error:
         raise CheckpointError(f"{path / CONFIG}: cannot be read ({reason(error)}); change its rights") from None
     return run

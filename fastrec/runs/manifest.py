@@ -25,7 +25,8 @@ MODEL_ARGS = {
     "dim": COUNT,
     "seed": COUNT,
     "init_std?": float,
-    "init_h?": str,
+    "output_init?": str,
+    "init_h?": str,  # the former name of output_init; see config.RENAMED
     "layers?": [COUNT],
 }
 _DATA = {
@@ -74,7 +75,7 @@ def to_json(manifest: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:
     values = {**manifest, "fastrec": f"run {VERSION}"}
     plain: dict[str, Any] = json.loads(json.dumps(values, allow_nan=False, default=_plain))
     text = json.dumps({**plain, "sha256": _digest(plain)}, indent=2, ensure_ascii=False)
-    # an argument of the command may be no Unicode: JSON has an escape for what UTF-8 has not
+    # an argument of the command may not be Unicode: JSON can escape what UTF-8 cannot encode
     return text.encode("utf-8", "backslashreplace") + b"\n", plain
 
 
@@ -108,12 +109,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise CheckpointError(
             f"{path}: not a run folder, or one that was cut off while it was made (no {MANIFEST}); name another, or "
-            "delete it and train anew"
+            "delete it and train again"
         ) from None
     except OSError as error:
-        raise CheckpointError(f"{file}: cannot be read ({reason(error)}); change its rights, or train anew") from None
+        raise CheckpointError(f"{file}: cannot be read ({reason(error)}); change its rights, or train again") from None
     except ValueError as error:
-        raise CheckpointError(f"{file}: damaged ({error}); bring it back from a copy, or train anew") from None
+        raise CheckpointError(f"{file}: damaged ({error}); restore it from a copy, or train again") from None
     if kind not in (f"run {VERSION}", "run 1"):
         raise CheckpointError(
             f"{path}: made as {shown(kind)}, this fastrec reads 'run {VERSION}'; open it with that version"

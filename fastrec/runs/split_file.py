@@ -1,6 +1,6 @@
 """A split as one safetensors file: in a run folder, or by itself, to train where neither the source nor Polars is.
 
-It holds the union of the parts as one CSR with the part of each interaction; ids, titles and candidates beside it.
+It holds the union of the parts as one CSR with the part of each interaction; ids, titles and candidates are next to it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def save_split(path: str | os.PathLike[str], split: Split) -> str:
 
     Cost
     ----
-    5 bytes an interaction, 8 a user, and the ids (8 bytes each where they are numbers).
+    5 bytes per interaction, 8 per user, and the ids (8 bytes each where they are numbers).
     """
     parts = {TRAIN: split.train, VALIDATION: split.validation, TEST: split.test}
     # each part's keys ascend already: a stable sort merges three runs in linear time
@@ -101,7 +101,7 @@ def open_split(path: str | os.PathLike[str], *, verify: bool = True) -> Split:
     ----------
     path : path
     verify : bool
-        Compare the file with its checksum; not needed where the whole file was compared with its sha256 already.
+        Compare the file with its checksum; not needed where the entire file was compared with its sha256 already.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def open_split(path: str | os.PathLike[str], *, verify: bool = True) -> Split:
 
     Cost
     ----
-    One pass over the file for the checksum (1.2 GB/s a thread), and one over the CSR of each part.
+    One pass over the file for the checksum (1.2 GB/s per thread), and one over the CSR of each part.
     """
     path = Path(path)
     try:
@@ -128,7 +128,7 @@ def open_split(path: str | os.PathLike[str], *, verify: bool = True) -> Split:
     except ValueError as error:
         if str(error).startswith(f"{path}: not a saved split"):
             raise
-        raise DataError(f"{path}: not a whole saved split ({error}); save it again") from None
+        raise DataError(f"{path}: not a complete saved split ({error}); save it again") from None
 
 
 def _split(tensors: dict[str, NDArray[Any]], header: dict[str, str]) -> Split:

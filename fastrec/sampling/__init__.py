@@ -1,4 +1,4 @@
-"""Exact, addressed negative sampling; embeddable: needs NumPy and Numba alone."""
+"""Exact, addressed negative sampling; embeddable: needs only NumPy and Numba."""
 
 from fastrec.sampling.identity import identity
 from fastrec.sampling.philox import STREAM_VERSION

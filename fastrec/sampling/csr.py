@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrec.arguments import unmasked, whole
+from fastrec.arguments import as_int, unmasked
 from fastrec.errors import DataError
 from fastrec.jit import inline, njit
 from fastrec.sampling.simd import SPREAD
@@ -46,7 +46,7 @@ def fill_bitmap(indptr, items, row_words, bits, lo, hi):  # type: ignore[no-unty
             bits[row + (item >> np.uint64(5))] |= np.uint32(1) << np.uint32(item & np.uint64(31))
 
 
-FILTER_SHARE = 2
+FILTER_POSITIVES = 2
 """Positives that share a 32-bit word of the filter: 16 bits for each, of which two are set."""
 
 CACHED_BYTES = 2**25
@@ -56,8 +56,8 @@ CACHED_BYTES = 2**25
 @inline
 def filter_row(begin, end):  # type: ignore[no-untyped-def]
     """(first word, number of words) of the filter that belong to the row [begin, end) of a CSR."""
-    first = begin // FILTER_SHARE
-    return np.uint32(first), np.uint32((end + FILTER_SHARE - 1) // FILTER_SHARE - first)
+    first = begin // FILTER_POSITIVES
+    return np.uint32(first), np.uint32((end + FILTER_POSITIVES - 1) // FILTER_POSITIVES - first)
 
 
 @njit
@@ -78,11 +78,13 @@ def filter_of(
     """A filter of the positives where it fits ``memory_budget`` bytes, and what was built: (words, text).
 
     What passes it (every positive, and about 2 % of other items) is searched for in the CSR row. Cost: 2 bytes a
-    positive, so that a row of a hundred lies in four cache lines, where a binary search reads seven.
+    positive, so that a row of a hundred is in four cache lines, where a binary search reads seven.
 
     Source: Putze, Sanders and Singler, "Cache-, hash- and space-efficient Bloom filters", WEA 2007 (one block a key).
     """
-    n_bytes = 4 * (items.size // FILTER_SHARE + 2)  # rows share the word they meet in; an empty last row names one more
+    n_bytes = 4 * (
+        items.size // FILTER_POSITIVES + 2
+    )  # rows share the word they meet in; an empty last row names one more
     if n_bytes > memory_budget:
         return np.empty(0, np.uint32), f"binary search in the CSR: a filter needs {n_bytes} bytes"
     words = np.zeros(n_bytes // 4, np.uint32)
@@ -93,7 +95,7 @@ def filter_of(
 def bitmap_of(
     indptr: NDArray[np.int64], items: NDArray[np.int32], n_items: int, memory_budget: int, *, cached: bool = False
 ) -> tuple[NDArray[np.uint32], int, str]:
-    """A bitmap of users by items where it fits ``memory_budget`` bytes: (bits, words a row, why so or why not).
+    """A bitmap of users by items where it fits ``memory_budget`` bytes: (bits, words per row, why so or why not).
 
     ``cached``: only where it fits a last-level cache, too.
 
@@ -148,9 +150,9 @@ def check_csr(
     DataError
         Naming the first user and index at fault.
     """
-    n_items = whole("n_items", n_items)
+    n_items = as_int("n_items", n_items)
     if not 1 <= n_items <= MAX_ITEMS:
-        raise DataError(f"n_items={n_items}: must lie in 1 to {MAX_ITEMS} (item ids are int32)")
+        raise DataError(f"n_items={n_items}: must be in 1 to {MAX_ITEMS} (item ids are int32)")
     indptr = _integers(f"{name}: indptr", unmasked(f"{name}: indptr", indptr), np.int64, copy=copy)
     raw = unmasked(f"{name}: items", items)
     if (
@@ -160,7 +162,7 @@ def check_csr(
         and (int(raw.max()) > MAX_ITEMS or int(raw.min()) < 0)
     ):
         k = int(np.flatnonzero((raw > MAX_ITEMS) | (raw < 0))[0])
-        raise DataError(f"{name}: items[{k}] = {int(raw[k])} does not lie in [0, n_items={n_items})")
+        raise DataError(f"{name}: items[{k}] = {int(raw[k])} is not in [0, n_items={n_items})")
     items = _integers(f"{name}: items", raw, np.int32, copy=copy)
     if indptr.size < 1:
         raise DataError(f"{name}: indptr is empty; it needs n_users + 1 entries, the first 0")
@@ -173,7 +175,7 @@ def check_csr(
             f"but rows may not run backwards or past the {items.size} items"
         )
     if kind == _RANGE:
-        raise DataError(f"{name}: items[{at}] = {items[at]} of user {user} does not lie in [0, n_items={n_items})")
+        raise DataError(f"{name}: items[{at}] = {items[at]} of user {user} is not in [0, n_items={n_items})")
     if kind == _UNSORTED:
         raise DataError(
             f"{name}: items[{at}] = {items[at]} of user {user} follows {items[at - 1]}; items must ascend strictly "
@@ -207,7 +209,7 @@ def _union(indptr_a, items_a, indptr_b, items_b, indptr, items):  # type: ignore
 def union(
     a: tuple[NDArray[np.int64], NDArray[np.int32]], b: tuple[NDArray[np.int64], NDArray[np.int32]]
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """The CSR of what either of two checked CSRs over the same users holds. Cost: one pass, 4 bytes an item."""
+    """The CSR of what either of two checked CSRs over the same users holds. Cost: one pass, 4 bytes per item."""
     indptr, items = np.zeros(a[0].size, np.int64), np.empty(a[1].size + b[1].size, np.int32)
     return indptr, items[: _union(*a, *b, indptr, items)]
 
@@ -242,7 +244,7 @@ def csr_of_pairs(
     n_users : int
         Rows of the result, at most 2^31-1.
 
-    Cost: a sort of 8 bytes a pair, left out where the pairs ascend already.
+    Cost: a sort of 8 bytes per pair, left out where the pairs ascend already.
     """
     keys = users.astype(np.int64) << 32
     keys |= items.astype(np.int64)

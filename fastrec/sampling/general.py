@@ -122,7 +122,7 @@ def sample_general(  # type: ignore[no-untyped-def]
             lane = 2 * (slot & 1) if weighted else slot & 3
             item = np.int64(-1)
             for attempt in range(MAX_ATTEMPTS):
-                if attempt == 0 and lane == 0:  # one call serves the first attempts of a whole block
+                if attempt == 0 and lane == 0:  # one call serves the first attempts of a complete block
                     opening = philox4x32(c0, c1, epoch, block, seed, tag)
                 words = opening
                 if attempt > 0:

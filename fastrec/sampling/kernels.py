@@ -1,4 +1,4 @@
-"""The fast uniform kernel: whole blocks of candidates drawn and probed in vector steps, failures packed and redrawn.
+"""The fast uniform kernel: full blocks of candidates drawn and probed in vector steps, failures packed and redrawn.
 
 Arrays and scalars in, ``out`` filled; nothing allocated per row, raised or printed.
 
@@ -27,7 +27,7 @@ from fastrec.sampling.simd import (
 )
 
 BLOCK = 512
-"""Rows a block: its scratch (about 80 KB) stays in the second-level cache."""
+"""Rows per block: its scratch (about 80 KB) stays in the second-level cache."""
 
 AHEAD = 128
 """Entries between asking for a word and reading it, where positions come in any order: 8 KB of lines on their way."""
@@ -104,7 +104,7 @@ def load_block(users, positions, start, n_users, at, m, user, pos):  # type: ign
     return BAD_POSITION if fault else OK
 
 
-# The first attempt, which every entry pays for: whole groups of 16 rows, and no branch on what is drawn. Lemire's
+# The first attempt, which every entry pays for: full groups of 16 rows, and no branch on what is drawn. Lemire's
 # misses and the probe's hits are or-ed into one mask, and a table packs its bits, at any rate of rejection.
 @inline
 def first_attempt(  # type: ignore[no-untyped-def]
@@ -163,7 +163,7 @@ def mark_open(k, pending, wanted):  # type: ignore[no-untyped-def]
 
 
 # Later attempts, where most entries are still open (nearly full users). Packing the open ones costs a gather and a
-# scatter per entry; above one half it is cheaper to draw whole groups again and to keep what open entries can use.
+# scatter per entry; above one half it is cheaper to draw full groups again and to keep what open entries can use.
 @inline
 def redraw_all(lanes, m, word3, n, threshold, address, bits, pos, base, words, wanted, fresh, drawn, pending):  # type: ignore[no-untyped-def]
     """Redraw every entry and keep what the open ones (bits of ``wanted``) can use; returns how many stay open."""
@@ -296,7 +296,7 @@ def sample_uniform(positives, users, positions, start, address, any_full, out, l
     n_slots = out.shape[1]
     flat = out.reshape(-1)
     by_bitmap = bits.shape[0] > 0
-    # Scratch. Entries past the live ones hold older, valid values: whole groups may read them, and nothing uses them.
+    # Scratch. Entries past the live ones hold older, valid values: full groups may read them, and nothing uses them.
     user = np.zeros(BLOCK, np.int32)
     pos = np.zeros(BLOCK, np.uint64)
     base = np.zeros(BLOCK, np.uint32)

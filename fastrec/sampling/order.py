@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrec.arguments import memory, whole
+from fastrec.arguments import as_int, memory
 from fastrec.errors import ConfigError
 from fastrec.jit import inline, njit
 from fastrec.sampling.philox import TAG_ORDER, philox4x32
@@ -29,7 +29,7 @@ _32 = np.uint64(32)
 
 
 class Cursor(NamedTuple):
-    """Where training stands: two integers, and with them the whole data state."""
+    """The position of training: two integers, and with them the entire data state."""
 
     epoch: int
     position: int
@@ -56,7 +56,7 @@ def _added(x, y, m):  # type: ignore[no-untyped-def]
 
 @inline
 def _walked(position, n, a, b, keys):  # type: ignore[no-untyped-def]
-    """The rounds over one position, repeated until the result lies below n."""
+    """The rounds over one position, repeated until the result is below n."""
     wide = np.int64(a)
     while True:
         left, right = np.uint32(position % wide), np.uint32(position // wide)
@@ -115,9 +115,9 @@ class Order:
     """
 
     def __init__(self, n: int, seed: int) -> None:
-        n, seed = whole("n", n), whole("seed", seed)
+        n, seed = as_int("n", n), as_int("seed", seed)
         if not 0 <= seed < 2**32:
-            raise ConfigError(f"seed={seed}: must lie in 0 to 2^32-1")
+            raise ConfigError(f"seed={seed}: must be in 0 to 2^32-1")
         if not 0 <= n <= MAX_POSITIONS:
             raise ConfigError(f"n={n}: an order has 0 to 2^62 positions")
         self.n, self.seed = n, seed
@@ -126,9 +126,9 @@ class Order:
 
     def keys(self, epoch: int) -> NDArray[np.uint32]:
         """uint32[6 or 24]: the round keys of one epoch."""
-        epoch = whole("epoch", epoch)
+        epoch = as_int("epoch", epoch)
         if not 0 <= epoch < 2**32:
-            raise ConfigError(f"epoch={epoch}: must lie in 0 to 2^32-1, the counter word it fills")
+            raise ConfigError(f"epoch={epoch}: must be in 0 to 2^32-1, the counter word it fills")
         out = np.empty(ROUNDS if self.a >= ORDER_LANES else SMALL_ROUNDS, np.uint32)
         round_keys(np.uint64(self.seed), np.uint64(epoch), out)
         return out
@@ -150,9 +150,9 @@ class Order:
         int64[stop - start]
             ``out``, or a new array.
         """
-        start, stop = whole("start", start), whole("stop", stop)
+        start, stop = as_int("start", start), as_int("stop", stop)
         if not 0 <= start <= stop <= self.n:
-            raise ConfigError(f"order of {self.n} positions: [{start}, {stop}) does not lie in it")
+            raise ConfigError(f"order of {self.n} positions: [{start}, {stop}) is not in it")
         keys = self.keys(epoch)
         if out is None:
             out = np.empty(stop - start, np.int64)
@@ -175,7 +175,7 @@ class Order:
         Parameters
         ----------
         epoch : int
-            0 to 2^32-1; the ranges are the same in every epoch, what stands in them is not.
+            0 to 2^32-1; the ranges are the same in every epoch, their content is not.
         k : int
             Which batch, 0 to ceil(n / batch_size) - 1.
         batch_size : int
@@ -184,12 +184,12 @@ class Order:
             This rank, 0 to world - 1, of so many.
         """
         k, batch_size, rank, world = (
-            whole("k", k), whole("batch_size", batch_size), whole("rank", rank), whole("world", world)
+            as_int("k", k), as_int("batch_size", batch_size), as_int("rank", rank), as_int("world", world)
         )  # fmt: skip
         if batch_size < 1 or world < 1 or not 0 <= rank < world:
             raise ConfigError(f"batch_size={batch_size}, rank={rank}, world={world}: need sizes of 1 and rank < world")
         if not 0 <= k * batch_size < self.n:
-            raise ConfigError(f"batch {k} of {batch_size} does not lie in the {self.n} positions of epoch {epoch}")
+            raise ConfigError(f"batch {k} of {batch_size} is not in the {self.n} positions of epoch {epoch}")
         start = k * batch_size
         size = min(batch_size, self.n - start)
         return start + size * rank // world, start + size * (rank + 1) // world

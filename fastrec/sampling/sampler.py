@@ -1,4 +1,4 @@
-"""NegativeSampler: exact negatives by address, from any CSR of positives. Needs NumPy and Numba alone."""
+"""NegativeSampler: exact negatives by address, from any CSR of positives. Needs only NumPy and Numba."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrec.arguments import whole
+from fastrec.arguments import as_int
 from fastrec.errors import ConfigError, DataError
 from fastrec.jit import resolve_threads, run_ranges
 from fastrec.sampling.csr import bitmap_of, check_csr, filter_of, union
@@ -92,7 +92,7 @@ class NegativeSampler:
 
     Safe for many threads at once; the GIL is released; nothing global is touched; works in a forked child.
 
-    Cost: 4 * ceil(I / 32) * U bytes of bitmap, or 2 bytes a positive of filter, where the budget allows it; speeds in
+    Cost: 4 * ceil(I / 32) * U bytes of bitmap, or 2 bytes of filter per positive, where the budget allows it; speeds in
     ``benchmarks/README.md``.
 
     Source: Salmon et al., SC 2011 (Philox); Lemire, ACM TOMACS 29(1), 2019, section 4 (bounded integers).
@@ -116,12 +116,12 @@ class NegativeSampler:
         tag: int | None = None,
     ) -> None:
         n_negatives, seed, memory_budget = (
-            whole("n_negatives", n_negatives), whole("seed", seed), whole("memory_budget", memory_budget)
+            as_int("n_negatives", n_negatives), as_int("seed", seed), as_int("memory_budget", memory_budget)
         )  # fmt: skip
         if not 1 <= n_negatives <= 2**16:
-            raise ConfigError(f"n_negatives={n_negatives}: must lie in 1 to 2^16")
+            raise ConfigError(f"n_negatives={n_negatives}: must be in 1 to 2^16")
         if not 0 <= seed < 2**32:
-            raise ConfigError(f"seed={seed}: must lie in 0 to 2^32-1, the key word it fills")
+            raise ConfigError(f"seed={seed}: must be in 0 to 2^32-1, the key word it fills")
         if distribution not in ("uniform", "popularity", "weights"):
             raise ConfigError(f'distribution={distribution!r}: must be "uniform", "popularity" or "weights"')
         if alpha is not None and distribution != "popularity":
@@ -134,10 +134,10 @@ class NegativeSampler:
             raise ConfigError(f"memory_budget={memory_budget}: must be bytes, 0 for no bitmap")
         if tag is None:
             tag = TAG_NEGATIVES if distribution == "uniform" else TAG_POPULARITY
-        tag = whole("tag", tag)
+        tag = as_int("tag", tag)
         if not 0 <= tag < 2**32:
-            raise ConfigError(f"tag={tag}: must lie in 0 to 2^32-1, the key word it fills")
-        n_items = whole("n_items", n_items)
+            raise ConfigError(f"tag={tag}: must be in 0 to 2^32-1, the key word it fills")
+        n_items = as_int("n_items", n_items)
         self._indptr, self._items = own = check_csr(indptr, items, n_items, copy=True)
         self.n_items, self.n_users = n_items, self._indptr.size - 1
         self.n_negatives, self.seed, self.tag = n_negatives, seed, tag
@@ -241,7 +241,7 @@ class NegativeSampler:
 
     @property
     def bitmap(self) -> tuple[NDArray[np.uint32], int]:
-        """(bits uint32[U * words], words a row): bit i % 32 of word i // 32 of a row; empty where beyond the budget.
+        """(bits uint32[U * words], words per row): bit i % 32 of word i // 32 of a row; empty where beyond the budget.
 
         Read-only. Built at each call where this sampler draws by its filter.
         """
@@ -275,7 +275,7 @@ class NegativeSampler:
             C-contiguous memory to fill, such as ``tensor.numpy()`` of a pinned tensor. Where it shares memory with
             ``users`` or ``positions``, these are copied first.
         threads : int, optional
-            Threads of this call alone; None means all.
+            Threads of this call only; None means all.
 
         Returns
         -------
@@ -294,9 +294,9 @@ class NegativeSampler:
             raise ConfigError(
                 "give exactly one of start= and positions=: without it every batch would repeat one stream"
             )
-        epoch = whole("epoch", epoch)
+        epoch = as_int("epoch", epoch)
         if not 0 <= epoch < 2**32:
-            raise ConfigError(f"epoch={epoch}: must lie in 0 to 2^32-1, the counter word it fills")
+            raise ConfigError(f"epoch={epoch}: must be in 0 to 2^32-1, the counter word it fills")
         users = vector("users", users, np.int32, self.n_users)
         pos = _NO_POSITIONS
         if positions is not None:
@@ -304,9 +304,9 @@ class NegativeSampler:
             if pos.shape != users.shape:
                 raise ConfigError(f"positions has shape {pos.shape}, users {users.shape}; they must agree")
         else:
-            start = whole("start", start)
+            start = as_int("start", start)
             if not 0 <= start <= 2**63 - 1 - users.size:
-                raise ConfigError(f"start={start}: positions must lie in 0 to 2^63-1")
+                raise ConfigError(f"start={start}: positions must be in 0 to 2^63-1")
         shape = (users.size, self.n_negatives)
         given, out = out, np.empty(shape, np.int32) if out is None else output(out, shape)
         if given is not None:  # bounds decide: all three are contiguous
@@ -333,7 +333,7 @@ class NegativeSampler:
         for status, *_ in done:
             if status == BAD_USER:
                 row = int(np.flatnonzero((users < 0) | (users >= self.n_users))[0])
-                raise DataError(f"users[{row}] = {users[row]} does not lie in [0, n_users={self.n_users})")
+                raise DataError(f"users[{row}] = {users[row]} is not in [0, n_users={self.n_users})")
             if status == BAD_POSITION:
                 row = int(np.flatnonzero(pos < 0)[0])
                 raise DataError(f"positions[{row}] = {pos[row]}: positions count from 0")
@@ -345,7 +345,7 @@ class NegativeSampler:
 
     @property
     def stats(self) -> dict[str, int]:
-        """Counts since construction: ``draws`` (negatives given), ``rejections`` (attempts in vain), ``exact_finishes``
+        """Counts since construction: ``draws`` (negatives given), ``rejections`` (of attempts), ``exact_finishes``
         (draws that ended by rank), ``skipped`` (rows filled with -1). Equal for equal calls, whatever the threads."""
         with _lock:
             return dict(zip(("draws", "rejections", "exact_finishes", "skipped"), self._counts))

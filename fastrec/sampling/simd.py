@@ -4,7 +4,7 @@ Each step is a plain Python function (what ``.py_func`` of a kernel runs: what t
 LLVM vector IR that compiled code calls instead. The IR names no instruction set: LLVM lowers it to AVX-512, AVX2,
 NEON or scalar code, and the integers are the same on all of them. Without it the ML-1M kernel runs at 0.6 of the speed.
 
-Arrays are C-contiguous and long enough for whole groups of LANES entries; offsets are in elements.
+Arrays are C-contiguous and long enough for full groups of LANES entries; offsets are in elements.
 """
 
 # ruff: noqa: ARG001 - Numba reads the signatures

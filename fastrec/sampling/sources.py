@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrec.arguments import unmasked, whole
+from fastrec.arguments import as_int, unmasked
 from fastrec.errors import ConfigError, DataError
 from fastrec.sampling.csr import MAX_ITEMS, MAX_USERS, csr_of_pairs
 
@@ -87,7 +87,7 @@ def csr_of(
     ConfigError
         For another kind of object, columns that are not recognised, or a missing or contradicting ``n_items``.
     DataError
-        For null, negative or masked ids, or arrays that are no CSR.
+        For null, negative or masked ids, or arrays that are not CSR.
     """
     if hasattr(source, "indptr") and hasattr(source, "items") and not hasattr(source, "indices"):
         known = getattr(source, "n_items", None)
@@ -171,11 +171,11 @@ def _coo(matrix: Any, n_items: int | None) -> Source:
 def _agreed(given: int | None, known: int | None, what: str) -> int:
     if given is None and known is None:
         raise ConfigError("n_items is required: this source does not say how many items there are")
-    if given is not None and known is not None and whole("n_items", given) != known:
+    if given is not None and known is not None and as_int("n_items", given) != known:
         raise ConfigError(f"n_items={given}, but {what} {known}")
-    n = whole("n_items", given if given is not None else known)
+    n = as_int("n_items", given if given is not None else known)
     if not 1 <= n <= MAX_ITEMS:
-        raise DataError(f"n_items={n}: must lie in 1 to {MAX_ITEMS} (item ids are int32)")
+        raise DataError(f"n_items={n}: must be in 1 to {MAX_ITEMS} (item ids are int32)")
     return n
 
 
@@ -211,7 +211,7 @@ def _scipy(matrix: Any, n_items: int | None) -> Source:
     out = np.flatnonzero((items < 0) | (items >= n))
     if out.size:
         k = int(out[0])
-        raise DataError(f"the matrix's indices[{k}] = {items[k]} does not lie in its {n} columns")
+        raise DataError(f"the matrix's indices[{k}] = {items[k]} is not in its {n} columns")
     users = np.repeat(np.arange(n_users, dtype=np.int32), degrees)
     zeros = stored - int(kept.sum())
     if zeros:
@@ -278,11 +278,11 @@ def _frame(frame: Any, n_items: int | None, user_col: Any, item_col: Any, n_user
     users, items = _ids(frame, user), _ids(frame, item)
     n = _agreed(n_items, None, "")
     if items.size and int(items.max()) >= n:
-        raise DataError(f"column {item!r} holds {int(items.max())}, which does not lie in [0, n_items={n})")
+        raise DataError(f"column {item!r} holds {int(items.max())}, which is not in [0, n_items={n})")
     top = int(users.max()) if users.size else -1
     number = "ids are row numbers from 0: number them first, as Interactions.from_frame does"
     if n_users is not None and top >= n_users:
-        raise DataError(f"column {user!r} holds {top}, which does not lie in [0, n_users={n_users})")
+        raise DataError(f"column {user!r} holds {top}, which is not in [0, n_users={n_users})")
     if top >= MAX_USERS or (n_users is None and top >= SPARE_USERS + 100 * users.size):
         raise DataError(
             f"column {user!r} holds {top} in a frame of {users.size} rows, which asks for {top + 1} users; {number}"

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastrec.arguments import whole
+from fastrec.arguments import as_int
 from fastrec.errors import ConfigError
 from fastrec.sampling.csr import check_csr
 from fastrec.sampling.identity import identity
@@ -95,7 +95,7 @@ def _slot(  # type: ignore[no-untyped-def]
         rest = ((high << 32) | low) * legal
         accepted = pending & (rest >= (0 - legal) % legal)
         where, left = first, degree
-        for _ in range(STEPS + 1):  # how many items of the row lie at or below the rank's find
+        for _ in range(STEPS + 1):  # how many items of the row are at or below the rank's find
             half = left >> 1
             mid = where + half
             value = tl.load(items + mid, mask=accepted & (left > 0), other=0).to(tl.int64) - (mid - first)
@@ -162,7 +162,7 @@ def _hashed(x, key, m):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def order_kernel(keys, out, start, count, n, a, b, ROUNDS: tl.constexpr, SIZE: tl.constexpr):  # type: ignore[no-untyped-def]
-    """out[k] = pi(start + k): the rounds of ``order.py``, walked until all of the block lie below n."""
+    """out[k] = pi(start + k): the rounds of ``order.py``, walked until all of the block are below n."""
     k = tl.program_id(0).to(tl.int64) * SIZE + tl.arange(0, SIZE)
     live = k < count
     zero = (k * 0).to(tl.uint64)
@@ -194,8 +194,8 @@ class GpuSampler:
 
     Notes
     -----
-    Users and positions are trusted, not checked: a check would wait for the device. Cost: the bitmap or 4 bytes a
-    positive of device memory, and 8 bytes a user; 20 bytes an item and 8 a positive more where weighted.
+    Users and positions are trusted, not checked: a check would wait for the device. Cost: the bitmap or 4 bytes
+    of device memory per positive, and 8 bytes per user; 20 bytes per item and 8 per positive more where weighted.
     """
 
     def __init__(self, sampler: NegativeSampler, device: torch.device | str) -> None:
@@ -248,9 +248,9 @@ class GpuSampler:
         storage = out.untyped_storage().data_ptr()
         users, positions = (x.clone() if x.untyped_storage().data_ptr() == storage else x for x in (users, positions))
         if not isinstance(epoch, Tensor):
-            epoch = whole("epoch", epoch)
+            epoch = as_int("epoch", epoch)
             if not 0 <= epoch < 2**32:
-                raise ConfigError(f"epoch={epoch}: must lie in 0 to 2^32-1, the counter word it fills")
+                raise ConfigError(f"epoch={epoch}: must be in 0 to 2^32-1, the counter word it fills")
             epoch = torch.full((1,), epoch, dtype=torch.int64, device=self.device)
         args = (self.indptr, self.items, self._bits, users.contiguous(), positions.contiguous(), epoch, out)
         sizes = (n_rows, self.n_negatives, out.stride(0), self.n_items, self._row_words, self.seed, self.tag)
@@ -281,9 +281,9 @@ class GpuOrder:
     def positions(self, epoch: int, start: int, stop: int, out: Tensor | None = None) -> Tensor:
         """int64[stop - start] on the device: the positions visited from ``start`` to ``stop`` of an epoch."""
         order = self.order
-        epoch, start, stop = whole("epoch", epoch), whole("start", start), whole("stop", stop)
+        epoch, start, stop = as_int("epoch", epoch), as_int("start", start), as_int("stop", stop)
         if not 0 <= start <= stop <= order.n:
-            raise ConfigError(f"order of {order.n} positions: [{start}, {stop}) does not lie in it")
+            raise ConfigError(f"order of {order.n} positions: [{start}, {stop}) is not in it")
         if self._epoch != epoch:
             self._keys = torch.as_tensor(order.keys(epoch).astype(np.int64)).to(self.device)
             self._epoch = epoch

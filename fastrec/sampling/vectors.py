@@ -20,7 +20,7 @@ def vector(name: str, values: Any, dtype: type, bound: int) -> NDArray[Any]:
         limits = np.iinfo(dtype)
         bad = np.flatnonzero((a > limits.max) | (a < limits.min))
         if bad.size:
-            raise DataError(f"{name}[{bad[0]}] = {a[bad[0]]} does not lie in [0, {bound})")
+            raise DataError(f"{name}[{bad[0]}] = {a[bad[0]]} is not in [0, {bound})")
     return np.ascontiguousarray(a, dtype=dtype)
 
 
@@ -37,7 +37,7 @@ def output(out: Any, shape: tuple[int, int]) -> NDArray[np.int32]:
     if not fits or array.dtype != np.int32 or array.shape != shape:
         raise ConfigError(f"out is {described(array)}; must be a NumPy array or CPU tensor, int32{list(shape)}")
     if not array.flags.c_contiguous or not array.flags.writeable:
-        raise ConfigError("out must be C-contiguous and writeable; pass a whole array, not a slice of columns")
+        raise ConfigError("out must be C-contiguous and writeable; pass a complete array, not a slice of columns")
     return array
 
 

@@ -18,7 +18,7 @@ def names_for(n_items: int, every: bool) -> list[str]:
 
 
 def missing(result: Result, *, every: bool = False) -> list[str]:
-    """Baselines that a finished run is to have and has not; none without a test part."""
+    """Baselines that a finished run should have and lacks; none without a test part."""
     if result.stopped == "interrupted" or not result.metrics:
         return []
     return [name for name in names_for(result.run.split().n_items, every) if name not in result.baselines]

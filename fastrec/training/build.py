@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastrec.batches.stream import Stream
-from fastrec.config import RENAMED, Config
+from fastrec.config import Config
 from fastrec.data.split import Split
 from fastrec.engines.base import Engine
 from fastrec.errors import ConfigError
@@ -28,12 +28,12 @@ def build_engine(split: Split, config: Config) -> Engine:
     decays = "l2" in config.inert  # adamw decays every weight by itself
     options: dict[str, Any] = {
         "batch_size": config.training.batch_size,
-        "rate": make_rate(config, stream.n_positives),
+        "lr": make_lr(config, stream.n_positives),
         "loss": config.optim.loss,
         "optimizer": config.optim.optimizer,
         "l2": 0.0 if decays else config.optim.l2 or 0.0,
-        "l2_h": None if decays else config.optim.output_l2,
-        "lr_h": config.optim.output_lr,
+        "output_l2": None if decays else config.optim.output_l2,
+        "output_lr": config.optim.output_lr,
         "threads": config.training.threads,
     }
     if config.training.engine == "fused" and kind == "cuda":
@@ -81,7 +81,7 @@ def make_model(split: Split, config: Config) -> Any:
         "dim": config.model.dim,
         "seed": config.training.seed,
     }
-    options = {name: config[RENAMED.get(name, name)] for name in has if name != "dropout"}
+    options = {name: config[name] for name in has if name != "dropout"}
     model = models.build(config.model.model, **sizes, **options)
     given = (config.model.pretrained_gmf, config.model.pretrained_mlp)
     if not all(given):
@@ -117,14 +117,14 @@ def make_sampler(split: Split, config: Config) -> NegativeSampler:
     )
 
 
-def make_rate(config: Config, n_positives: int) -> Any:
+def make_lr(config: Config, n_positives: int) -> Any:
     """Step -> learning rate, as the config's schedule says."""
     per_epoch = -(-n_positives // (config.training.batch_size * config.training.accumulate))
 
     peak = config.optim.lr
     assert peak is not None, "resolve gives every run a learning rate"
 
-    def rate(step: int) -> float:
+    def lr(step: int) -> float:
         return learning_rate(
             step,
             lr=peak,
@@ -135,4 +135,4 @@ def make_rate(config: Config, n_positives: int) -> Any:
             factor=config.optim.step_factor,
         )
 
-    return rate
+    return lr

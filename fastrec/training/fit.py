@@ -18,7 +18,7 @@ from fastrec.evaluation.selection import LEGACY, Selection, Validator, for_model
 from fastrec.runs import Run, create, locked, open_run, write_card
 from fastrec.runs.checkpoint import Checkpoints
 from fastrec.terminal import html_table
-from fastrec.training.build import build_engine, make_rate
+from fastrec.training.build import build_engine, make_lr
 from fastrec.training.resolve import (
     PATHS,
     absolute_path,
@@ -118,7 +118,7 @@ def fit(
     with clear_memory_errors():
         engine = build_engine(split, config)  # before the folder: what cannot be built leaves none behind
     with clear_memory_errors(), _closing(engine, config.training.threads):
-        kept = config.settled({}, inert=config.inert | {"out"})  # a run's own folder is no option to run it again
+        kept = config.settled({}, inert=config.inert | {"out"})  # a run's own folder is not an option to run it again
         run = create(out or config.run.out, config=kept.to_dict(), split=split, toml=kept.to_toml())
         with locked(run.path):
             run.record(engine=engine.describe(), avoided=config.negatives.exclude)
@@ -126,7 +126,7 @@ def fit(
 
 
 def resume(path: str | Path, *, progress: bool | None = None, **given: Any) -> Result:
-    """Go on with an interrupted run where its last checkpoint stands; on the CPU to the bit.
+    """Resume an interrupted run at its last checkpoint; on the CPU bit for bit.
 
     Parameters
     ----------
@@ -135,19 +135,19 @@ def resume(path: str | Path, *, progress: bool | None = None, **given: Any) -> R
     progress : bool, optional
         Show progress.
     **given
-        Config fields that were given anew: those that decide the weights must be the run's own.
+        Config fields that were given again: those that decide the weights must be the run's own.
 
     Raises
     ------
     CheckpointError
-        If there is nothing whole to go on from, config or data are not those of the run (the difference is shown), its
+        If there is no complete checkpoint, config or data are not those of the run (the difference is shown), its
         draws are of another stream version, or another process trains it.
     """
     from fastrec.batches.device import check_device
 
     refuse_distributed()
     run = open_run(path)
-    run.check_stream("go on with it")
+    run.check_stream("continue it")
     config = recorded_config(run)
     if given.get("select") is not None:
         given["select"] = str(Selection.parse(given["select"]))
@@ -161,7 +161,7 @@ def resume(path: str | Path, *, progress: bool | None = None, **given: Any) -> R
     if changes:
         raise CheckpointError(
             f"{run.path}: cannot go on under another config ({'; '.join(changes)}); leave these options out, or "
-            "train anew"
+            "train again"
         )
     if run.manifest.get("status") == "done":
         return _finished(run, config)
@@ -177,7 +177,7 @@ def resume(path: str | Path, *, progress: bool | None = None, **given: Any) -> R
 
 @contextlib.contextmanager
 def _closing(engine: Engine, threads: int | None) -> Iterator[None]:
-    """Torch at the asked number of threads, for this training alone; then the engine closed."""
+    """Torch at the asked number of threads, for this training only; then the engine closed."""
     import torch
 
     before = torch.get_num_threads()
@@ -206,7 +206,7 @@ def _train(run: Run, split: Split, config: Config, engine: Engine, *, progress: 
         checkpoint_every=config.run.checkpoint_every,
         log_every=config.run.log_every,
         progress=progress,
-        rate=make_rate(config, engine.n_positives),
+        lr=make_lr(config, engine.n_positives),
         extra={"config": config.digest(), "data": run.manifest["data"]["fingerprints"]["split"]},
     )
     steps = checkpoints.steps()
@@ -219,7 +219,7 @@ def _train(run: Run, split: Split, config: Config, engine: Engine, *, progress: 
             if meta[what] != trainer.extra[what]:
                 raise CheckpointError(
                     f"{run.path}: the last checkpoint was written under another {what} (digest {meta[what][:12]}, the "
-                    f"run's is {trainer.extra[what][:12]}); bring the run's own files back, or train anew"
+                    f"run's is {trainer.extra[what][:12]}); restore the run's own files, or train again"
                 )
         trainer.resume(tensors, meta)
     tracker = Tracker(

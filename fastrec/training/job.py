@@ -25,16 +25,16 @@ from fastrec.training.resolve import FILTERS, MEMORY, SPLITTING, resolve
 
 
 def prepare(config: Config) -> Split:
-    """Load ``data`` and split it as the config says; a split that comes with the data is used and said.
+    """Load ``data`` and split it as the config says; a split that comes with the data is used and reported.
 
     Raises
     ------
     DataNotFoundError
-        If a named set cannot be had.
+        If a named data set is not found and cannot be downloaded.
     DataError
         If the data are malformed, or the split does not fit them.
     ConfigError
-        If a filter is asked for of data that bring their own split.
+        If a filter is asked for of data that have their own split.
     """
     source, rule = config.data.data, config.split
     if source.startswith(MEMORY):
@@ -66,14 +66,14 @@ def cut(interactions: Interactions, config: Config) -> Split:
     """Split loaded interactions by its rule."""
     if config.split.split in ("auto", "leave-one-out"):
         return leave_one_out(interactions, validation=config.split.validation, seed=config.split.split_seed)
-    shares: dict[str, Any] = {"test": config.split.test_fraction, "validation": config.split.validation}
+    fractions: dict[str, Any] = {"test": config.split.test_fraction, "validation": config.split.validation}
     if config.split.split == "none":
         return everything(interactions)
     if config.split.split == "ratio":
-        return ratio_split(interactions, **shares, seed=config.split.split_seed)
+        return ratio_split(interactions, **fractions, seed=config.split.split_seed)
     if config.split.split == "time":
-        return time_split(interactions, **shares)
-    raise ConfigError(f"split = {config.split.split!r}: {interactions.name} brings no split of its own")
+        return time_split(interactions, **fractions)
+    raise ConfigError(f"split = {config.split.split!r}: {interactions.name} has no split of its own")
 
 
 def train(data: Any = None, *, preset: str | None = None, **options: Unpack[TrainOptions]) -> Result:
@@ -133,6 +133,6 @@ def _refuse_unused(data: Any, options: Mapping[str, Any]) -> None:
     if asked := [name for name in options if name in unused]:
         what = "a split" if isinstance(data, Split) else "data in memory"
         raise ConfigError(
-            f"{', '.join(asked)}: no effect beside {what}; leave it out, or give it to the function that loads or "
+            f"{', '.join(asked)}: no effect with {what}; leave it out, or give it to the function that loads or "
             "splits the data (fastrec.load, fastrec.ratio_split, ...)"
         )

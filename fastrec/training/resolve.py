@@ -1,4 +1,4 @@
-"""What the options left at "auto" stand for on this machine, and which options have no effect."""
+"""What the options left at "auto" become on this machine, and which options have no effect."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def refuse_distributed() -> None:
     rank, size = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
     if (size or "1") != "1" or (rank is not None and size is None):
         raise ConfigError(
-            f"WORLD_SIZE={size}, RANK={rank}: fastrec trains in one process and would train the whole run once per "
+            f"WORLD_SIZE={size}, RANK={rank}: fastrec trains in one process and would train the entire run once per "
             "process; start it without torchrun"
         )
 
@@ -146,7 +146,7 @@ def check_lr(config: Config, stream: Any) -> None:
     if lr > largest:
         fits = max(1, int(rows * largest / lr))
         raise ConfigError(
-            f"lr = {lr:g}: SGD sums the gradients of {min(rows, stream.n_positives):,} positives a step, and the "
+            f"lr = {lr:g}: SGD sums the gradients of {min(rows, stream.n_positives):,} positives per step, and the "
             f"busiest row overshoots above lr = {largest:.2g}; lower lr to that, or batch_size to {fits:,}"
         )
 

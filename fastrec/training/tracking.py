@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fastrec.errors import FastrecError
-from fastrec.files import write_atomic
+from fastrec.files import write_bytes
 from fastrec.runs.checkpoint import Checkpoints
 from fastrec.terminal import on_terminal, say
 
@@ -27,7 +27,7 @@ class Tracker:
     """Writes metrics of a run to metrics.jsonl and TensorBoard.
 
     metrics.jsonl is the run's record: where it cannot be written, training stops. TensorBoard is an extra: where it
-    fails, that is said once, and training goes on without it.
+    fails, that is reported once, and training goes on without it.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ class Tracker:
             if found.st_nlink == 1:
                 f.truncate(len(kept))
         if found.st_nlink > 1:
-            write_atomic(self.path, kept)
+            write_bytes(self.path, kept)
 
     def _open(self) -> io.FileIO:
         """Open to append, without a buffer, and never through a link."""
@@ -211,8 +211,8 @@ class Events:
         self._file.close()
 
 
-class Screen:
-    """A progress bar on a terminal; one line an epoch elsewhere.
+class ProgressBar:
+    """A progress bar on a terminal; one line per epoch elsewhere.
 
     Parameters
     ----------

@@ -16,7 +16,7 @@ from fastrec.errors import CheckpointError, FastrecError, shown
 from fastrec.files import COUNT, SHA256, expect
 from fastrec.runs.checkpoint import Checkpoints
 from fastrec.sampling.order import Cursor
-from fastrec.training.tracking import Screen, Tracker, rounded
+from fastrec.training.tracking import ProgressBar, Tracker, rounded
 
 MAX_WEIGHT = 1e4
 """A larger weight means divergence. Initial weights stay below 700 (init_std = 100) and weights that rank well below
@@ -37,7 +37,7 @@ _STATE = {
 
 @dataclass
 class State:
-    """Where a run stands, besides the engine's own state: JSON in each checkpoint."""
+    """The state of a run, except the engine's own: JSON in each checkpoint."""
 
     epoch: int = 0
     position: int = 0
@@ -98,7 +98,7 @@ class Trainer:
         Steps between records of the loss.
     progress : bool
         Show progress on stderr.
-    rate : callable, optional
+    lr : callable, optional
         Step -> learning rate, for the record.
     extra : dict
         Kept in every checkpoint: what a resumed run must agree with.
@@ -114,7 +114,7 @@ class Trainer:
     checkpoint_every: int = 0
     log_every: int = 100
     progress: bool = True
-    rate: Callable[[int], float] | None = None
+    lr: Callable[[int], float] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     state: State = field(default_factory=State)
 
@@ -149,16 +149,16 @@ class Trainer:
             checkpoint is intact.
         """
         s, samples = self.state, self._samples_per_epoch()
-        screen = Screen(self.progress, epochs=self.epochs, samples=samples, done=s.total_samples)
+        bar = ProgressBar(self.progress, epochs=self.epochs, samples=samples, done=s.total_samples)
         began, before = time.perf_counter(), s.wall_s
         try:
             with clear_memory_errors(), self._signals():
                 while s.ended is None and s.epoch < self.epochs:
                     if s.position < self.engine.n_positives:
-                        self._advance(screen, stop_after)
+                        self._advance(bar, stop_after)
                     s.wall_s = before + time.perf_counter() - began
                     if s.position >= self.engine.n_positives:
-                        self._end_epoch(screen)
+                        self._end_epoch(bar)
                         if s.ended is None and not self.checkpoint_every:
                             self._save()
                     if self._signal is not None or (stop_after is not None and s.step >= stop_after):
@@ -170,7 +170,7 @@ class Trainer:
                 s.wall_s = before + time.perf_counter() - began
                 self._save()
         finally:
-            screen.close()
+            bar.close()
         self._restore_best()
         return s.ended
 
@@ -188,14 +188,14 @@ class Trainer:
             self.engine.load_state(tensors, meta["engine"])
         except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
             raise CheckpointError(
-                f"the checkpoint of step {shown(meta.get('step'))} does not fit this run ({shown(error, 300)}); bring "
-                "the run's own files back, or train anew"
+                f"the checkpoint of step {shown(meta.get('step'))} does not fit this run ({shown(error, 300)}); "
+                "restore the run's own files, or train again"
             ) from error
 
     def _samples_per_epoch(self) -> int:
         return self.engine.n_positives * (1 + self.engine.n_negatives)
 
-    def _advance(self, screen: Screen, stop_after: int | None) -> None:
+    def _advance(self, bar: ProgressBar, stop_after: int | None) -> None:
         s = self.state
         n = self.log_every - s.step % self.log_every
         if self.checkpoint_every:
@@ -214,7 +214,7 @@ class Trainer:
         s.n_samples += done.n_samples
         s.total_samples += done.n_samples
         s.train_s += took
-        screen.advance(s.epoch, done.n_samples, s.loss_sum / s.n_samples)
+        bar.advance(s.epoch, done.n_samples, s.loss_sum / s.n_samples)
         loss, n_samples, seconds = s.window
         s.window = (loss + done.loss_sum, n_samples + done.n_samples, seconds + took)
         if s.step % self.log_every == 0:
@@ -230,7 +230,7 @@ class Trainer:
         s.window = (0.0, 0, 0.0)
         if self.tracker is not None and n_samples:
             values = {"loss": rounded(loss / n_samples), "samples_per_s": round(n_samples / max(seconds, 1e-9))}
-            self.tracker.record("train", s.step, values | ({"lr": self.rate(s.step - 1)} if self.rate else {}))
+            self.tracker.record("train", s.step, values | ({"lr": self.lr(s.step - 1)} if self.lr else {}))
 
     def _check_loss(self, done: Progress) -> None:
         if not math.isfinite(done.loss_sum):
@@ -251,8 +251,8 @@ class Trainer:
         left = f". {self.checkpoints.left(resume=False)}" if self.checkpoints is not None else ""
         return FastrecError(f"{what}: training diverged; train again with a lower lr or a higher l2{left}")
 
-    def _end_epoch(self, screen: Screen) -> None:
-        """Validate, record, decide; then the cursor stands at the start of the next epoch."""
+    def _end_epoch(self, bar: ProgressBar) -> None:
+        """Validate, record, decide; then the cursor is at the start of the next epoch."""
         self._check_weights()
         s = self.state
         values: dict[str, Any] = {"epoch": s.epoch + 1, "loss": rounded(s.loss_sum / s.n_samples)}
@@ -262,7 +262,7 @@ class Trainer:
             values |= {f"val {k}": float(v) for k, v in metrics.items()}
             if self.selects:
                 self._select(metrics[self.select])
-        screen.epoch(s.epoch, values, speed)
+        bar.epoch(s.epoch, values, speed)
         if self.tracker is not None:
             values |= {"samples_per_s": round(speed), "train_s": round(s.train_s, 3), "wall_s": round(s.wall_s, 3)}
             self.tracker.record("epoch", s.step, values)
@@ -315,7 +315,7 @@ class Trainer:
         Where it is ignored (``nohup``) it stays so.
         """
         if threading.current_thread() is not threading.main_thread():
-            yield  # Python delivers signals to the main thread alone
+            yield  # Python delivers signals to the main thread only
             return
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         hangup = getattr(signal, "SIGHUP", None)

@@ -23,23 +23,23 @@ GOOD = "1::10::5::100\n2::11::4::101\n"
         ("3::12::5\n", r"line 3: only 3 fields in '3::12::5', but every line must be user::item::rating::timestamp"),
         ("3::12\n", "line 3: only 2 fields"),
         ("3\n", "line 3: only 1 fields"),
-        ("3::12::5::\n", "line 3: timestamp '' is not a whole number"),
+        ("3::12::5::\n", "line 3: timestamp '' is not an integer"),
         ("3::12::5::102::9\n", "line 3: 5 fields"),
         ("3::12::5::102::\n", "line 3: 5 fields"),
         ("3::12::five::102\n", "line 3: rating 'five' is not a number"),
         ("3::12::nan::102\n", "line 3: rating 'nan' is not a finite number"),
         ("3::12::inf::102\n", "line 3: rating 'inf' is not a finite number"),
-        ("3::::5::102\n", "line 3: item '' is not a whole number"),
-        ("x::12::5::102\n", "line 3: user 'x' is not a whole number"),
-        ("3::12.5::5::102\n", "line 3: item '12.5' is not a whole number"),
-        ("3::12::5::102.5\n", "line 3: timestamp '102.5' is not a whole number"),
+        ("3::::5::102\n", "line 3: item '' is not an integer"),
+        ("x::12::5::102\n", "line 3: user 'x' is not an integer"),
+        ("3::12.5::5::102\n", "line 3: item '12.5' is not an integer"),
+        ("3::12::5::102.5\n", "line 3: timestamp '102.5' is not an integer"),
         (f"{2**64}::12::5::102\n", "line 3: user '18446744073709551616' does not fit 64 bits"),
         ("3:12:5:102\n", "line 3: only 1 fields"),
         ("3:x:12::5::102\n", "line 3: only 3 fields"),
         ("3::12:: 5::102 \n", "line 3: rating ' 5' is not a number"),
         ("\n3::12::5::102\n", "line 3: blank"),
         ("3::12::5::102\x00\n", "line 3: timestamp"),
-        ('"3"::12::5::102\n', "line 3: user '\"3\"' is not a whole number"),
+        ('"3"::12::5::102\n', "line 3: user '\"3\"' is not an integer"),
     ],
 )
 @pytest.mark.parametrize("last", [True, False])
@@ -79,7 +79,7 @@ def test_one_bad_line_among_many_is_found_wherever_it_stands(tmp_path: Path, at:
         ("log.csv", "user,user,item\n1,2,3\n", "two columns are called 'user'"),
         ("log.csv", "user,item\n1.0,2\n", "user id '1.0' is a decimal number"),
         ("log.csv", "user,item,date\n1,2,yesterday\n", "data row 0: time 'yesterday' is neither"),
-        ("train.txt", "1 2 3\n1 x\n", "line 2: item 'x' is not a whole number"),
+        ("train.txt", "1 2 3\n1 x\n", "line 2: item 'x' is not an integer"),
         ("train.txt", "1\n2\n", "no line holds a user and an item"),
         ("odd.bin", "hello world\n", "fits no known format"),
         ("log.csv", "a,b\rc,d\n", r"line 1: 'a,b\\rc,d' holds no names of columns"),
@@ -117,14 +117,14 @@ def test_what_once_ended_in_a_traceback(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
     for folder, says in (
-        ("cut", r"log\.csv\.gz: not a whole gzip file"),
-        ("list", r"train\.txt\.gz: not a whole gzip file"),
-        ("film", r"movies\.csv\.gz: not a whole gzip file"),
+        ("cut", r"log\.csv\.gz: not a complete gzip file"),
+        ("list", r"train\.txt\.gz: not a complete gzip file"),
+        ("film", r"movies\.csv\.gz: not a complete gzip file"),
         ("odd", r"log\.csv, line 4: not UTF-8"),
     ):
         with pytest.raises(DataError, match=says):
             load(tmp_path / folder)
-    with pytest.raises(DataError, match=r"x\.test\.negative, line 1: .* whole numbers of 64 bits"):
+    with pytest.raises(DataError, match=r"x\.test\.negative, line 1: .* 64-bit integers"):
         load_split(tmp_path / "ncf")
 
 
@@ -158,10 +158,10 @@ def test_missing_and_empty_sources(tmp_path: Path) -> None:
 def test_a_gzip_file_cut_short(tmp_path: Path) -> None:
     whole = gzip.compress((GOOD * 1000).encode())
     (tmp_path / "ratings.dat.gz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match="not a whole gzip file"):
+    with pytest.raises(DataError, match="not a complete gzip file"):
         load(tmp_path)
     (tmp_path / "ratings.dat.gz").write_bytes(whole[:12])
-    with pytest.raises(DataError, match="not a whole gzip file"):
+    with pytest.raises(DataError, match="not a complete gzip file"):
         load(tmp_path)
     (tmp_path / "ratings.dat.gz").write_bytes(gzip.compress(b""))
     with pytest.raises(DataError, match="there is nothing in the file"):
@@ -191,7 +191,7 @@ def test_a_parquet_file_that_is_none_or_holds_gaps(tmp_path: Path) -> None:
     ("film", "says"),
     [
         ("2::No genres\n", r"movies\.dat, line 2: '2::No genres' is not MovieID::Title::Genres"),
-        ("x::Film::Drama\n", "line 2: MovieID 'x' is not a whole number"),
+        ("x::Film::Drama\n", "line 2: MovieID 'x' is not an integer"),
         ("1::Twice::Drama\n", "lists item 1 more than once"),
     ],
 )
@@ -272,8 +272,8 @@ def ncf(folder: Path, negative: str) -> Path:
         ("(0,3)\t0\t2\n(1,0)\n", "line 2: .* is not"),
         ("(0,3)\t0\t2\n(1,0)\t3\tx\n", "line 2: .* is not"),
         ("(0,3)\t0\t2\n(1,0)\t3\n(1,1)\t3\n", "3 lines for 2 test pairs"),
-        ("(0,3)\t0\t2\n(0,3)\t0\t1\n", r"line 2: \(0,3\) stands in line 1 too"),
-        ("(0,3)\t0\t0\n(1,0)\t3\n", "line 1: an item stands twice"),
+        ("(0,3)\t0\t2\n(0,3)\t0\t1\n", r"line 2: \(0,3\) is in line 1 too"),
+        ("(0,3)\t0\t0\n(1,0)\t3\n", "line 1: an item occurs twice"),
         ("", "the file is empty"),
     ],
 )
@@ -284,7 +284,7 @@ def test_bad_candidate_files_are_named(tmp_path: Path, negative: str, says: str)
 
 def test_splits_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "ratings.dat").write_text(GOOD)
-    with pytest.raises(DataError, match="brings no split of its own"):
+    with pytest.raises(DataError, match="has no split of its own"):
         load_split(tmp_path)
     (tmp_path / "train.txt").write_text("1 2 3\n")
     with pytest.raises(DataError, match=r"train\.txt is there but no test\.txt"):

@@ -179,7 +179,7 @@ def test_order_within_a_second_survives_the_cut_to_seconds(tmp_path: Path) -> No
     assert loaded.file_order is not None
     assert loaded.timestamps.tolist() == [10, 10, 10, 9]
     assert loaded.item_ids[np.argsort(loaded.file_order)].tolist() == [8, 6, 5, 7]
-    assert "times cut to whole seconds" in loaded.notes[-1]
+    assert "times cut to full seconds" in loaded.notes[-1]
 
 
 def test_adjacency_lists_as_one_log_and_as_their_split(tmp_path: Path) -> None:

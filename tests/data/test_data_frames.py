@@ -127,7 +127,7 @@ def test_arrays_of_ids_that_would_change_are_refused() -> None:
         (["u\0", "u"], "row 0 holds NUL"),
         (np.array(["u", "u\0"], object), "row 1 holds NUL"),
         ([1, "1"], "user id 1 in row 0 is not text"),
-        ([[1], [1, 2]], "no array of one dimension"),
+        ([[1], [1, 2]], "not a one-dimensional array"),
         (np.ma.array([1, 2], mask=[False, True]), "row 1 is masked"),
         (np.array([1, 2**64 - 1], np.uint64), "does not fit 64 bits"),
         ([1, 2**64], "is not text"),

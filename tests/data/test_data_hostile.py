@@ -152,7 +152,7 @@ def test_numbers_of_4300_digits_are_ids_of_text_in_tables(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("movies.dat", "{}::A::B\n", r"movies\.dat, line 1: MovieID '7+\.\.\.' is not a whole number of 64 bits"),
+        ("movies.dat", "{}::A::B\n", r"movies\.dat, line 1: MovieID '7+\.\.\.' is not a 64-bit integer"),
         ("users.dat", "{}::F::1::1::1\n", r"users\.dat, line 1: user '7+\.\.\.' does not fit 64 bits"),
         ("users.dat", "1::F::{}::1::1\n", r"users\.dat, line 1: age '7+\.\.\.' does not fit 64 bits"),
         ("users.dat", "1::F::1::1::1::more\n", r"users\.dat, line 1: 6 fields .* user::gender::age::occupation::zip"),
@@ -172,7 +172,7 @@ def test_long_numbers_in_the_candidates_of_the_ncf_files(tmp_path: Path, row: st
     (tmp_path / "x.train.rating").write_text("1\t2\t5\t1\n")
     (tmp_path / "x.test.rating").write_text("1\t3\t5\t1\n")
     (tmp_path / "x.test.negative").write_text(row.format("7" * 5000))
-    with pytest.raises(DataError, match=r"x\.test\.negative, line 1: .* in whole numbers of 64 bits") as error:
+    with pytest.raises(DataError, match=r"x\.test\.negative, line 1: .* 64-bit integers") as error:
         load_split(tmp_path)
     assert len(str(error.value)) < 600
 
@@ -251,8 +251,8 @@ def test_movies_csv_without_what_is_needed_is_named(tmp_path: Path) -> None:
         ("movieId,genres\n2,A\n", r"movies\.csv: not a table of .*: no title column among movieId, genres"),
         ("film,title\n2,A\n", "no item column among film, title"),
         ("movieId,title\n2,A\n,B\n", r"movies\.csv, data row 1: movieId or title is missing"),
-        ("movieId,title\n2,A\n2.5,B\n", r"data row 1: movieId '2\.5' is not a whole number of 64 bits"),
-        (f"movieId,title\n2,A\n{'7' * 5000},B\n", r"data row 1: movieId '7+\.\.\.' is not a whole number of 64 bits"),
+        ("movieId,title\n2,A\n2.5,B\n", r"data row 1: movieId '2\.5' is not a 64-bit integer"),
+        (f"movieId,title\n2,A\n{'7' * 5000},B\n", r"data row 1: movieId '7+\.\.\.' is not a 64-bit integer"),
         ('movieId,"title\n2,A\n', r"movies\.csv: not a table"),
     ):
         (tmp_path / "movies.csv").write_text(movies)

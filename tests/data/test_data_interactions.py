@@ -191,7 +191,7 @@ def test_a_damaged_saved_file_is_an_error(tmp_path: Path) -> None:
     for cut in (0, 4, 9, len(whole) - 1):
         path.write_bytes(whole[:cut])
         with pytest.raises(
-            DataError, match=r"x\.safetensors: not a whole safetensors file|x\.safetensors: not a saved"
+            DataError, match=r"x\.safetensors: not a complete safetensors file|x\.safetensors: not a saved"
         ):
             Interactions.open(path)
     with pytest.raises(DataError, match="no such file"):
@@ -337,6 +337,6 @@ def test_ids_that_hold_nul_are_refused_wherever_they_can_be_seen() -> None:
 
 
 def test_text_that_is_no_unicode_cannot_be_saved(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is no Unicode text"):
+    with pytest.raises(DataError, match="is not Unicode text"):
         Interactions.from_arrays(["\ud800"], [1]).save(tmp_path / "x.safetensors")
     assert not list(tmp_path.iterdir())

@@ -168,7 +168,7 @@ def test_reserved_flags_of_gzip_are_refused(tmp_path: Path) -> None:
     content = bytearray(gzip.compress(CSV))
     content[3] |= 0x20
     (tmp_path / "log.csv").write_bytes(content)
-    with pytest.raises(DataError, match="not a whole gzip file"):
+    with pytest.raises(DataError, match="not a complete gzip file"):
         load(tmp_path / "log.csv").catalog.ratings.collect()
 
 
@@ -177,7 +177,7 @@ def test_damaged_zstd_is_named(tmp_path: Path) -> None:
     path = tmp_path / "log.csv.zst"
     for content in (whole[:-9], whole[: len(whole) // 2], whole[:5], whole + b"tail"):
         path.write_bytes(content)
-        with pytest.raises(DataError, match="not a whole zstd file"):
+        with pytest.raises(DataError, match="not a complete zstd file"):
             load(path)
     path.write_bytes(zstandard.compress(b""))
     with pytest.raises(DataError, match="nothing in the"):

@@ -119,7 +119,7 @@ def test_spellings_of_one_number_are_several_ids_of_a_table(tmp_path: Path, name
         log = load(tmp_path / name)
         assert log.user_ids.tolist() == sorted(u for u, _ in rows)
         assert log.item_ids.tolist() == [3, 7, 8, 9]
-        assert any("user ids are text: 3 of 6 are no plain integers" in note for note in log.notes)
+        assert any("user ids are text: 3 of 6 are not plain integers" in note for note in log.notes)
 
 
 @pytest.mark.parametrize("bad", ["007", "+7", "-0", " 7", "00"])
@@ -133,9 +133,7 @@ def test_an_odd_spelling_in_a_file_without_a_header_is_refused_with_its_line(
         rows = [[str(k % 90 + 1), str(k + 1), "5", "100"] for k in range(8000)]
         rows[at][column] = bad
         (tmp_path / name).write_text("".join(separator.join(row) + "\n" for row in rows))
-        with pytest.raises(
-            DataError, match=rf"line {at + 1}: (user|item) '{bad.replace('+', '.')}' is not a whole number"
-        ):
+        with pytest.raises(DataError, match=rf"line {at + 1}: (user|item) '{bad.replace('+', '.')}' is not an integer"):
             load(tmp_path / name)
 
 

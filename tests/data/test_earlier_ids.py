@@ -108,7 +108,7 @@ def test_what_gives_no_numbers_is_refused(files: tuple[Path, Path], tmp_path: Pa
         load(files[1], ids=3)
     with pytest.raises(DataError, match="no such file"):
         load(files[1], ids=tmp_path / "nothing.safetensors")
-    with pytest.raises(DataError, match="not a whole safetensors file"):
+    with pytest.raises(DataError, match="not a complete safetensors file"):
         load(files[1], ids=files[0])
     with pytest.raises(DataError, match="no such file"):
         load(files[1], ids=tmp_path)

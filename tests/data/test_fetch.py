@@ -307,8 +307,8 @@ def test_a_crash_while_unpacking_leaves_no_half_folder_and_needs_no_second_downl
 
 
 def test_the_folder_appears_by_one_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(aside: Path, folder: Path) -> None:
-        assert {p.name for p in aside.iterdir()} == {"ratings.dat", "README"}
+    def interrupted(atomic_write: Path, folder: Path) -> None:
+        assert {p.name for p in atomic_write.iterdir()} == {"ratings.dat", "README"}
         assert folder == tmp_path / "tiny"
         raise KeyboardInterrupt
 

@@ -127,7 +127,7 @@ def test_sets_without_a_pinned_hash_are_read_from_a_folder_never_fetched(
 
     monkeypatch.setattr(registry, "download", touched)
     for call in (resolve, fetch):
-        with pytest.raises(DataNotFoundError, match="To provide it by hand: get the files from https://"):
+        with pytest.raises(DataNotFoundError, match="To provide it manually: get the files from https://"):
             call(name)
 
 
@@ -162,7 +162,7 @@ def test_the_list_shows_every_set_and_its_state(places: dict[str, Path]) -> None
     assert list(rows) == [*SETS, *SHAPES]
     assert rows["gowalla"] == (str(folder), "ready")
     assert rows["ml-1m"] == (None, "can be fetched, 5.9 MB")
-    assert rows["ml-latest-small"][1].startswith("by hand, from https://")
+    assert rows["ml-latest-small"][1].startswith("manually, from https://")
     assert rows["synthetic-1m"] == (None, "generated: 6,040 x 3,706, 1,000,209 interactions")
 
 

@@ -47,9 +47,9 @@ def check_partition(x: Interactions, split: Split) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(LOG, st.sampled_from([0.0, 0.1, 0.25, 0.9]), st.integers(0, 2**32 - 1))
-def test_leave_one_out_takes_the_last_of_each_user(rows: list, share: float, seed: int) -> None:
+def test_leave_one_out_takes_the_last_of_each_user(rows: list, fraction: float, seed: int) -> None:
     x = build(rows)
-    split = leave_one_out(x, validation=share, seed=seed)
+    split = leave_one_out(x, validation=fraction, seed=seed)
     check_partition(x, split)
     assert x.file_order is not None
     assert x.timestamps is not None
@@ -60,7 +60,7 @@ def test_leave_one_out_takes_the_last_of_each_user(rows: list, share: float, see
         alone += len(row) == 1
         assert split.test.row(u).tolist() == ([int(x.items[last])] if len(row) > 1 else [])
         rest = len(row) - (len(row) > 1)
-        assert split.validation.degrees[u] == min(-int(-(round(share * 100) * rest) // 100), rest - 1)
+        assert split.validation.degrees[u] == min(-int(-(round(fraction * 100) * rest) // 100), rest - 1)
     assert split.notes == ((f"{alone} users with one interaction stay in train, not in test",) if alone else ())
     assert split.how == "leave-one-out"
     assert not split.comparable
@@ -142,14 +142,14 @@ def test_the_validation_draw_is_where_its_address_says() -> None:
     assert drawn == [[6, 9, 11, 15], [9, 11, 16, 19]]
 
 
-@pytest.mark.parametrize("share", ["0.07", "0.1", "0.14", "0.28", "0.29", "0.55", "0.57", "0.58"])
-def test_a_share_is_rounded_up_in_decimals(share: str) -> None:
+@pytest.mark.parametrize("fraction", ["0.07", "0.1", "0.14", "0.28", "0.29", "0.55", "0.57", "0.58"])
+def test_a_fraction_is_rounded_up_in_decimals(fraction: str) -> None:
     """.07 * 100 is 7.000000000000001 in floats; the ceiling must not make 8 of it."""
     degrees = np.arange(2, 301)
     users = np.repeat(degrees, degrees)
     items = np.concatenate([np.arange(d) for d in degrees])
-    split = ratio_split(Interactions.from_arrays(users, items), test=float(share), validation=0.0)
-    expected = [min(math.ceil(Fraction(share) * int(d)), int(d) - 1) for d in degrees]
+    split = ratio_split(Interactions.from_arrays(users, items), test=float(fraction), validation=0.0)
+    expected = [min(math.ceil(Fraction(fraction) * int(d)), int(d) - 1) for d in degrees]
     assert split.test.degrees.tolist() == expected
 
 
@@ -165,7 +165,7 @@ def test_the_validation_draw_is_uniform() -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(LOG, st.sampled_from([0.1, 0.2, 0.5, 0.99]), st.sampled_from([0.0, 0.1, 0.6]))
-def test_ratio_split_gives_each_user_its_share(rows: list, test: float, validation: float) -> None:
+def test_ratio_split_gives_each_user_its_fraction(rows: list, test: float, validation: float) -> None:
     x = build(rows)
     split = ratio_split(replace(x, timestamps=None), test=test, validation=validation)
     check_partition(replace(x, timestamps=None), split)
@@ -213,22 +213,22 @@ def test_time_split_counts_the_cold() -> None:
     )
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.0, 1.5, float("nan")])
-def test_shares_out_of_range_are_refused(share: float) -> None:
+@pytest.mark.parametrize("fraction", [-0.1, 1.0, 1.5, float("nan")])
+def test_fractions_out_of_range_are_refused(fraction: float) -> None:
     x = Interactions.from_arrays([1, 1, 1], [1, 2, 3], [1, 2, 3])
     for split in (
-        lambda: leave_one_out(x, validation=share),
-        lambda: ratio_split(x, test=share),
-        lambda: time_split(x, validation=share),
+        lambda: leave_one_out(x, validation=fraction),
+        lambda: ratio_split(x, test=fraction),
+        lambda: time_split(x, validation=fraction),
     ):
-        with pytest.raises(ConfigError, match="a share of the interactions"):
+        with pytest.raises(ConfigError, match="a fraction of the interactions"):
             split()
     for rule in (ratio_split, time_split):
         with pytest.raises(ConfigError, match="test=0: a split needs test interactions"):
             rule(x, test=0)
 
 
-def test_carve_validation_takes_from_train_alone() -> None:
+def test_add_validation_takes_from_train_only() -> None:
     x = Interactions.from_arrays(np.repeat([1, 2], 20), np.tile(np.arange(20), 2), np.tile(np.arange(20), 2))
     bare = leave_one_out(x, validation=0.0)
     carved = add_validation(bare)

@@ -61,9 +61,13 @@ def test_seeds_change_the_log() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(n_users=st.integers(1, 40), n_items=st.integers(1, 150), share=st.floats(0, 1), seed=st.integers(0, 2**32 - 1))
-def test_any_possible_shape_is_met_without_a_repeated_pair(n_users: int, n_items: int, share: float, seed: int) -> None:
-    n = round(share * n_users * n_items)
+@given(
+    n_users=st.integers(1, 40), n_items=st.integers(1, 150), fraction=st.floats(0, 1), seed=st.integers(0, 2**32 - 1)
+)
+def test_any_possible_shape_is_met_without_a_repeated_pair(
+    n_users: int, n_items: int, fraction: float, seed: int
+) -> None:
+    n = round(fraction * n_users * n_items)
     x = generate(n_users, n_items, n, seed=seed, threads=2)
     assert (x.n_users, x.n_items, x.n_interactions) == (n_users, n_items, n)
     assert np.unique(x.users.astype(np.int64) * n_items + x.items).size == n
@@ -117,7 +121,7 @@ def test_moments_are_distinct_within_a_user_plausible_and_apart_from_the_item() 
         ranks.append(np.argsort(np.argsort(times)) / times.size)
     popularity = x.item_counts()[x.items]
     assert abs(np.corrcoef(np.concatenate(ranks), popularity)[0, 1]) < 0.03, (
-        "the last items are no odder than the first"
+        "the last items are not odder than the first"
     )
     assert generate(300, 500, 30_000, seed=4, timestamps=False).timestamps is None
 
@@ -171,7 +175,7 @@ def test_genres_tell_the_taste_that_drew_the_log() -> None:
     np.add.at(counts, (x.users, main[x.items]), 1)
     mean = counts.sum(0) / counts.sum()
     lift = (counts / counts.sum(1, keepdims=True) / mean).max(1)
-    assert np.median(lift) > 3, "the favourite genre of a user, against its share in the whole log"
+    assert np.median(lift) > 3, "the favourite genre of a user, against its share in the entire log"
 
 
 def test_a_log_can_be_made_where_polars_is_not_installed() -> None:
@@ -221,7 +225,7 @@ def test_default_gmf_beats_popularity_by_a_tenth() -> None:
         model,
         Stream(train.indptr, train.items, sampler, seed=default.training.seed),
         batch_size=default.training.batch_size,
-        rate=lambda _: default.optim.lr,
+        lr=lambda _: default.optim.lr,
     )
     for epoch in range(default.training.epochs):
         engine.advance(Cursor(epoch, 0), sys.maxsize)

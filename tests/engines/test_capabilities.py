@@ -25,7 +25,7 @@ from tests.helpers.training import N_ITEMS, N_USERS, make_model, make_stream
 
 
 def engine_of(model: Model, **options: Any) -> TorchEngine:
-    return TorchEngine(model, make_stream(), batch_size=16, rate=lambda _: 0.05, **options)
+    return TorchEngine(model, make_stream(), batch_size=16, lr=lambda _: 0.05, **options)
 
 
 def test_every_wish_is_served_or_refused_with_its_option() -> None:
@@ -129,9 +129,9 @@ class Euclidean(Model):
 
 def test_names_of_parameters_make_no_gmf() -> None:
     with pytest.raises(ConfigError, match=r"model Euclidean: the fused engine trains exactly MF and GMF"):
-        FusedEngine(Euclidean(), make_stream(), batch_size=16, rate=lambda _: 0.05)
+        FusedEngine(Euclidean(), make_stream(), batch_size=16, lr=lambda _: 0.05)
     model = Euclidean()
-    engine = engine_of(model, l2=0.01, l2_h=0.1)
+    engine = engine_of(model, l2=0.01, output_l2=0.1)
     users, items = torch.tensor([1, 2], dtype=torch.int32), torch.tensor([[0, 1], [2, 3]], dtype=torch.int32)
     losses_seen = [engine.advance(Cursor(e, 0), 10**9) for e in range(3)]
     engine.close()
@@ -169,7 +169,7 @@ def test_a_new_loss_trains_as_itself(hinge: Loss, model: str) -> None:
 
 def test_a_new_loss_without_a_numba_form_is_refused_by_the_fused_engine(hinge: Loss) -> None:  # noqa: ARG001
     with pytest.raises(ConfigError, match="loss = 'hinge'"):
-        FusedEngine(make_model("mf"), make_stream(), batch_size=16, rate=lambda _: 0.05, loss="hinge")
+        FusedEngine(make_model("mf"), make_stream(), batch_size=16, lr=lambda _: 0.05, loss="hinge")
 
 
 def test_a_name_is_registered_once() -> None:

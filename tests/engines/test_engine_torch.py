@@ -40,7 +40,7 @@ def trained(steps: int = 10**9, **options: Any) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("model", models.names())
 @pytest.mark.parametrize("loss", ["bce", "bpr"])
 def test_accumulated_batches_equal_one_large_batch_tail_included(model: str, loss: str) -> None:
-    options: dict[str, Any] = {"model": model, "loss": loss, "l2": 0.01, "optimizer": "sgd", "rate": lambda _: 0.004}
+    options: dict[str, Any] = {"model": model, "loss": loss, "l2": 0.01, "optimizer": "sgd", "lr": lambda _: 0.004}
     small, large = trained(batch_size=8, accumulate=4, **options), trained(batch_size=32, **options)
     for name, value in large.items():
         torch.testing.assert_close(small[name], value, rtol=1e-4, atol=1e-6, msg=name)
@@ -54,16 +54,20 @@ def test_accumulated_batches_equal_one_large_batch_tail_included(model: str, los
     ("model", "step"),
     [(model, step) for model in ("gmf", "neumf") for step in ("kernels", "autograd", "graph")],
 )
-def test_h_moves_by_its_own_rate_and_shrinks_by_its_own_l2(model: str, step: str) -> None:
-    """One step of SGD: h moves by ``lr_h`` times (gradient + l2_h * h), layers shrink by l2_h, all else as it did."""
+def test_h_moves_by_its_own_lr_and_shrinks_by_its_own_l2(model: str, step: str) -> None:
+    """One step of SGD: h moves by output_lr * (gradient + output_l2 * h), layers shrink by output_l2."""
     lr = 0.2 / (16 * 5)  # 0.2 of the mean over the batch's samples
-    options: dict[str, Any] = {"model": model, "optimizer": "sgd", "l2": 2.5, "rate": lambda _: lr}
+    options: dict[str, Any] = {"model": model, "optimizer": "sgd", "l2": 2.5, "lr": lambda _: lr}
     options |= {} if step == "kernels" else {"device": Capturing(), "graph": step == "graph"}
     steps = 1 if step != "graph" else 5  # the fourth full batch is captured
-    plain, apart = trained(steps, **options), trained(steps, **options, l2_h=2.5, lr_h=1.0)
-    assert all(torch.equal(plain[k], apart[k]) for k in plain), "l2_h = l2 and lr_h = 1 are what leaving out means"
+    plain, apart = trained(steps, **options), trained(steps, **options, output_l2=2.5, output_lr=1.0)
+    assert all(torch.equal(plain[k], apart[k]) for k in plain), (
+        "output_l2 = l2 and output_lr = 1 are what leaving out means"
+    )
     start = {k: v.detach() for k, v in make_model(model).named_parameters()}
-    one, no_l2, both = (trained(1, **options, **o) for o in ({}, {"l2_h": 0.0}, {"l2_h": 0.0, "lr_h": 0.25}))
+    one, no_l2, both = (
+        trained(1, **options, **o) for o in ({}, {"output_l2": 0.0}, {"output_l2": 0.0, "output_lr": 0.25})
+    )
     torch.testing.assert_close(one["h"], no_l2["h"] - 0.2 * 0.5 * start["h"])
     torch.testing.assert_close(both["h"] - start["h"], 0.25 * (no_l2["h"] - start["h"]), rtol=1e-4, atol=1e-7)
     for name in start.keys() - {"h"}:
@@ -134,7 +138,7 @@ def test_cross_scores_agree_with_forward(model: str) -> None:
 
 @pytest.mark.parametrize("model", models.names())
 def test_softmax_learns(model: str) -> None:
-    engine = make_engine(model, loss="softmax", rate=lambda _: 0.02)
+    engine = make_engine(model, loss="softmax", lr=lambda _: 0.02)
     first = engine.advance(Cursor(0, 0), 10**9)
     for epoch in range(1, 15):
         last = engine.advance(Cursor(epoch, 0), 10**9)
@@ -165,7 +169,7 @@ def test_dropout_rate_and_scale() -> None:
     assert (x == 0).float().mean((0, 1)).std().item() < 0.02, "every unit alike"
 
 
-def test_dropout_trains_towers_alone_and_spares_evaluation() -> None:
+def test_dropout_acts_on_mlp_layers_in_training_only() -> None:
     assert not torch.equal(trained(model="mlp", dropout=0.5)["h"], trained(model="mlp")["h"])
     assert torch.equal(trained(model="mlp", dropout=0.5)["h"], trained(model="mlp", dropout=0.5)["h"])
     engine = make_engine("neumf", dropout=0.5)
@@ -206,7 +210,7 @@ def test_rows_are_gathered_in_16_bits_and_all_else_is_float32(model: str, precis
 def test_bf16_learns_as_fp32_does(model: str) -> None:
     losses = {}
     for precision in ("fp32", "bf16"):
-        engine = make_engine(model, precision=precision, rate=lambda _: 0.02)
+        engine = make_engine(model, precision=precision, lr=lambda _: 0.02)
         for epoch in range(12):
             last = engine.advance(Cursor(epoch, 0), 10**9)
         losses[precision] = last.loss_sum / last.n_samples
@@ -217,7 +221,7 @@ def test_bf16_learns_as_fp32_does(model: str) -> None:
 
 def test_the_master_keeps_updates_that_bf16_would_lose() -> None:
     """At 1.0 bf16 steps by 2^-8: smaller updates must add up in the fp32 master."""
-    masters_keep_small_updates(make_engine("gmf", precision="bf16", optimizer="sgd", rate=lambda _: 1e-4))
+    masters_keep_small_updates(make_engine("gmf", precision="bf16", optimizer="sgd", lr=lambda _: 1e-4))
 
 
 def test_evaluation_reads_the_masters() -> None:
@@ -313,7 +317,7 @@ def test_batches_of_64_to_over_200_000_positives(model: str) -> None:
         sampler = NegativeSampler(indptr, items, n_items=400, n_negatives=4, seed=1)
         net = models.build(model, n_users=2_100, n_items=400, dim=4, seed=2)
         stream = Stream(indptr, items.astype(np.int32), sampler, seed=1)
-        engine = TorchEngine(net, stream, batch_size=batch_size, rate=lambda _: 0.01)
+        engine = TorchEngine(net, stream, batch_size=batch_size, lr=lambda _: 0.01)
         done = engine.advance(Cursor(0, 0), most)
         assert (done.n_positives, done.n_samples) == (expected, 5 * expected)
         assert done.n_steps == -(-expected // batch_size)
@@ -323,7 +327,7 @@ def test_batches_of_64_to_over_200_000_positives(model: str) -> None:
 
 def test_unknown_loss_is_refused() -> None:
     with pytest.raises(ConfigError, match="must be one of bce, bpr, softmax"):
-        TorchEngine(make_model(), make_stream(), batch_size=4, rate=lambda _: 0.1, loss="hinge")
+        TorchEngine(make_model(), make_stream(), batch_size=4, lr=lambda _: 0.1, loss="hinge")
 
 
 class Capturing(HostDevice):
@@ -354,7 +358,7 @@ class Capturing(HostDevice):
     {"model": "gmf", "precision": "bf16"}, {"model": "gmf", "loss": "softmax", "optimizer": "sgd"},
     {"model": "gmf", "optimizer": "lazy-adam"},
     {"model": "gmf", "optimizer": "row-adagrad", "n_negatives": 8, "negatives": 2},
-    {"model": "gmf", "l2": 0.1, "l2_h": 0.3, "lr_h": 0.1},
+    {"model": "gmf", "l2": 0.1, "output_l2": 0.3, "output_lr": 0.1},
 ])  # fmt: skip
 def test_captured_steps_equal_eager_steps(options: dict[str, Any]) -> None:
     """Static buffers, the rate as a tensor, warm-up and the eager tail: same weights as without a graph."""
@@ -383,7 +387,7 @@ def test_a_dropout_without_addresses_is_refused(layer: int, columns: int, width:
 
 
 def test_a_graph_goes_when_a_state_is_put_back() -> None:
-    """It holds the optimiser's old tensors: the next full batches warm up and are captured anew."""
+    """It holds the optimiser's old tensors: the next full batches warm up and are captured again."""
     device = Capturing()
     engine = make_engine(device=device)
     engine.advance(Cursor(0, 0), 5)

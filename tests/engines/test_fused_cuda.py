@@ -29,7 +29,7 @@ triton = pytest.importorskip("triton", reason="Triton is not installed")
 tl = pytest.importorskip("triton.language")
 rounded_bf16 = pytest.importorskip("fastrec.engines.fused.gpu_steps").rounded_bf16
 
-APART: dict[str, Any] = {"l2_h": 0.03, "lr_h": 0.3}
+APART: dict[str, Any] = {"output_l2": 0.03, "output_lr": 0.3}
 CASES: list[tuple[str, str, str, float, dict[str, Any]]] = [
     ("mf", "bce", "sgd", 0.003, {}), ("mf", "bce", "row-adagrad", 0.05, {}), ("mf", "bpr", "sgd", 0.003, {}),
     ("mf", "bpr", "row-adagrad", 0.05, {}), ("gmf", "bce", "sgd", 0.003, {}), ("gmf", "bce", "row-adagrad", 0.05, {}),
@@ -37,7 +37,7 @@ CASES: list[tuple[str, str, str, float, dict[str, Any]]] = [
 ]  # fmt: skip
 
 
-def rate(step: int, lr: float = 0.05) -> float:
+def falling(step: int, lr: float = 0.05) -> float:
     return lr / (1 + 0.1 * step)
 
 
@@ -47,7 +47,7 @@ def make(device: str | HostDevice, model: str = "mf", dim: int = 20, lr: float =
     seam = open_device(device) if isinstance(device, str) else device
     stream = options.pop("stream", None) or make_stream(options.pop("n_negatives", 4))
     options = {"batch_size": 48, "l2": 0.01, **options}
-    return CudaEngine(make_model(model, dim), stream, rate=lambda s: rate(s, lr), device=seam, **options)
+    return CudaEngine(make_model(model, dim), stream, lr=lambda s: falling(s, lr), device=seam, **options)
 
 
 def on_cpu(model: str = "mf", dim: int = 20, lr: float = 0.05, **options: Any) -> Any:
@@ -55,7 +55,7 @@ def on_cpu(model: str = "mf", dim: int = 20, lr: float = 0.05, **options: Any) -
 
     stream = options.pop("stream", None) or make_stream()
     options = {"batch_size": 48, "l2": 0.01, **options}
-    return FusedEngine(make_model(model, dim), stream, rate=lambda s: rate(s, lr), threads=1, **options)
+    return FusedEngine(make_model(model, dim), stream, lr=lambda s: falling(s, lr), threads=1, **options)
 
 
 class Started(Reference):
@@ -65,7 +65,7 @@ class Started(Reference):
         self.w = {k: v.double().cpu().numpy().copy() for k, v in engine.named.items()}
         self.sums = {k: v.double().cpu().numpy().copy() for k, v in engine.sums.items()}
         self.moments, self.lazy_adam, self.steps, self.sgd = {}, False, 0, engine.optimizer == "sgd"
-        self.loss, self.l2, self.l2_h, self.lr_h = engine.loss, engine.l2, engine.l2_h, engine.lr_h
+        self.loss, self.l2, self.output_l2, self.output_lr = engine.loss, engine.l2, engine.output_l2, engine.output_lr
 
 
 def all_bytes(engine: Any) -> dict[str, bytes]:
@@ -78,7 +78,7 @@ def epoch_beside_reference(engine: Any, lr: float) -> None:
     before = {k: v.copy() for k, v in reference.w.items()}
     while cursor.position < engine.n_positives:
         batch, _ = engine.stream.batch(cursor, engine.batch_size)
-        expected = reference.step(batch.users, batch.items, rate(engine.step, lr))
+        expected = reference.step(batch.users, batch.items, falling(engine.step, lr))
         done = engine.advance(cursor, 1)
         assert done.loss_sum == pytest.approx(expected, rel=1e-5)
         assert (done.n_steps, done.n_samples) == (1, batch.items.size)
@@ -98,7 +98,7 @@ def epoch_beside_reference(engine: Any, lr: float) -> None:
 
 
 def steps(device: str) -> None:
-    """Every model, loss and optimiser equals the float64 reference; a whole advance, the CPU engine and any cuts.
+    """Every model, loss and optimiser equals the float64 reference; a complete advance, the CPU engine and any cuts.
 
     Interpreted, a step takes a second or two: GMF then has h's options alone, and MF's SGD no whole advance.
     """
@@ -124,7 +124,7 @@ def steps(device: str) -> None:
 
 
 def tiles(device: str) -> None:
-    """Rows, items and users of more samples than a tile or a program holds; a dim that is no power of two, and 1."""
+    """Rows, items and users of more samples than a tile or a program holds; a dim that is not a power of two, and 1."""
     from fastrec.engines.fused import cuda
 
     parts, cuda.PARTS = cuda.PARTS, 2
@@ -154,7 +154,7 @@ def round_rows(values, out, first, seed, tag, SIZE: tl.constexpr):  # type: igno
 
 
 def rounding(device: str) -> None:
-    """Addressed, unbiased, still where there is nothing to round; what is no number stays none."""
+    """Addressed, unbiased, still where there is nothing to round; what is not a number stays none."""
 
     def rounded(values: np.ndarray, n: int, first: int, seed: int) -> np.ndarray:
         out = torch.empty((n, len(values)), dtype=torch.int16, device=device)
@@ -181,8 +181,8 @@ def rounding(device: str) -> None:
         pair = np.array([low, low + 0x10000], np.uint32).view(np.float32).astype(np.float64)
         up = (float(value) - pair[0]) / (pair[1] - pair[0])
         assert np.isin(drawn[:, d], pair.astype(np.float32)).all(), "one of the two neighbours"
-        share = (drawn[:, d] == np.float32(pair[1])).mean()
-        assert abs(share - up) < 5 * np.sqrt(up * (1 - up) / n) + 1e-9, (value, share, up)
+        fraction = (drawn[:, d] == np.float32(pair[1])).mean()
+        assert abs(fraction - up) < 5 * np.sqrt(up * (1 - up) / n) + 1e-9, (value, fraction, up)
     nan = np.array([0x7F800001, 0x7FFFFFFF, 0xFFFFFFFF, 0x7FC00000], np.uint32).view(np.float32)
     assert np.isnan((rounded(nan, 50, 0, 1).astype(np.int32) << 16).view(np.float32)).all()
 
@@ -195,7 +195,7 @@ def bf16(device: str) -> None:
         for name in ("user_factors", "item_factors"):
             reference.w[name] = torch.from_numpy(reference.w[name]).to(torch.bfloat16).double().numpy()
         batch, _ = engine.stream.batch(Cursor(0, 0), 118)
-        expected = reference.step(batch.users, batch.items, rate(0, lr))
+        expected = reference.step(batch.users, batch.items, falling(0, lr))
         assert engine.advance(Cursor(0, 0), 1).loss_sum == pytest.approx(expected, rel=1e-5)
         off = []
         for name, value in reference.w.items():
@@ -357,9 +357,9 @@ def test_what_it_has_not_is_refused(options: dict[str, Any], message: str) -> No
 POINTERS = {
     **dict.fromkeys(("users", "items", "order", "starts"), "*i32"), **dict.fromkeys(("p", "q"), "*fp32"),
     **dict.fromkeys(("h", "user_bias", "item_bias", "bias", "g", "w", "slopes", "h_parts"), "*fp32"),
-    **dict.fromkeys(("user_sum", "item_sum", "user_bias_sum", "item_bias_sum", "h_sum", "bias_sum", "rates"), "*fp32"),
+    **dict.fromkeys(("user_sum", "item_sum", "user_bias_sum", "item_bias_sum", "h_sum", "bias_sum", "lrs"), "*fp32"),
     **dict.fromkeys(("losses", "slope_parts", "total"), "*fp64"), "step_at": "*i64", "seed": "i64",
-    **dict.fromkeys(("scale", "l2", "l2_h", "lr_h", "weight"), "fp32"),
+    **dict.fromkeys(("scale", "l2", "output_l2", "output_lr", "weight"), "fp32"),
 }  # fmt: skip
 SHAPE = {"DIM": 64, "WIDTH": 64, "COLUMNS": 5, "SIZE": 32, "PARTS": 1024, "COLUMN": 16}
 

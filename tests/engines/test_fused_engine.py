@@ -24,7 +24,7 @@ def small(mode: str = "deterministic", model: str = "mf", batch_size: int = 16, 
     options.setdefault("optimizer", "row-adagrad")
     stream = make_stream(options.pop("n_negatives", 4))
     return FusedEngine(
-        make_model(model, 20), stream, batch_size=batch_size, rate=lambda s: 0.05 / (1 + 0.1 * s), mode=mode, **options
+        make_model(model, 20), stream, batch_size=batch_size, lr=lambda s: 0.05 / (1 + 0.1 * s), mode=mode, **options
     )
 
 
@@ -41,7 +41,7 @@ def crowd(seed: int = 3) -> tuple[Stream, np.ndarray]:
 
 def engine_of(stream: Stream, model: str = "mf", n_users: int = 85, n_items: int = 1000, **options: Any) -> FusedEngine:
     net = models.build(model, n_users=n_users, n_items=n_items, dim=20, seed=4, init_std=0.1)
-    options = {"batch_size": 1100, "rate": lambda _: 0.05, "optimizer": "row-adagrad", "l2": 1e-3, **options}
+    options = {"batch_size": 1100, "lr": lambda _: 0.05, "optimizer": "row-adagrad", "l2": 1e-3, **options}
     return FusedEngine(net, stream, **options)
 
 
@@ -168,7 +168,7 @@ def test_users_who_have_every_item_are_left_out() -> None:
 
 def test_lock_free_on_threads_stays_close_to_one_thread() -> None:
     stream, _ = crowd()
-    losses = [train(engine_of(stream, mode="lock_free", threads=t, rate=lambda _: 0.02), 8)[-1] for t in (1, 2, 4)]
+    losses = [train(engine_of(stream, mode="lock_free", threads=t, lr=lambda _: 0.02), 8)[-1] for t in (1, 2, 4)]
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
     assert losses[2] == pytest.approx(losses[0], rel=0.05)
 
@@ -178,7 +178,7 @@ def test_the_global_bias_settles_on_any_number_of_threads() -> None:
     stream, _ = crowd()
     found = []
     for threads in (1, 2, 4):
-        engine = engine_of(stream, mode="lock_free", optimizer="sgd", threads=threads, rate=lambda _: 0.05)
+        engine = engine_of(stream, mode="lock_free", optimizer="sgd", threads=threads, lr=lambda _: 0.05)
         train(engine, 6)
         found.append(float(engine.weights.bias[0]))
     assert found[1] == pytest.approx(found[0], abs=0.15)
@@ -188,7 +188,7 @@ def test_the_global_bias_settles_on_any_number_of_threads() -> None:
 @pytest.mark.parametrize("mode", ["deterministic", "lock_free"])
 @pytest.mark.parametrize("loss", ["bce", "bpr"])
 def test_a_diverging_run_says_so_in_its_loss(mode: str, loss: str) -> None:
-    engine = FusedEngine(make_model("mf", 20), make_stream(), batch_size=16, rate=lambda _: 1e25, mode=mode, loss=loss)
+    engine = FusedEngine(make_model("mf", 20), make_stream(), batch_size=16, lr=lambda _: 1e25, mode=mode, loss=loss)
     assert not np.isfinite(train(engine, 3)[-1])
 
 

@@ -14,19 +14,19 @@ from tests.helpers.fused_reference import Reference
 from tests.helpers.training import make_model, make_stream
 
 CASES = [("mf", "bce"), ("mf", "bpr"), ("gmf", "bce")]
-H_APART: dict[str, Any] = {"l2_h": 0.03, "lr_h": 0.3}
+H_APART: dict[str, Any] = {"output_l2": 0.03, "output_lr": 0.3}
 WITH_H = [(*case, {}) for case in CASES] + [("gmf", "bce", H_APART)]
 OPTIMIZERS = [("sgd", 0.009), ("row-adagrad", 0.05), ("lazy-adam", 0.02)]
 
 
-def rate(step: int, lr: float) -> float:
+def falling(step: int, lr: float) -> float:
     return lr / (1 + 0.1 * step)
 
 
 def make(mode: str, model: str = "mf", dim: int = 20, lr: float = 0.05, batch_size: int = 16, **options: Any) -> Any:
     stream = make_stream(options.pop("n_negatives", 4))
     return FusedEngine(
-        make_model(model, dim), stream, batch_size=batch_size, rate=lambda s: rate(s, lr), mode=mode, **options
+        make_model(model, dim), stream, batch_size=batch_size, lr=lambda s: falling(s, lr), mode=mode, **options
     )
 
 
@@ -50,12 +50,12 @@ def test_deterministic_step_equals_torch_and_float64(
     options = {"loss": loss, "optimizer": optimizer, "l2": 0.01, **apart}
     engine = make("deterministic", model, dim, lr, **options)
     torch_engine = TorchEngine(
-        make_model(model, dim), make_stream(), batch_size=16, rate=lambda s: rate(s, lr), **options
+        make_model(model, dim), make_stream(), batch_size=16, lr=lambda s: falling(s, lr), **options
     )
     reference, cursor = Reference(engine), Cursor(0, 0)
     while cursor.position < engine.n_positives:
         users, items, _ = batch_of(engine, cursor)
-        expected = reference.step(users, items, rate(engine.step, lr))
+        expected = reference.step(users, items, falling(engine.step, lr))
         done = engine.advance(cursor, 1)
         torch_done = torch_engine.advance(cursor, 1)
         assert done[2:] == torch_done[2:]
@@ -85,7 +85,7 @@ def test_lock_free_epoch_on_one_thread_equals_float64(
     reference, cursor = Reference(engine), Cursor(0, 0)
     while cursor.position < engine.n_positives:
         users, items, _ = batch_of(engine, cursor)
-        expected = reference.sequential(users, items, rate(engine.step, 0.05))
+        expected = reference.sequential(users, items, falling(engine.step, 0.05))
         done = engine.advance(cursor, 1)
         assert done.loss_sum == pytest.approx(expected, rel=1e-5)
         cursor = done.cursor

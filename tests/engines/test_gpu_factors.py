@@ -30,8 +30,10 @@ def seam(device: str) -> Any:
     return Capturing() if device == "cpu" else device
 
 
-def reference(model: Any, users: Any, items: Any, loss: str, share: float, l2: float, l2_h: float) -> tuple[Any, Any]:
-    """Mean loss and the gradients of ``share`` times (it and its L2), by autograd over the definition, in float64."""
+def reference(
+    model: Any, users: Any, items: Any, loss: str, fraction: float, l2: float, output_l2: float
+) -> tuple[Any, Any]:
+    """Mean loss and the gradients of ``fraction`` times (it and its L2), by autograd on the definition, in float64."""
     model = model.double()
     logits = model(users, items)
     mean = losses.get(loss).mean(logits)
@@ -41,8 +43,8 @@ def reference(model: Any, users: Any, items: Any, loss: str, share: float, l2: f
         if name.startswith(("user_", "item_")):
             penalty = penalty + l2 / 2 * p[ids.reshape(-1).long()].square().sum() / items.numel()
         elif name == "h":
-            penalty = penalty + l2_h / 2 * p.square().sum()
-    (share * (mean + penalty)).backward()
+            penalty = penalty + output_l2 / 2 * p.square().sum()
+    (fraction * (mean + penalty)).backward()
     return mean.item(), {name: p.grad for name, p in model.named_parameters()}
 
 
@@ -66,7 +68,7 @@ def gradients(device: str) -> None:
                 q.copy_(p.bfloat16().float() if bf16 and p.dim() == 2 else p)
         kernels = CudaFactors(made, precision="bf16" if bf16 else "fp32")
         assert kernels.dtype == (torch.bfloat16 if bf16 else torch.float32)
-        options = {"share": 0.6, "l2": 0.3, "l2_h": 0.7}
+        options = {"fraction": 0.6, "l2": 0.3, "output_l2": 0.7}
         expected, grads = reference(twin, users, items, loss, **options)
         for times in (1, 2):
             found = kernels.gradients(users, items, users.long(), epoch, loss=losses.get(loss), **options)
@@ -85,13 +87,13 @@ def adam(device: str) -> None:
         made = [torch.tensor(w, dtype=torch.float32, device=device, requires_grad=True) for w in start]
         for p in made:
             p.grad = torch.zeros_like(p)
-        rate = torch.tensor(0.05, device=device)
-        groups = [{"params": [made[0]], "lr": rate}, {"params": [made[1]], "lr": 0.2}]
+        lr = torch.tensor(0.05, device=device)
+        groups = [{"params": [made[0]], "lr": lr}, {"params": [made[1]], "lr": 0.2}]
         copies = {made[0]: made[0].detach().bfloat16()}
         optimizer = DeviceAdam(groups, weight_decay=decay, copies=copies)
         m, v = [0.0, 0.0], [0.0, 0.0]
         for t in range(1, 8):
-            rate.fill_(0.05 / t)
+            lr.fill_(0.05 / t)
             for k, p in enumerate(made):
                 g = rng.normal(size=start[k].shape) * 10.0 ** (k - 2)
                 p.grad.add_(torch.from_numpy(g).to(p))
@@ -110,12 +112,12 @@ def adam(device: str) -> None:
 
 
 TRAINED: list[dict[str, Any]] = [
-    {"model": "gmf", "l2": 0.1, "l2_h": 0.3, "lr_h": 0.1},
+    {"model": "gmf", "l2": 0.1, "output_l2": 0.3, "output_lr": 0.1},
     {"model": "mf", "loss": "bpr", "optimizer": "adamw", "weight_decay": 0.1},
     {"model": "gmf", "optimizer": "sgd", "n_negatives": 6, "negatives": 3},
     {"model": "mf", "optimizer": "row-adagrad", "accumulate": 2, "l2": 0.1},
     {"model": "gmf", "optimizer": "lazy-adam"},
-    {"model": "neumf", "dropout": 0.3, "l2": 0.1, "l2_h": 0.3, "lr_h": 0.1},
+    {"model": "neumf", "dropout": 0.3, "l2": 0.1, "output_l2": 0.3, "output_lr": 0.1},
     {"model": "mlp", "loss": "bpr", "optimizer": "sgd", "accumulate": 2},
 ]
 
@@ -145,10 +147,10 @@ def training(device: str) -> None:
 
 def bf16(device: str) -> None:
     """16-bit rows beside fp32 masters: small updates add up, training is nearly fp32's."""
-    engine = make_engine("gmf", device=seam(device), precision="bf16", optimizer="sgd", rate=lambda _: 1e-4)
+    engine = make_engine("gmf", device=seam(device), precision="bf16", optimizer="sgd", lr=lambda _: 1e-4)
     assert engine.describe()["gathered"] == "bfloat16"
     masters_keep_small_updates(engine)
-    engine = make_engine("mf", device=seam(device), precision="bf16", optimizer="sgd", rate=lambda _: 5.0)
+    engine = make_engine("mf", device=seam(device), precision="bf16", optimizer="sgd", lr=lambda _: 5.0)
     start = engine.model.item_factors.detach().clone()
     engine.advance(Cursor(0, 0), 3)
     for master, copy in engine._step._eager._kernels.copies.items():
@@ -157,7 +159,7 @@ def bf16(device: str) -> None:
     engine.close()
     sums = []
     for precision in ("fp32", "bf16"):
-        engine = make_engine("gmf", device=seam(device), precision=precision, rate=lambda _: 0.05)
+        engine = make_engine("gmf", device=seam(device), precision=precision, lr=lambda _: 0.05)
         sums.append([engine.advance(Cursor(e, 0), 100).loss_sum for e in range(3)])
         engine.close()
     np.testing.assert_allclose(sums[1], sums[0], rtol=0.02)
@@ -186,7 +188,7 @@ def test_factors_compile_ahead_of_time_for_sm_90(form: str) -> None:
     words = form.split("-")
     signature = dict.fromkeys(factor_kernel.arg_names, "*fp32") | dict.fromkeys(("users", "items"), "*i32")
     signature |= {"losses": "*fp64", **dict.fromkeys(("n_rows", "per_program"), "i32")}
-    signature |= dict.fromkeys(("mean", "share", "decay", "l2", "l2_h"), "fp32")
+    signature |= dict.fromkeys(("mean", "fraction", "decay", "l2", "output_l2"), "fp32")
     if "bf16" in words:
         signature |= dict.fromkeys(("p", "q"), "*i16")
     constants = {"BPR": "bpr" in words, "GMF": "gmf" in words, "BF16": "bf16" in words}
@@ -199,5 +201,5 @@ def test_adam_compiles_ahead_of_time_for_sm_90() -> None:
     from fastrec.optim.cuda_adam import adam_kernel
 
     signature = dict.fromkeys(adam_kernel.arg_names, "fp32") | {"n": "i32"}
-    signature |= dict.fromkeys(("p", "m", "v", "g", "step", "rate"), "*fp32") | {"copy": "*bf16"}
+    signature |= dict.fromkeys(("p", "m", "v", "g", "step", "lr_at"), "*fp32") | {"copy": "*bf16"}
     compiled(adam_kernel, signature, {"COPIED": True, "SIZE": 1024})

@@ -58,7 +58,7 @@ def make(
     name: str = "ccl", similarity: str | None = None, *, dim: int = 20, n_negatives: int = 40, **options: Any
 ) -> ManyEngine:
     similarity = similarity or SIMILARITIES[name][-1]
-    options = {"batch_size": 16, "rate": lambda s: 0.05 / (1 + 0.1 * s), "loss": loss_of(name), **options}
+    options = {"batch_size": 16, "lr": lambda s: 0.05 / (1 + 0.1 * s), "loss": loss_of(name), **options}
     return ManyEngine(model_of(similarity, dim), make_stream(n_negatives), **options)
 
 
@@ -73,7 +73,7 @@ def crowd(n_negatives: int, n_users: int = 60, n_items: int = 500) -> Stream:
 
 
 def crowded(name: str, n_negatives: int = 800, **options: Any) -> ManyEngine:
-    options = {"batch_size": 256, "rate": lambda _: 0.05, "loss": loss_of(name, margin=0.3), **options}
+    options = {"batch_size": 256, "lr": lambda _: 0.05, "loss": loss_of(name, margin=0.3), **options}
     stream = crowd(n_negatives)
     similarity = SIMILARITIES[name][-1]
     if similarity == "cosine":
@@ -242,7 +242,7 @@ def test_deterministic_steps_are_those_of_autograd(name: str, similarity: str, o
     engine = make(name, similarity, dim=dim, optimizer=optimizer, mode="deterministic", **options)
     reference, cursor = Reference(engine), Cursor(0, 0)
     while cursor.position < engine.n_positives:
-        expected = reference.step(*batch_of(engine, cursor), engine.rate(engine.step))
+        expected = reference.step(*batch_of(engine, cursor), engine.lr(engine.step))
         done = engine.advance(cursor, 1)
         assert done.loss_sum / done.n_samples == pytest.approx(expected, rel=2e-5)
         cursor = done.cursor
@@ -252,7 +252,7 @@ def test_deterministic_steps_are_those_of_autograd(name: str, similarity: str, o
 @pytest.mark.parametrize(("name", "similarity", "optimizer", "dim"), STEPS)
 def test_lock_free_steps_are_those_of_float64(name: str, similarity: str, optimizer: str, dim: int) -> None:
     options: dict[str, Any] = {"l2": 0.01} if similarity == "dot" else {}
-    options |= {"mode": "lock_free", "threads": 1, "rate": lambda _: 0.01}
+    options |= {"mode": "lock_free", "threads": 1, "lr": lambda _: 0.01}
     engine = make(name, similarity, dim=dim, optimizer=optimizer, **options)
     reference = Reference(engine)
     users, items = batch_of(engine, Cursor(0, 0))
@@ -326,12 +326,12 @@ def test_cut_mid_epoch_and_resumed_gives_the_same_bytes(name: str, mode: str) ->
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("name", "similarity"), CASES)
 def test_loss_falls(name: str, similarity: str, mode: str) -> None:
-    losses = train(make(name, similarity, mode=mode, rate=lambda _: 0.03), 12)
+    losses = train(make(name, similarity, mode=mode, lr=lambda _: 0.03), 12)
     assert losses[-1] < 0.95 * losses[0]
 
 
 def test_lock_free_on_threads_stays_close_to_one_thread() -> None:
-    losses = [train(crowded("ccl", 200, mode="lock_free", threads=t, rate=lambda _: 0.02), 6)[-1] for t in (1, 2, 4)]
+    losses = [train(crowded("ccl", 200, mode="lock_free", threads=t, lr=lambda _: 0.02), 6)[-1] for t in (1, 2, 4)]
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
     assert losses[2] == pytest.approx(losses[0], rel=0.05)
 
@@ -339,7 +339,7 @@ def test_lock_free_on_threads_stays_close_to_one_thread() -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", CODES)
 def test_a_diverging_run_says_so_in_its_loss(name: str, mode: str) -> None:
-    engine = make(name, mode=mode, optimizer="sgd", rate=lambda _: 1e30)
+    engine = make(name, mode=mode, optimizer="sgd", lr=lambda _: 1e30)
     assert not np.isfinite(train(engine, 3)[-1])
 
 
@@ -363,7 +363,7 @@ def test_other_models_and_samplers_are_refused() -> None:
     indptr, items = make_stream().indptr, make_stream().items_of
     sampler = NegativeSampler(indptr, items, n_items=N_ITEMS, n_negatives=20, distribution="popularity")
     stream = Stream(indptr, items, sampler, seed=0)
-    options: dict[str, Any] = {"batch_size": 8, "rate": lambda _: 0.1, "loss": loss_of("softmax")}
+    options: dict[str, Any] = {"batch_size": 8, "lr": lambda _: 0.1, "loss": loss_of("softmax")}
     with pytest.raises(ConfigError, match="distribution = 'popularity'"):
         ManyEngine(model_of("dot"), stream, **options)
     with pytest.raises(ConfigError, match="model GMF"):
@@ -430,4 +430,4 @@ def test_a_history_that_does_not_fit_is_refused() -> None:
         CosineMF(N_USERS, N_ITEMS, 4, seed=0, history_weight=float("nan"))
     other = CosineMF(N_USERS, N_ITEMS, 4, history=(indptr, items[::-1].copy()), **options)
     with pytest.raises(ConfigError, match="history is not the training part"):
-        ManyEngine(other, make_stream(20), batch_size=8, rate=lambda _: 0.1, loss=loss_of("ccl"))
+        ManyEngine(other, make_stream(20), batch_size=8, lr=lambda _: 0.1, loss=loss_of("ccl"))

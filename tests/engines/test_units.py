@@ -22,7 +22,7 @@ PLACES = ["torch", "autograd", "deterministic", "lock_free"]
 
 def make(place: str, *, n_negatives: int = 4, lr: float = 1e-3, model: Any = None, **options: Any) -> Any:
     stream, net = make_stream(n_negatives), model if model is not None else make_model("mf", 20)
-    options = {"optimizer": "sgd", "batch_size": 16, "rate": lambda _: lr, **options}
+    options = {"optimizer": "sgd", "batch_size": 16, "lr": lambda _: lr, **options}
     if place in ("deterministic", "lock_free"):
         return FusedEngine(net, stream, mode=place, threads=1, **options)
     engine = TorchEngine(net, stream, **options)

@@ -86,7 +86,7 @@ def test_users_with_fewer_legal_items_get_all_of_them() -> None:
     assert (found.items[1] >= 0).all()
     assert (found.items[2] == -1).all()
     assert len(found.notes) == 1
-    assert found.notes[0].startswith("2 test positives are ranked against all items their user never met")
+    assert found.notes[0].startswith("2 test positives are ranked against all items without an interaction of the user")
     assert found.notes[0].endswith("fewer than 20 (the fewest: 0)")
     model = VectorModel(np.zeros((3, 1)), np.zeros((60, 1)), -np.arange(60.0))
     assert dict(found.evaluate(model, (19, 20))) == pytest.approx(

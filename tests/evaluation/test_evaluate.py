@@ -14,9 +14,9 @@ from fastrec.evaluation import kernels
 from fastrec.evaluation.full_ranking import Vectors, count_ahead, evaluate_candidates, evaluate_full
 from fastrec.evaluation.metrics import grouped, single
 from fastrec.jit import njit, njit_float
-from tests.helpers.fakes import Tower, VectorModel, interactions, popularity, random_parts
+from tests.helpers.fakes import Mlp, VectorModel, interactions, popularity, random_parts
 
-KINDS = {"vectors": VectorModel, "no vectors": Tower}
+KINDS = {"vectors": VectorModel, "no vectors": Mlp}
 
 
 def slow_scores(model: VectorModel) -> np.ndarray:
@@ -48,7 +48,7 @@ def slow_candidates(model: VectorModel, users, positives, candidates) -> dict[st
 
 
 def whole_numbers(rng: np.random.Generator, *shape: int) -> np.ndarray:
-    """Small whole numbers: scores tie often, and exactly in any precision."""
+    """Small integers: scores tie often, and exactly in any precision."""
     return rng.integers(-2, 3, shape)
 
 
@@ -107,10 +107,10 @@ def test_ranks_depend_on_neither_block_nor_threads(rng: np.random.Generator, mon
         monkeypatch.setattr(evaluate, "BLOCK_BYTES", n_bytes)
         assert np.array_equal(count_ahead(model, [train, validation], test, threads=threads), whole)
     candidates = rng.integers(0, 257, (test.n_interactions, 99))
-    tower = Tower(rng.integers(-2, 3, (301, 3)), rng.integers(-2, 3, (257, 3)))
-    before = evaluate_candidates(tower, test.users, test.items, candidates)
+    mlp = Mlp(rng.integers(-2, 3, (301, 3)), rng.integers(-2, 3, (257, 3)))
+    before = evaluate_candidates(mlp, test.users, test.items, candidates)
     monkeypatch.setattr(evaluate, "PAIRS_AT_ONCE", {"cpu": 777})
-    assert evaluate_candidates(tower, test.users, test.items, candidates) == before
+    assert evaluate_candidates(mlp, test.users, test.items, candidates) == before
     one, five = (evaluate_candidates(model, test.users, test.items, candidates, threads=threads) for threads in (1, 5))
     assert one == five
 
@@ -206,7 +206,7 @@ def test_bfloat16_scores_are_refused_because_they_tie() -> None:
     with pytest.raises(ConfigError, match="bfloat16; rank on float32"):
         evaluate_candidates(model, np.array([0]), np.array([0]), np.array([[1]]))
     with pytest.raises(ConfigError, match="bfloat16; rank on float32"):
-        evaluate_full(Tower([[1.0]], [[0.0], [1.0]]).bfloat16(), interactions([[]], 2), interactions([[1]], 2))
+        evaluate_full(Mlp([[1.0]], [[0.0], [1.0]]).bfloat16(), interactions([[]], 2), interactions([[1]], 2))
 
 
 def test_a_model_of_other_data_is_refused() -> None:
@@ -230,7 +230,7 @@ def test_nothing_to_rank_is_refused() -> None:
 
 
 def test_the_model_is_left_in_the_mode_it_was_in() -> None:
-    class Noisy(Tower):
+    class Noisy(Mlp):
         def forward(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
             assert not self.training
             assert not torch.is_grad_enabled()

@@ -12,7 +12,7 @@ from fastrec import evaluate_scores
 from fastrec.data.split import Split
 from fastrec.errors import ConfigError, DataError
 from fastrec.evaluation.score import score_split
-from tests.helpers.fakes import Tower, interactions
+from tests.helpers.fakes import Mlp, interactions
 
 N_USERS, N_ITEMS = 12, 40
 USER_IDS, ITEM_IDS = np.array([f"u{k}" for k in range(N_USERS)]), np.arange(100, 100 + N_ITEMS)
@@ -51,7 +51,7 @@ def test_every_form_gives_what_a_model_with_these_scores_gives(
         "pandas-like": lambda: {name: frame_of(scores)[name].to_numpy() for name in ("user", "item", "score")},
         "rank": lambda: frame_of(-scores).rename({"score": "rank"}),
     }[form]()
-    want = score_split(Tower(users, items), split)
+    want = score_split(Mlp(users, items), split)
     assert evaluate_scores(given, split) == want
     assert list(evaluate_scores(given, split, protocol="full")) == ["full ranking"]
     assert list(evaluate_scores(given, split, protocol="candidates")) == [name for name in want if "cand" in name]

@@ -21,7 +21,7 @@ from fastrec.errors import CheckpointError, DataError
 from fastrec.evaluation.candidates import candidates_for
 from fastrec.evaluation.score import evaluate, score_split
 from fastrec.models import build
-from tests.helpers.fakes import Tower, VectorModel, interactions, popularity, random_parts
+from tests.helpers.fakes import Mlp, VectorModel, interactions, popularity, random_parts
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -113,7 +113,7 @@ def test_a_test_part_of_untrained_users_alone_has_no_headline() -> None:
     assert scores["full ranking, users not in train"]["n_users"] == 1
 
 
-@pytest.mark.parametrize("kind", [VectorModel, Tower])
+@pytest.mark.parametrize("kind", [VectorModel, Mlp])
 def test_a_list_without_another_item_is_no_hit(kind: Any) -> None:
     split = Split(interactions([[0, 1, 2], [3]], 4), interactions([[]] * 2, 4), interactions([[3], [2]], 4))
     scores = score_split(kind(np.zeros((2, 1)), np.zeros((4, 1))), split, cutoffs=[10])

@@ -13,7 +13,7 @@ from fastrec.errors import ConfigError
 from fastrec.evaluation import metrics, selection
 from fastrec.evaluation.candidates import candidates_for
 from fastrec.evaluation.selection import Selection, Validator, resolve_selection, sample_users
-from tests.helpers.fakes import Tower, VectorModel, interactions, random_parts
+from tests.helpers.fakes import Mlp, VectorModel, interactions, random_parts
 from tests.helpers.oracle import philox
 
 
@@ -45,9 +45,9 @@ LISTED = r"protocols: full, candidates; metrics: HR, NDCG, MRR, Recall"
         ("ful:NDCG@10", f"unknown protocol 'ful'; {LISTED}; did you mean full"),
         ("full:NDGC@10", f"unknown metric 'NDGC'; {LISTED}; did you mean NDCG"),
         ("full:@10", f"unknown metric ''; {LISTED}"),
-        *((f"full:NDCG@{k}", "must be a whole number in 1 to 1,000,000") for k in ("0", "-1", "1.5", "", "x", "²")),
-        ("full:NDCG@1000001", "must be a whole number in 1 to 1,000,000"),
-        ("full:NDCG@10@10", "must be a whole number"),
+        *((f"full:NDCG@{k}", "must be an integer in 1 to 1,000,000") for k in ("0", "-1", "1.5", "", "x", "²")),
+        ("full:NDCG@1000001", "must be an integer in 1 to 1,000,000"),
+        ("full:NDCG@10@10", "must be an integer"),
     ],
 )
 def test_what_is_no_selection_is_refused_with_the_list(text: str, said: str) -> None:
@@ -89,8 +89,8 @@ def test_full_ranking_of_validation_by_a_loop(rng: np.random.Generator) -> None:
     validator = Validator.of(split, Selection.parse("full:Recall@3"))
     assert validator is not None
     assert validator.value(model) == pytest.approx(np.mean(found))
-    tower = Tower(model.p.detach(), model.q.detach())
-    assert validator.value(tower) == pytest.approx(np.mean(found))
+    mlp = Mlp(model.p.detach(), model.q.detach())
+    assert validator.value(mlp) == pytest.approx(np.mean(found))
     assert validator.describe() | {"n_users": len(found), "of_users": len(found)} == validator.describe()
 
 

@@ -32,7 +32,7 @@ class VectorModel(torch.nn.Module):
         return self.p.detach(), self.q.detach(), self.b.detach()
 
 
-class Tower(VectorModel):
+class Mlp(VectorModel):
     """The same scores from a model that has no vectors, as an MLP has none."""
 
     def vectors(self) -> Any:

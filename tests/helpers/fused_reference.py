@@ -28,7 +28,7 @@ class Reference:
         self.sums = {k: v.astype(np.float64) for k, v in engine.weights.sums.items()}
         self.moments = {k: [np.zeros_like(v), np.zeros_like(v)] for k, v in self.w.items()}
         self.lazy_adam, self.steps, self.sgd = engine.optimizer == "lazy-adam", 0, engine.optimizer == "sgd"
-        self.loss, self.l2, self.l2_h, self.lr_h = engine.loss, engine.l2, engine.l2_h, engine.lr_h
+        self.loss, self.l2, self.output_l2, self.output_lr = engine.loss, engine.l2, engine.output_l2, engine.output_lr
 
     def logits(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         w = self.w
@@ -38,9 +38,9 @@ class Reference:
         return x if "h" in w else x + w["user_bias"][users][:, None] + w["item_bias"][items]
 
     def gradients(
-        self, users: np.ndarray, items: np.ndarray, g: np.ndarray, l2: float, l2_h: float
+        self, users: np.ndarray, items: np.ndarray, g: np.ndarray, l2: float, output_l2: float
     ) -> dict[str, np.ndarray]:
-        """Of the summed terms; ``l2``, and ``l2_h`` on h, is what each sample counts in them."""
+        """Of the summed terms; ``l2``, and ``output_l2`` on h, is what each sample counts in them."""
         w, out = self.w, {k: np.zeros_like(v) for k, v in self.w.items()}
         p, q = w["user_factors"][users], w["item_factors"][items]
         h = w.get("h", np.ones(p.shape[1]))
@@ -50,13 +50,13 @@ class Reference:
         np.add.at(out["item_factors"], items, g[:, :, None] * (p * h)[:, None, :] + l2 * q)
         out["bias"][0] = slope.sum() + l2 * g.size * w["bias"][0]
         if "h" in w:
-            out["h"] = np.einsum("bk,bd,bkd->d", g, p, q) + l2_h * g.size * h
+            out["h"] = np.einsum("bk,bd,bkd->d", g, p, q) + output_l2 * g.size * h
         else:
             np.add.at(out["user_bias"], users, slope + l2 * n * w["user_bias"][users])
             np.add.at(out["item_bias"], items, g + l2 * w["item_bias"][items])
         return out
 
-    def move(self, gradients: dict[str, np.ndarray], rate: float, n: int) -> None:
+    def move(self, gradients: dict[str, np.ndarray], lr: float, n: int) -> None:
         """By the sum over ``n`` terms under SGD (shared weights by at most their mean), else by the mean."""
         self.steps += 1
         for name, g in gradients.items():
@@ -71,56 +71,54 @@ class Reference:
                 self.sums[name] += (g * g).mean(1) if g.ndim == 2 else g * g
                 root = np.sqrt(self.sums[name]) + EPS
                 g = g / (root[:, None] if g.ndim == 2 else root)
-            size = rate * (self.lr_h if name == "h" else 1.0)
+            size = lr * (self.output_lr if name == "h" else 1.0)
             if self.sgd:
                 size = min(size * n, 1.0) if name in ("h", "bias") else size * n
             self.w[name] -= size * g
 
-    def step(self, users: np.ndarray, items: np.ndarray, rate: float) -> float:
+    def step(self, users: np.ndarray, items: np.ndarray, lr: float) -> float:
         """A mini-batch step; returns the mean loss times the samples."""
         value, g = losses(self.logits(users, items), self.loss)
         n = items.size if self.loss == "bce" else items.size - len(users)
-        per_sample = [l2 / items.shape[1] / n for l2 in (self.l2, self.l2_h)]
-        self.move(self.gradients(users, items, g / n, *per_sample), rate, n)
+        per_sample = [l2 / items.shape[1] / n for l2 in (self.l2, self.output_l2)]
+        self.move(self.gradients(users, items, g / n, *per_sample), lr, n)
         return value / n * items.size
 
-    def sequential(self, users: np.ndarray, items: np.ndarray, rate: float) -> float:
+    def sequential(self, users: np.ndarray, items: np.ndarray, lr: float) -> float:
         """Positive by positive in the given order: all its samples scored at once, then applied one after the other."""
         w, total = self.w, 0.0
-        l2, l2_h = (value / items.shape[1] for value in (self.l2, self.l2_h))
+        l2, output_l2 = (value / items.shape[1] for value in (self.l2, self.output_l2))
         for u, row in zip(users, items):
             value, g = losses(self.logits(np.array([u]), row[None]), self.loss)
             total += value
             g, n = g[0], len(row)
             slope = g.sum() if self.loss == "bce" else 0.0
             p, h = w["user_factors"][u].copy(), w.get("h", np.ones(w["user_factors"].shape[1])).copy()
-            rates = [
-                self._rate("item_factors", i, g[j] * p * h + l2 * w["item_factors"][i], rate) for j, i in enumerate(row)
-            ]
+            lrs = [self._lr("item_factors", i, g[j] * p * h + l2 * w["item_factors"][i], lr) for j, i in enumerate(row)]
             weighted = np.zeros_like(p)
             for j, i in enumerate(row):
                 q = w["item_factors"][i]
                 weighted += g[j] * q
-                w["item_factors"][i] = q - rates[j] * (g[j] * p * h + l2 * q)
+                w["item_factors"][i] = q - lrs[j] * (g[j] * p * h + l2 * q)
                 if "h" not in w:
                     gradient = g[j] + l2 * w["item_bias"][i]
-                    w["item_bias"][i] -= self._rate("item_bias", i, gradient, rate) * gradient
+                    w["item_bias"][i] -= self._lr("item_bias", i, gradient, lr) * gradient
             gradient = h * weighted + l2 * n * p
-            w["user_factors"][u] -= self._rate("user_factors", u, gradient, rate) * gradient
+            w["user_factors"][u] -= self._lr("user_factors", u, gradient, lr) * gradient
             gradient = slope + l2 * n * w["bias"][0]
-            w["bias"][0] -= self._rate("bias", 0, gradient, rate) * gradient
+            w["bias"][0] -= self._lr("bias", 0, gradient, lr) * gradient
             if "h" in w:
-                gradient = p * weighted + l2_h * n * h
-                w["h"] -= self._rate("h", slice(None), gradient, rate * self.lr_h) * gradient
+                gradient = p * weighted + output_l2 * n * h
+                w["h"] -= self._lr("h", slice(None), gradient, lr * self.output_lr) * gradient
             else:
                 gradient = slope + l2 * n * w["user_bias"][u]
-                w["user_bias"][u] -= self._rate("user_bias", u, gradient, rate) * gradient
+                w["user_bias"][u] -= self._lr("user_bias", u, gradient, lr) * gradient
         return total
 
-    def _rate(self, name: str, at: Any, gradient: Any, rate: float) -> Any:
+    def _lr(self, name: str, at: Any, gradient: Any, lr: float) -> Any:
         """The learning rate of one row, after its gradient has been counted."""
         if not self.sums:
-            return rate
+            return lr
         square = gradient * gradient
         self.sums[name][at] += square.mean() if name.endswith("factors") else square
-        return rate / (np.sqrt(self.sums[name][at]) + EPS)
+        return lr / (np.sqrt(self.sums[name][at]) + EPS)

@@ -54,16 +54,16 @@ class Reference:
             return (F.normalize(p, dim=-1)[:, None] * F.normalize(q, dim=-1)).sum(-1)
         return (p[:, None] * q).sum(-1) + w["bias"] + w["user_bias"][users][:, None] + w["item_bias"][items]
 
-    def _move(self, name: str, at: Any, gradient: np.ndarray, rate: float) -> None:
+    def _move(self, name: str, at: Any, gradient: np.ndarray, lr: float) -> None:
         """One update of rows ``at`` (of the table ``name``) with gradients of their own."""
         if self.sums:
             square = gradient * gradient
             self.sums[name][at] += square.mean(-1) if name.endswith("factors") else square
             root = np.sqrt(self.sums[name][at]) + EPS
             gradient = gradient / (root[..., None] if name.endswith("factors") else root)
-        self.w[name][at] -= rate * gradient
+        self.w[name][at] -= lr * gradient
 
-    def step(self, users: np.ndarray, items: np.ndarray, rate: float) -> float:
+    def step(self, users: np.ndarray, items: np.ndarray, lr: float) -> float:
         """A mini-batch step on the mean loss; returns the mean loss."""
         w = {k: torch.tensor(v, requires_grad=True) for k, v in self.w.items()}
         u, i = torch.from_numpy(users.astype(np.int64)), torch.from_numpy(items.astype(np.int64))
@@ -82,10 +82,10 @@ class Reference:
             count = uses[name][:, None] if gradient.ndim == 2 else uses[name]
             gradient = gradient + self.l2 / items.size * count * self.w[name]
             touched = np.flatnonzero(uses[name] > 0)
-            self._move(name, touched, gradient[touched], rate)
+            self._move(name, touched, gradient[touched], lr)
         return float(value.detach())
 
-    def sequential(self, users: np.ndarray, items: np.ndarray, rate: float) -> float:
+    def sequential(self, users: np.ndarray, items: np.ndarray, lr: float) -> float:
         """Positive by positive: all its samples scored at once, then applied one after the other; summed loss."""
         total = 0.0
         terms = self.loss.terms(items.shape[1] - 1)
@@ -101,10 +101,10 @@ class Reference:
             value.backward()
             total += float(value.detach())
             x, g = scores.detach().numpy()[0], scores.grad.numpy()[0]
-            self._apply(int(u), row, x, g, rate, past)
+            self._apply(int(u), row, x, g, lr, past)
         return total
 
-    def _apply(self, u: int, row: np.ndarray, x: np.ndarray, g: np.ndarray, rate: float, past: Any) -> None:
+    def _apply(self, u: int, row: np.ndarray, x: np.ndarray, g: np.ndarray, lr: float, past: Any) -> None:
         p = self.w["user_factors"][u].copy()
         length = np.linalg.norm(p + past)
         r = (p + past) / length if self.cosine else p
@@ -122,14 +122,14 @@ class Reference:
                 if self.sums:  # the square of a gradient between rows of length 1 in closed form
                     self.sums["item_factors"][i] += g[j] ** 2 * max(0.0, 1 - x[j] ** 2) / norm**2 / len(q)
                     gradient = gradient / (np.sqrt(self.sums["item_factors"][i]) + EPS)
-                self.w["item_factors"][i] = q - rate * gradient
+                self.w["item_factors"][i] = q - lr * gradient
             else:
                 summed += g[j] * q
-                self._move("item_factors", i, g[j] * r + self.l2 * q, rate)
-                self._move("item_bias", i, g[j] + self.l2 * self.w["item_bias"][i], rate)
+                self._move("item_factors", i, g[j] * r + self.l2 * q, lr)
+                self._move("item_bias", i, g[j] + self.l2 * self.w["item_bias"][i], lr)
         if self.cosine:
-            self._move("user_factors", u, summed, rate)
+            self._move("user_factors", u, summed, lr)
             return
-        self._move("user_factors", u, summed + self.l2 * n * p, rate)
-        self._move("user_bias", u, slope + self.l2 * n * self.w["user_bias"][u], rate)
-        self._move("bias", 0, slope + self.l2 * n * self.w["bias"][0], rate)
+        self._move("user_factors", u, summed + self.l2 * n * p, lr)
+        self._move("user_bias", u, slope + self.l2 * n * self.w["user_bias"][u], lr)
+        self._move("bias", 0, slope + self.l2 * n * self.w["bias"][0], lr)

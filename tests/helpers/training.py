@@ -38,7 +38,7 @@ def make_model(model: str = "gmf", dim: int = 4, seed: int = 2, init_std: float 
 
 
 def make_engine(model: str = "gmf", batch_size: int = 16, **options: Any) -> TorchEngine:
-    options.setdefault("rate", lambda step: 0.01 / (1 + 0.1 * step))
+    options.setdefault("lr", lambda step: 0.01 / (1 + 0.1 * step))
     stream = make_stream(options.pop("n_negatives", 4))
     return TorchEngine(make_model(model), stream, batch_size=batch_size, **options)
 

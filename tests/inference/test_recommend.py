@@ -13,7 +13,7 @@ from fastrec.data.split import Split
 from fastrec.errors import ConfigError, DataError
 from fastrec.inference.recommend import recommend
 from fastrec.models import build
-from tests.helpers.fakes import Tower, VectorModel, interactions, random_parts
+from tests.helpers.fakes import Mlp, VectorModel, interactions, random_parts
 
 
 def tiny(tmp_path: Path, **ids: object) -> runs.Run:
@@ -61,12 +61,12 @@ def test_an_impossible_k_is_refused(tmp_path: Path) -> None:
 
 
 def test_equal_scores_stand_in_order_of_ids(tmp_path: Path) -> None:
-    model = Tower(np.zeros((2, 1)), np.zeros((5, 1)))
+    model = Mlp(np.zeros((2, 1)), np.zeros((5, 1)))
     assert [r["item_id"] for r in recommend(tiny(tmp_path), 7, 5, model=model)] == [102, 103, 104]
 
 
 def test_scores_that_are_not_finite_are_refused(tmp_path: Path) -> None:
-    model = Tower([[1.0], [1.0]], [[1.0], [np.nan], [1.0], [1.0], [1.0]])
+    model = Mlp([[1.0], [1.0]], [[1.0], [np.nan], [1.0], [1.0], [1.0]])
     with pytest.raises(DataError, match="not finite"):
         recommend(tiny(tmp_path), 7, 5, model=model)
 

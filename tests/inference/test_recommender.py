@@ -21,7 +21,7 @@ from fastrec.inference import top_k as top_k_module
 from fastrec.inference.top_k import Candidates, Csr, VectorScorer, top_k
 from fastrec.models import build
 from fastrec.training.fit import Result
-from tests.helpers.fakes import Tower, interactions, random_parts
+from tests.helpers.fakes import Mlp, interactions, random_parts
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ["mf", "gmf", "mlp", "neumf"]
@@ -266,7 +266,7 @@ def test_lists_of_everyone_are_written_in_blocks(tmp_path: Path, suffix: str, mo
 
 
 def test_what_fails_while_a_file_is_written_leaves_none(tmp_path: Path) -> None:
-    model = Tower(np.ones((9, 1)), np.full((60, 1), np.nan))
+    model = Mlp(np.ones((9, 1)), np.full((60, 1), np.nan))
     rec = Recommender(make(tmp_path / "run"), model=model)
     with pytest.raises(DataError, match="not finite"):
         rec.recommend_all(3, out=tmp_path / "lists.parquet")

@@ -41,7 +41,7 @@ def test_vectors_give_the_scores_up_to_a_constant_per_user(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", ["mlp", "neumf"])
-def test_a_tower_has_no_vectors(model: str) -> None:
+def test_an_mlp_has_no_vectors(model: str) -> None:
     assert make_model(model).vectors() is None
 
 
@@ -76,17 +76,17 @@ def test_initial_weights_are_addressed_not_drawn() -> None:
 
 
 def test_h_of_ones_makes_gmf_an_mf_without_biases() -> None:
-    gmf, mf = make_model("gmf", init_h="one"), make_model("mf")
+    gmf, mf = make_model("gmf", output_init="one"), make_model("mf")
     assert torch.equal(gmf.h, torch.ones(4))
     torch.testing.assert_close(gmf(USERS, ITEMS), mf(USERS, ITEMS))
     assert models.build(**gmf.build_args).h.equal(gmf.h)
-    neumf, drawn = make_model("neumf", init_h="one"), make_model("neumf")
+    neumf, drawn = make_model("neumf", output_init="one"), make_model("neumf")
     assert torch.equal(neumf.h[:4], torch.ones(4))
-    assert torch.equal(neumf.h[4:], drawn.h[4:]), "the tower's part is drawn as ever"
-    with pytest.raises(ConfigError, match="init_h = 'one': mf has no such option"):
-        make_model("mf", init_h="one")
-    with pytest.raises(ConfigError, match="init_h = 'two'"):
-        make_model("gmf", init_h="two")
+    assert torch.equal(neumf.h[4:], drawn.h[4:]), "the MLP's part is drawn as ever"
+    with pytest.raises(ConfigError, match="output_init = 'one': mf has no such option"):
+        make_model("mf", output_init="one")
+    with pytest.raises(ConfigError, match="output_init = 'two'"):
+        make_model("gmf", output_init="two")
 
 
 def test_a_table_starts_the_same_whatever_follows() -> None:

@@ -26,8 +26,8 @@ def test_schedules() -> None:
 
 
 def test_step_drops_count_from_the_end_of_the_warm_up() -> None:
-    rates = [learning_rate(k, lr=1.0, schedule="step", every=10, warmup=20) for k in (0, 19, 20, 29, 30, 39, 40)]
-    assert rates == [0.05, 1.0, 1.0, 1.0, 0.5, 0.5, 0.25]
+    lrs = [learning_rate(k, lr=1.0, schedule="step", every=10, warmup=20) for k in (0, 19, 20, 29, 30, 39, 40)]
+    assert lrs == [0.05, 1.0, 1.0, 1.0, 0.5, 0.5, 0.25]
     for schedule in ("constant", "cosine", "linear", "step"):  # every schedule reaches lr, and begins from there
         at = [learning_rate(k, lr=1.0, schedule=schedule, total=100, every=7, warmup=20) for k in (19, 20)]
         assert at == [1.0, 1.0], schedule

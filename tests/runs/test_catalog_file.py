@@ -85,9 +85,9 @@ def test_an_altered_or_missing_table_is_found(tmp_path: Path, name: str) -> None
 
 def test_a_recorded_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
     run = make(tmp_path / "run", source(tmp_path / "source"))
-    from fastrec.files import write_atomic
+    from fastrec.files import write_bytes
 
-    digest = write_atomic(run.path / "items.parquet", b"PAR1 nothing PAR1")
+    digest = write_bytes(run.path / "items.parquet", b"PAR1 nothing PAR1")
     run.record(files={**run.manifest["files"], "items.parquet": digest})
     with pytest.raises(CheckpointError, match="not a readable Parquet file"):
         run.catalog()

@@ -124,7 +124,7 @@ def test_a_damaged_one_is_refused_and_the_one_before_offered(tmp_path: Path, suf
     else:
         blob[len(blob) // 2] ^= 1
         path.write_bytes(blob if how == "flip" else blob[: len(blob) // 2])
-    with pytest.raises(CheckpointError, match=r"step-000000020.*step 10 is whole: delete .*step-000000020\.json"):
+    with pytest.raises(CheckpointError, match=r"step-000000020.*step 10 is complete: delete .*step-000000020\.json"):
         folder.load()
     (tmp_path / "step-000000020.json").unlink()
     assert folder.load()[1]["step"] == 10
@@ -136,7 +136,7 @@ def test_none_whole_and_none_at_all_say_so(tmp_path: Path) -> None:
         folder.load()
     folder.save(1, {"x": torch.arange(3)}, {})
     (tmp_path / "none" / "step-000000001.safetensors").write_bytes(b"")
-    with pytest.raises(CheckpointError, match="no earlier one is whole"):
+    with pytest.raises(CheckpointError, match="no earlier one is complete"):
         folder.load()
 
 

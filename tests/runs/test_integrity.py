@@ -413,7 +413,7 @@ def test_many_damaged_checkpoints_are_refused_at_once(tmp_path: Path) -> None:
         path.write_bytes(b"{}")
     checked = made._checked
     made._checked = lambda step: (looks.append(step), checked(step))[1]  # type: ignore[method-assign]
-    with pytest.raises(CheckpointError, match="no earlier one is whole"):
+    with pytest.raises(CheckpointError, match="no earlier one is complete"):
         made.load()
     assert len(looks) <= 30
 

@@ -133,7 +133,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path, split: Split) -> None:
 def test_a_damaged_manifest_is_refused(tmp_path: Path, split: Split, text: str) -> None:
     run = runs.create(tmp_path / "run", config=CONFIG, split=split)
     (run.path / "manifest.json").write_text(text)
-    with pytest.raises(CheckpointError, match=r"manifest.json: damaged .*train anew"):
+    with pytest.raises(CheckpointError, match=r"manifest.json: damaged .*train again"):
         runs.open_run(run.path)
 
 

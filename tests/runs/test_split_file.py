@@ -83,7 +83,7 @@ def test_a_damaged_or_other_file_is_refused(tmp_path: Path, split: Split) -> Non
     data = path.read_bytes()
     for end in (0, 4, 9, len(data) // 2, len(data) - 1):
         path.write_bytes(data[:end])
-        with pytest.raises(DataError, match=r"x\.safetensors: not a whole saved split .*save it again"):
+        with pytest.raises(DataError, match=r"x\.safetensors: not a complete saved split .*save it again"):
             runs.open_split(path)
     whole().save(path)
     with pytest.raises(DataError, match=r"x\.safetensors: not a"):
@@ -97,8 +97,8 @@ def test_a_damaged_or_other_file_is_refused(tmp_path: Path, split: Split) -> Non
     ("meta", "says"),
     [
         ({"version": 3}, "version 3, this fastrec reads 2"),
-        ({"names": ["a", "b"]}, "not a whole saved split"),
-        ({"notes": None}, "not a whole saved split"),
+        ({"names": ["a", "b"]}, "not a complete saved split"),
+        ({"notes": None}, "not a complete saved split"),
     ],
 )
 def test_what_another_version_wrote_is_refused(tmp_path: Path, split: Split, meta: dict[str, Any], says: str) -> None:

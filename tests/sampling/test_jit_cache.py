@@ -1,4 +1,4 @@
-"""A kernel is compiled anew when a module that it inlines has changed, although its own file has not."""
+"""A kernel is compiled again when a module that it inlines has changed, although its own file has not."""
 
 from __future__ import annotations
 

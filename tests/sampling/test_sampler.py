@@ -134,7 +134,7 @@ def test_works_in_a_forked_child_whose_parent_used_threads() -> None:
 
 
 def test_full_users_are_refused_or_skipped_never_an_endless_loop() -> None:
-    """RecBole#2193, #1028, recommenders#2163: one user who has every item hung or stopped the whole run."""
+    """RecBole#2193, #1028, recommenders#2163: one user who has every item hung or stopped the entire run."""
     indptr, items = [0, 3, 4, 7], [0, 1, 2, 1, 0, 1, 2]
     with pytest.raises(DataError, match=r'user 0 has 3 positives of n_items=3.*\(2 such users\).*on_full="skip"'):
         NegativeSampler(indptr, items, n_items=3)
@@ -230,7 +230,7 @@ def test_uniform_over_every_small_catalogue() -> None:
 
 
 def by_modulo(drawn: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """The same draws made the biased way: a word too narrow, taken modulo, until it is no positive; then by weight."""
+    """The same draws made the biased way: a word too narrow, taken modulo, until no positive is hit; then by weight."""
     rng = np.random.default_rng(1)
     units = np.repeat(np.arange(N_ITEMS), np.maximum(1, np.round(9 * shares / shares.max())).astype(int) * (shares > 0))
     made = np.empty_like(drawn)
@@ -331,7 +331,7 @@ def test_sources_give_the_same_sampler() -> None:
         ({"positions": [0, -5]}, DataError, r"positions\[1\] = -5"),
         ({"positions": [0]}, ConfigError, "positions has shape"),
         ({"positions": [0.0, 1.0]}, DataError, "positions must be a one-dimensional integer array"),
-        ({"start": 0, "users": [0, N_USERS]}, DataError, rf"users\[1\] = {N_USERS} does not lie in \[0, n_users"),
+        ({"start": 0, "users": [0, N_USERS]}, DataError, rf"users\[1\] = {N_USERS} is not in \[0, n_users"),
         ({"start": 0, "users": [-1, 0]}, DataError, r"users\[0\] = -1"),
         ({"start": 0, "users": [0, 2**32]}, DataError, r"users\[1\] = 4294967296"),
         ({"start": 0, "users": [[0]]}, DataError, "users must be a one-dimensional"),

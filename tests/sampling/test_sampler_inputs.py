@@ -1,4 +1,4 @@
-"""What a sampler makes of its inputs: stored entries, named columns, whole numbers, memory that others hold."""
+"""What a sampler makes of its inputs: stored entries, named columns, integers, memory that others hold."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_a_frame_and_interactions_find_the_same_columns() -> None:
         ({"user": [0], "item": ["x"]}, {}, DataError, "'item' is"),
         ({"user": [True], "item": [1]}, {}, DataError, "'user' is bool"),
         ({"user": [-1], "item": [1]}, {}, DataError, "'user' holds -1"),
-        ({"user": [0], "item": [9]}, {}, DataError, r"holds 9, which does not lie in \[0, n_items=6\)"),
+        ({"user": [0], "item": [9]}, {}, DataError, r"holds 9, which is not in \[0, n_items=6\)"),
         ({"user": [10**12], "item": [1]}, {}, DataError, "holds 1000000000000 in a frame of 1 rows"),
         ({"user": [2**31 - 2], "item": [1]}, {}, DataError, "which asks for 2147483647 users"),
         ({"user": np.array([2**64 - 1], np.uint64), "item": [1]}, {}, DataError, "holds 18446744073709551615 in"),
@@ -217,7 +217,7 @@ def test_a_frame_that_cannot_be_read_is_refused_in_one_line(columns, options, er
 
 def test_a_user_beyond_those_of_the_positives_is_refused_under_exclude() -> None:
     for frame in frames({"user": [3], "item": [1]}):
-        with pytest.raises(DataError, match=r"holds 3, which does not lie in \[0, n_users=2\)"):
+        with pytest.raises(DataError, match=r"holds 3, which is not in \[0, n_users=2\)"):
             NegativeSampler([0, 0, 0], np.empty(0, int), n_items=6, exclude=[frame])
 
 
@@ -283,7 +283,7 @@ def test_nulls_of_an_arrow_table_and_a_lazy_frame_are_refused() -> None:
         NegativeSampler.of(pl.LazyFrame({"user": [0], "item": [1]}), n_items=6)
 
 
-# ---- whole numbers ---------------------------------------------------------------------------------------------------
+# ---- integers ---------------------------------------------------------------------------------------------------
 
 NOT_WHOLE = [0.5, 1.0, np.float64(1), np.float32(1), "1", True, np.True_, np.ma.masked, np.ma.array(1), None, [1], 1j]
 WHOLE = [1, np.int8(1), np.uint64(1), np.array(1), np.array(1, np.uint16)]
@@ -333,7 +333,7 @@ def test_numbers_that_are_not_whole_are_refused_and_integers_of_any_kind_taken(n
 
 def test_an_epoch_of_step_by_steps_is_refused_by_name_and_value() -> None:
     s = NegativeSampler([0, 1], [1], n_items=4)
-    with pytest.raises(ConfigError, match=r"epoch=0\.5 \(float\): must be a whole number"):
+    with pytest.raises(ConfigError, match=r"epoch=0\.5 \(float\): must be an integer"):
         s.sample([0], epoch=0.5, start=0)
     torch = pytest.importorskip("torch")
     assert np.array_equal(s.sample([0], epoch=torch.tensor(2), start=0), s.sample([0], epoch=2, start=0))

@@ -119,7 +119,7 @@ def test_largest_catalogue(budget: int, cached: int, monkeypatch: pytest.MonkeyP
 
 
 def test_many_blocks_and_every_lane_equal_the_oracle(rng) -> None:
-    """More rows than a block, rows dense enough to need every attempt, N that is no multiple of four."""
+    """More rows than a block, rows dense enough to need every attempt, N that is not a multiple of four."""
     n, n_users = 40, 25
     rows = [sorted(rng.choice(n, k, replace=False).tolist()) for k in rng.integers(0, n, n_users)]
     users = rng.integers(0, n_users, 2 * kernels.BLOCK + 77)

@@ -86,7 +86,7 @@ def test_what_is_given_is_never_replaced_by_a_default() -> None:
 
 
 def test_presets_keep_the_decay_that_they_were_chosen_with() -> None:
-    """Their l2 and l2_h per sample, as kernels take them and as they were before l2 was per positive."""
+    """Their l2 and output_l2 per sample, as kernels take them and as they were before l2 was per positive."""
     chosen = {
         "ncf-gmf-8": (0.0, None),
         "ncf-gmf-64": (0.007, 0.0),

@@ -304,7 +304,7 @@ def test_what_does_not_fit_a_later_option_is_noted() -> None:
     )
     found = resolve(preset("ncf-gmf-64").override(optimizer="sgd", lr=0.1, device="cpu"))
     assert any("l2 = 0.063" in n and "for engine = torch, optimizer = adam" in n for n in found.notes)
-    assert not any("lr = 0.1" in n for n in found.notes), "what the flag gave is no misfit"
+    assert not any("lr = 0.1" in n for n in found.notes), "what the flag gave is not a misfit"
     found = resolve(preset("ncf-mlp-64").override(model="gmf", device="cpu"))
     assert any(n.startswith("layers = [512, 256, 128, 64] of preset ncf-mlp-64 is left out") for n in found.notes)
 

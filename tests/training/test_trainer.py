@@ -29,7 +29,7 @@ def make(model: str = "gmf", **options: Any) -> Trainer:
 @pytest.mark.parametrize("model", models.names())
 @pytest.mark.parametrize("loss", ["bce", "bpr"])
 def test_the_loss_falls_and_every_step_counts(model: str, loss: str) -> None:
-    engine = make_engine(model, loss=loss, rate=lambda _: 0.02)
+    engine = make_engine(model, loss=loss, lr=lambda _: 0.02)
     per_epoch = -(-engine.n_positives // 16)
     t = make(engine=engine, epochs=20)
     first = engine.advance(t.state.cursor, 10**9)
@@ -97,7 +97,7 @@ def test_a_signal_checkpoints_and_ends(tmp_path: Path, number: int) -> None:
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_the_checkpoint_intact(tmp_path: Path) -> None:
-    engine = make_engine(optimizer="sgd", rate=lambda step: 0.1 if step < 9 else 1e30)
+    engine = make_engine(optimizer="sgd", lr=lambda step: 0.1 if step < 9 else 1e30)
     t = make(engine=engine, epochs=50, checkpoints=Checkpoints(tmp_path), checkpoint_every=4, log_every=4)
     with pytest.raises(FastrecError, match=r"the loss is (nan|inf).*lower lr.*intact"):
         t.run()
@@ -164,7 +164,7 @@ def test_metrics_of_a_resumed_run_are_those_of_an_uninterrupted_one(tmp_path: Pa
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
         t = make(engine=make_engine(), log_every=2, checkpoints=Checkpoints(folder / "c"))
-        t.rate = t.engine.rate  # type: ignore[attr-defined]
+        t.lr = t.engine.lr  # type: ignore[attr-defined]
         return t
 
     whole = world("whole")
@@ -214,14 +214,14 @@ def test_a_full_disk_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     Checkpoints(tmp_path / "checkpoints").save(1, {"x": torch.arange(3)}, {})
     monkeypatch.setattr(os, "fsync", lambda _: full())
     with pytest.raises(
-        FastrecError, match=r"No space left.*step 1 is intact: go on with `fastrec train --resume \S+`$"
+        FastrecError, match=r"No space left.*step 1 is intact: resume with `fastrec train --resume \S+`$"
     ):
         _ = tracker.length
 
 
 def test_l2_by_autograd_equals_l2_by_hand() -> None:
     """The two paths of the torch engine take the same step to float32 rounding."""
-    engines = [make_engine("gmf", l2=0.5, optimizer="sgd", rate=lambda _: 0.006) for _ in range(2)]
+    engines = [make_engine("gmf", l2=0.5, optimizer="sgd", lr=lambda _: 0.006) for _ in range(2)]
     engines[1]._step = AutogradStep(engines[1].model, Options(optimizer="sgd", l2=0.1), 0.48)
     for engine in engines:
         engine.advance(make(engine=engine).state.cursor, 5)

@@ -1,4 +1,4 @@
-"""Cornac's BPR: two samples a pair; pairs whose negative is a positive are skipped and not counted."""
+"""Cornac's BPR: two samples per pair; pairs whose negative is a positive are skipped and not counted."""
 
 import numpy as np
 from serve import serve
@@ -27,8 +27,8 @@ def setup(csr, options):
     return run, {
         "version": cornac.__version__,
         "samples_per_run": int(2 * EPOCHS * items.size * (1 - skipped)),
-        "what": f"Cornac BPR, 2 samples a pair, skips {100 * skipped:.0f} % of pairs",
-        "skipped_share": skipped,
+        "what": f"Cornac BPR, 2 samples per pair, skips {100 * skipped:.0f} % of pairs",
+        "skipped_fraction": skipped,
     }
 
 

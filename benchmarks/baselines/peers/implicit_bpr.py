@@ -1,4 +1,4 @@
-"""implicit's BPR on the CPU: two samples a pair; pairs whose negative is a positive are skipped and not counted."""
+"""implicit's BPR on the CPU: two samples per pair; pairs whose negative is a positive are skipped and not counted."""
 
 import numpy as np
 from serve import serve
@@ -17,9 +17,9 @@ def setup(csr, options):
     model = BayesianPersonalizedRanking(
         factors=options["dim"], iterations=EPOCHS, num_threads=options["threads"], random_state=42
     )
-    # Positives by degree, negatives by popularity: the share of pairs that its check skips, exactly.
-    share = np.bincount(items, minlength=shape[1]) / items.size
-    cumulated = np.concatenate([[0.0], np.cumsum(share[items])])
+    # Positives by degree, negatives by popularity: the fraction of pairs that its check skips, exactly.
+    popularity = np.bincount(items, minlength=shape[1]) / items.size
+    cumulated = np.concatenate([[0.0], np.cumsum(popularity[items])])
     mass = cumulated[indptr[1:]] - cumulated[indptr[:-1]]
     skipped = float((np.diff(indptr) / items.size * mass).sum())
     before = [None]
@@ -33,8 +33,8 @@ def setup(csr, options):
     return run, {
         "version": implicit.__version__,
         "samples_per_run": int(2 * EPOCHS * items.size * (1 - skipped)),
-        "what": f"implicit BPR, 2 samples a pair, skips {100 * skipped:.0f} % of pairs",
-        "skipped_share": skipped,
+        "what": f"implicit BPR, 2 samples per pair, skips {100 * skipped:.0f} % of pairs",
+        "skipped_fraction": skipped,
     }
 
 

@@ -1,4 +1,4 @@
-"""LensKit FlexMF, logistic loss, N negatives, batch 8,192 positives, compiled by torch: one epoch a run."""
+"""LensKit FlexMF, logistic loss, N negatives, batch 8,192 positives, compiled by torch: one epoch per run."""
 
 import numpy as np
 from serve import serve

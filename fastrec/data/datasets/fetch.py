@@ -1,7 +1,7 @@
 """Download an archive from one of several sources, check it against its pinned hash, unpack it by member name.
 
-What is downloaded lies in a ``.part`` file until its size and hash are right, and what is unpacked lies in a folder of
-its own until it is whole: a name that exists is complete, whatever interrupted the run before.
+A download stays in a ``.part`` file until its size and hash are right, and what is unpacked stays in a folder of
+its own until it is complete: a name that exists is complete, whatever interrupted the run before.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def download(
     md5, sha256 : str, optional
         Pinned digests in hexadecimal; at least one.
     label : str
-        Name shown beside the progress bar, on stderr.
+        Name shown next to the progress bar, on stderr.
     progress : bool
         Show the bar.
     silence_s : float
@@ -91,23 +91,23 @@ def download(
     Returns only if ``part`` has the pinned size and digests. TLS certificates are always checked.
     """
     if not (md5 or sha256):
-        raise DataError(f"{label}: no pinned hash, so it cannot be fetched; provide it by hand")
+        raise DataError(f"{label}: no pinned hash, so it cannot be fetched; provide it manually")
     faults: dict[str, str] = {}
     deadline = time.monotonic() + silence_s
     for k, url in enumerate(urls):
         for _ in range(_RESUMES):
             before = _size(part)
-            share = (deadline - time.monotonic()) / (len(urls) - k)
+            budget = (deadline - time.monotonic()) / (len(urls) - k)
             try:
                 if n_bytes is None or before != n_bytes:
-                    _append(url, part, n_bytes, share, label=label, progress=progress)
+                    _append(url, part, n_bytes, budget, label=label, progress=progress)
             except (OSError, http.client.HTTPException, ValueError) as error:
                 if isinstance(error, OSError) and error.errno in _DISK_FAULTS:
                     raise DataError(f"{part}: cannot be written: {error.strerror}; free some space there") from None
                 faults[url] = _reason(error)
                 silent = isinstance(error, TimeoutError)
-                if _size(part) != before:  # it said something, so the clock starts again from its last byte
-                    deadline = time.monotonic() + silence_s - (share if silent else 0)
+                if _size(part) != before:  # data arrived, so the clock restarts at its last byte
+                    deadline = time.monotonic() + silence_s - (budget if silent else 0)
                 if _size(part) > before and not silent:
                     continue  # cut off on the way: the same source can go on from here
                 if before and isinstance(error, _StalePartError):
@@ -249,7 +249,7 @@ def _mismatch(path: Path, n_bytes: int | None, md5: str | None, sha256: str | No
 
 
 def unpack(archive: Path, folder: Path, members: Mapping[str, str]) -> None:
-    """Write the named members of a zip archive as plain files of ``folder``, which appears whole or not at all.
+    """Write the named members of a zip archive as plain files of ``folder``, which appears completely or not at all.
 
     One call at a time for one folder: ``exclusive`` sees to that.
 
@@ -269,11 +269,11 @@ def unpack(archive: Path, folder: Path, members: Mapping[str, str]) -> None:
         If the archive is damaged, lacks a member or holds one that passes ``unpack_limit``, or ``folder`` cannot be
         written.
     """
-    aside, old = (folder.with_name(f".{folder.name}.{what}") for what in ("unpacking", "old"))
+    atomic_write, old = (folder.with_name(f".{folder.name}.{what}") for what in ("unpacking", "old"))
     try:
-        for leftover in (aside, old):  # of a run that was killed here
+        for leftover in (atomic_write, old):  # of a run that was killed here
             shutil.rmtree(leftover, ignore_errors=True)
-        aside.mkdir()
+        atomic_write.mkdir()
         with zipfile.ZipFile(archive) as z:
             for member, name in members.items():
                 if Path(name).name != name or name in {"", ".", ".."}:
@@ -282,13 +282,13 @@ def unpack(archive: Path, folder: Path, members: Mapping[str, str]) -> None:
                 limit = unpack_limit(info.compress_size)
                 if info.file_size > limit:  # zipfile reads no more than the size that is declared
                     raise over_limit(f"{archive}: {member}", info.compress_size, limit)
-                with z.open(member) as source, (aside / name).open("wb") as out:
+                with z.open(member) as source, (atomic_write / name).open("wb") as out:
                     shutil.copyfileobj(source, out, _CHUNK)
                     out.flush()
                     os.fsync(out.fileno())  # on the disk before the folder gets its name
         if folder.exists():
             os.replace(folder, old)
-        os.replace(aside, folder)
+        os.replace(atomic_write, folder)
         shutil.rmtree(old, ignore_errors=True)
     except KeyError as error:
         raise DataError(f"{archive}: {error.args[0]}") from None
@@ -300,7 +300,7 @@ def unpack(archive: Path, folder: Path, members: Mapping[str, str]) -> None:
             raise DataError(f"{archive}: not a sound zip archive ({error}); delete it and fetch it again") from None
         raise DataError(f"{folder}: cannot be written: {error.strerror or error}") from None
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(atomic_write, ignore_errors=True)
 
 
 @contextlib.contextmanager

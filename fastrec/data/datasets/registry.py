@@ -34,7 +34,7 @@ class DataSet:
     licence : str
         One line.
     page : str
-        Where people read about it and can download it by hand.
+        Where people read about it and can download it manually.
     required : tuple of str
         Files without which the folder is incomplete (a ``.gz`` of the same name will do).
     urls : tuple of str
@@ -120,7 +120,7 @@ _ALL = (
         "https://grouplens.org/datasets/movielens/latest/", ("ratings.csv",),
     ),
     DataSet(
-        "ncf-ml-1m", "MovieLens-1M as split by the NCF paper, with its 99 test negatives a user (2017)", _LICENCE,
+        "ncf-ml-1m", "MovieLens-1M as split by the NCF paper, with its 99 test negatives per user (2017)", _LICENCE,
         "https://github.com/hexiangnan/neural_collaborative_filtering/tree/master/Data",
         ("ml-1m.train.rating", "ml-1m.test.rating", "ml-1m.test.negative"),
     ),
@@ -208,7 +208,7 @@ def resolve(
     allow_fetch: bool = True,
     progress: bool = True,
 ) -> Path:
-    """The file or folder that a path or the name of a set stands for, fetched if need be.
+    """The file or folder of a path or of a named data set, fetched if necessary.
 
     Looked for in this order: a path as given; ``$FASTREC_DATA/NAME``; the cache; the publisher; its mirror.
 
@@ -254,7 +254,7 @@ def fetch(
     progress: bool = True,
     silence_s: float = SILENCE_S,
 ) -> Path:
-    """Download a set, check it against its pins, and put it in place whole; nothing is done if it is there.
+    """Download a set, check it against its pins, and put it in place atomically; nothing is done if it is there.
 
     Parameters
     ----------
@@ -277,13 +277,13 @@ def fetch(
     Raises
     ------
     DataNotFoundError
-        If no source gave the pinned bytes: why, and how to provide the set by hand.
+        If no source gave the pinned bytes: why, and how to provide the set manually.
     DataError
         If the name is unknown, or the folder cannot be written.
 
     Guarantee
     ---------
-    ``folder/NAME`` is whole or absent at any moment, also when several processes fetch it at once (one does, the
+    ``folder/NAME`` is complete or absent at any moment, also when several processes fetch it at once (one does, the
     others wait). An interrupted download goes on from where it stopped.
     """
     if isinstance(name, str) and name not in SETS:
@@ -333,7 +333,7 @@ def found() -> list[tuple[str, str | None, str]]:
             there = find(name)
             if there is None:
                 cache_dir()  # without one nothing can be fetched
-            how = f"can be fetched, {_megabytes(known)}" if known.fetchable else f"by hand, from {known.page}"
+            how = f"can be fetched, {_megabytes(known)}" if known.fetchable else f"manually, from {known.page}"
             rows.append((name, str(there) if there else None, "ready" if there else how))
         except DataError as error:
             rows.append((name, *_fault(name, error)))
@@ -392,4 +392,4 @@ def _by_hand(known: DataSet, base: Path | None = None) -> str:
         env = f", or, since FASTREC_DATA={given} holds {known.required[0]} itself, pass that folder as the data"
     else:
         env = f" (FASTREC_DATA={given} holds no folder {known.name})"
-    return f"To provide it by hand: {source}, so that {place / known.required[0]} exists{env}."
+    return f"To provide it manually: {source}, so that {place / known.required[0]} exists{env}."

@@ -74,7 +74,7 @@ class Reader:
     suffixes : tuple of str
         Suffixes of tables with named columns in this format; a folder with one such file is read from that file.
     folder : bool
-        Whether it reads folders as a whole; ``sniff`` sees folders only then, files only otherwise.
+        Whether it reads folders as one source; ``sniff`` sees folders only then, files only otherwise.
     scan : callable, optional
         (path, Columns, extra) -> Table, of formats with named columns: so several files can be read as one table.
         ``extra`` are columns of one value, from the path (``day=3/``).

@@ -1,4 +1,4 @@
-"""Sources that bring their own split: the NCF paper's files, adjacency lists, and tables called train and test."""
+"""Sources that have their own split: the NCF paper's files, adjacency lists, and tables called train and test."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Files:
 
 
 def find_split(path: Path) -> Files | None:
-    """The split that a folder, or a common start of file names, brings along; None where there is none.
+    """The split that a folder, or a common start of file names, has; None where there is none.
 
     Raises
     ------
@@ -79,11 +79,11 @@ def _files(kind: str, parts: dict[str, Path], folder: Path, test: str, negative:
 
 
 def read_split(path: Path, columns: Columns, *, drop_overlap: bool = False) -> Split:
-    """Read the split that lies at ``path``; see ``fastrec.data.split.load_split``."""
+    """Read the split at ``path``; see ``fastrec.data.split.load_split``."""
     files = find_split(path)
     if files is None:
         raise DataError(
-            f"{path}: brings no split of its own (NAME.train.rating with NAME.test.rating, train.txt with test.txt, "
+            f"{path}: has no split of its own (NAME.train.rating with NAME.test.rating, train.txt with test.txt, "
             "train.csv with test.csv, or NAME.base with NAME.test); load it and split it, for instance with "
             "fastrec.leave_one_out"
         )
@@ -176,7 +176,7 @@ def read_negatives(file: Path) -> dict[tuple[int, int], tuple[int, NDArray[np.in
     Raises
     ------
     DataError
-        Naming the line that is cut short or holds other than whole numbers.
+        Naming the line that is cut short or holds other than integers.
     """
     rows: dict[tuple[int, int], tuple[int, NDArray[np.int64]]] = {}
     for line_number, line in lines_of(file):
@@ -190,12 +190,12 @@ def read_negatives(file: Path) -> dict[tuple[int, int], tuple[int, NDArray[np.in
                 raise ValueError(line)  # another spelling, such as 007, is another id
         except (ValueError, OverflowError):
             raise DataError(
-                f"{file}, line {line_number}: {shown(line)} is not (user,item)<tab>item<tab>item ... in whole "
-                "numbers of 64 bits, plainly spelled. Fix the line, or fetch the file again"
+                f"{file}, line {line_number}: {shown(line)} is not (user,item)<tab>item<tab>item ...as "
+                "64-bit integers, plainly spelled. Fix the line, or fetch the file again"
             ) from None
         if (user, item) in rows:
             raise DataError(
-                f"{file}, line {line_number}: ({user},{item}) stands in line {rows[user, item][0]} too; remove one"
+                f"{file}, line {line_number}: ({user},{item}) is in line {rows[user, item][0]} too; remove one"
             )
         rows[user, item] = (line_number, negatives)
     return rows
@@ -293,7 +293,7 @@ def _align(
         kept = row[row != item]
         own += kept.size < row.size
         if np.unique(kept).size < kept.size:
-            raise DataError(f"{file}, line {line}: an item stands twice among the candidates; remove one")
+            raise DataError(f"{file}, line {line}: an item occurs twice among the candidates; remove one")
         out[k, : kept.size] = np.searchsorted(test.item_ids, kept)
     if len(negatives) > test.n_interactions:
         raise DataError(

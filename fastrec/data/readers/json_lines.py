@@ -55,7 +55,7 @@ def read(path: Path, columns: Columns) -> Source:
 
 
 def _explain(path: Path, cause: str) -> DataError:
-    """Read line by line and name the first fault; ``cause`` is what Polars said, if no line shows it."""
+    """Read line by line and name the first fault; ``cause`` is the message of Polars, if no line shows it."""
     for number, line in lines_of(path, json=True):
         if not line.strip():
             continue

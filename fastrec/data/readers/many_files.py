@@ -21,7 +21,7 @@ VARYING = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|\d+")
 def find_parts(folder: Path) -> list[Path]:
     """The files of a folder that are parts of one table, in the order of their names; none if it is something else.
 
-    Parts lie in folders called ``key=value``, or are several files whose names differ in numbers only. Names that start
+    Parts are in folders called ``key=value``, or are several files whose names differ in numbers only. Names that start
     with ``.`` or ``_`` are skipped, as everywhere in that world.
     """
     found: list[Path] = []
@@ -46,7 +46,7 @@ def _is_table(path: Path) -> bool:
 
 
 def glob_files(pattern: str) -> list[Path] | None:
-    """The files that a glob matches, None for a path that exists or is no glob.
+    """The files that a glob matches, None for a path that exists or is not a glob.
 
     Raises
     ------

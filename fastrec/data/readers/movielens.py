@@ -101,9 +101,7 @@ def decoded_lines(path: Path) -> list[str]:
 
 def _number(path: Path, number: int, what: str, text: str) -> int:
     if not is_integer(text):
-        raise DataError(
-            f"{path}, line {number}: {what} {shown(text)} is not a whole number of 64 bits. Mend or remove the line"
-        )
+        raise DataError(f"{path}, line {number}: {what} {shown(text)} is not a 64-bit integer. Fix or remove the line")
     return int(text)
 
 
@@ -118,7 +116,7 @@ def movies_dat(folder: Path) -> pl.DataFrame | None:
         title, mid, kinds = tail.rpartition("::")
         if not mid:
             raise DataError(
-                f"{path}, line {number}: {shown(line)} is not MovieID::Title::Genres. Mend or remove the line"
+                f"{path}, line {number}: {shown(line)} is not MovieID::Title::Genres. Fix or remove the line"
             )
         ids.append(_number(path, number, "MovieID", head))
         titles.append(title)
@@ -149,7 +147,7 @@ def movies_100k(folder: Path) -> pl.DataFrame:
         if len(fields) != 5 + len(names):
             raise DataError(
                 f"{path}, line {number}: {len(fields)} fields in {shown(line)}, but id, title, two dates, URL and "
-                f"{len(names)} genre flags make {5 + len(names)}. Mend or remove the line"
+                f"{len(names)} genre flags make {5 + len(names)}. Fix or remove the line"
             )
         ids.append(_number(path, number, "movie id", fields[0]))
         titles.append(fields[1])
@@ -202,9 +200,7 @@ def movies_csv(folder: Path) -> pl.DataFrame | None:
     ids = frame["item"].cast(pl.Int64, strict=False)
     if ids.null_count():
         row = int(ids.is_null().arg_max() or 0)
-        raise DataError(
-            f"{layout} (data row {row}: movieId {shown(frame['item'][row])} is not a whole number of 64 bits)"
-        )
+        raise DataError(f"{layout} (data row {row}: movieId {shown(frame['item'][row])} is not a 64-bit integer)")
     genres = frame["genres"].fill_null("").to_list() if "genres" in frame.columns else None
     return movies_frame(ids, frame["title"].to_list(), genres)
 

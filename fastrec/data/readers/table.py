@@ -101,7 +101,7 @@ def scan(path: Path, columns: Columns, extra: Mapping[str, str] | None = None) -
         odd = settled.filter(~settled.str.contains(PLAIN)) if settled.dtype == pl.String else settled.head(0)
         if 0 < odd.len() < settled.len():
             notes.append(
-                f"{use} ids are text: {odd.len()} of {settled.len()} are no plain integers, as {shown(odd[0], 40)}"
+                f"{use} ids are text: {odd.len()} of {settled.len()} are not plain integers, as {shown(odd[0], 40)}"
             )
         frame = frame.with_columns(settled)
     types |= {chosen[use]: type(frame.schema[use]) for use in chosen}
@@ -154,7 +154,7 @@ def rows_of(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
             hint = "Shorten it" if "limit" in str(error) else "Correct the quotes"
             raise DataError(f"{path}, line {reader.line_num}: {error}. {hint}") from None
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise DataError(f"{path}: not a whole gzip file ({error}); fetch it again") from None
+            raise DataError(f"{path}: not a complete gzip file ({error}); fetch it again") from None
 
 
 def _scan(path: Path, separator: str, types: Schema, keep: list[str], quoted: bool) -> pl.DataFrame:
@@ -169,12 +169,12 @@ def _scan(path: Path, separator: str, types: Schema, keep: list[str], quoted: bo
         rows += 1
         if len(row) != len(names):
             raise DataError(
-                f"{path}, line {number}: {len(row)} fields, but the first line names {len(names)}. Mend or remove it"
+                f"{path}, line {number}: {len(row)} fields, but the first line names {len(names)}. Fix or remove it"
             )
         for name, text in zip(names, row):
             fault = fault_of(types[name], text) if name in keep else ""
             if fault:
-                raise DataError(f"{path}, line {number}: {name} {shown(text)} {fault}. Mend or remove the line")
+                raise DataError(f"{path}, line {number}: {name} {shown(text)} {fault}. Fix or remove the line")
     if not rows:
         raise DataError(f"{path}: no line of data after the names of the columns")
     try:

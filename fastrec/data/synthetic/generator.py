@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fastrec.data.arrays import frozen
 from fastrec.data.interactions import Interactions
 from fastrec.data.synthetic import titles as synthetic_titles
-from fastrec.data.synthetic.kernels import draw_rows, item_facts, share_out, shuffled, user_weights
+from fastrec.data.synthetic.kernels import apportion, draw_rows, item_facts, shuffled, user_weights
 from fastrec.errors import ConfigError, DataError
 from fastrec.jit import resolve_threads, run_ranges
 from fastrec.sampling.csr import MAX_ITEMS
@@ -79,10 +79,10 @@ def generate(
 
     Cost
     ----
-    4 bytes an interaction (12 with timestamps) and 20 an item; no temporary of the size of the log.
+    4 bytes per interaction (12 with timestamps) and 20 per item; no temporary of the size of the log.
     """
     if not 0 <= seed < 2**32:
-        raise ConfigError(f"seed={seed}: must lie in 0 to 2^32-1")
+        raise ConfigError(f"seed={seed}: must be in 0 to 2^32-1")
     if n_users < 1 or not 1 <= n_items <= MAX_ITEMS or not 0 <= n_interactions <= n_users * n_items:
         raise ConfigError(
             f"n_users={n_users}, n_items={n_items}, n_interactions={n_interactions}: there must be at least one user, "
@@ -147,7 +147,7 @@ def _degrees(n_users: int, n_items: int, total: int, seed: np.uint64, threads: i
     cap = min(n_items, max(mean + 1, n_items * 3 // 5))  # the most active MovieLens-1M user rated 62 % of the films
     rest = total - int(degrees.sum())
     while rest > 0:
-        rest = share_out(weights, rest, cap, degrees)
+        rest = apportion(weights, rest, cap, degrees)
     return degrees
 
 

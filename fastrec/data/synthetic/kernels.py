@@ -1,4 +1,4 @@
-"""The kernels of the synthetic log. IEEE sums, products, quotients and square roots alone: the same on every machine.
+"""The kernels of the synthetic log. IEEE sums, products, quotients and square roots only: the same on every machine.
 
 U users, I items, E interactions, G topics. Item number ``k`` belongs to topic ``k % G`` and is the ``k // G``-th most
 popular there; a permutation then hides both from its id. A user has three favourite topics. An interaction draws one of
@@ -24,11 +24,11 @@ _ONE = np.uint64(1)
 _2_32 = 4294967296.0
 
 TASTE_TRIES, POPULAR_TRIES, ANY_TRIES = 8, 4, 12
-"""Attempts at an item not yet in the row: by taste, by popularity alone, by neither; then the exact finish."""
+"""Attempts at an item not yet in the row: by taste, by popularity only, by neither; then the exact finish."""
 
 HEAD = 0.15
-"""Where popularity bends, as a share of a topic's items: its first item is drawn (1 + 1 / HEAD)^2 = 59 times as often
-as its last. With the shares below, popularity ranks 99 candidates about as well as it does on MovieLens-1M."""
+"""Where popularity bends, as a fraction of a topic's items: its first item is drawn (1 + 1 / HEAD)^2 = 59 times as
+often as its last. With the fractions below, popularity ranks 99 candidates about as well as it does on MovieLens-1M."""
 
 _FIRST, _SECOND, _THIRD = np.uint64(8), np.uint64(12), np.uint64(14)
 """Cumulative sixteenths of a user's interactions in the three favourite topics; the rest is any topic."""
@@ -93,7 +93,7 @@ def user_weights(seed, out, lo, hi):  # type: ignore[no-untyped-def]
 
 
 @njit
-def share_out(weights, total, cap, out):  # type: ignore[no-untyped-def]
+def apportion(weights, total, cap, out):  # type: ignore[no-untyped-def]
     """Add ``total`` units to int64 ``out`` in proportion to weights, no entry above ``cap``; returns what did not fit.
 
     Sums run in one fixed order, so that the rounding is the same everywhere.
@@ -210,7 +210,7 @@ def draw_rows(indptr, ids, n_topics, seed, seen, keys, times, items, timestamps,
             clock += 1 + np.int64(w[0] & np.uint64(63))
             if (w[0] >> np.uint64(6)) & _HALF < pauses:
                 clock += 3600 + np.int64(w[2] & np.uint64(0xFFFFF))
-            # inside-out shuffle of the moments: when an item is met does not depend on how it was drawn
+            # inside-out shuffle of the moments: the time of an interaction does not depend on how it was drawn
             j = _below(w[3], s + 1)
             keys[s] = (item << 32) | s
             keys[s] = (item << 32) | (keys[j] & 0xFFFFFFFF)

@@ -52,7 +52,7 @@ def titles(years: NDArray[np.int64]) -> list[str]:
     """One distinct title for each year given, as MovieLens writes them: ``Le château à Nîmes: Part 2 (1987)``."""
     names = _names()
     n = len(names)
-    stride = 1_013  # prime, so that neighbours in the list lie far apart among the items and none is met twice
+    stride = 1_013  # prime, so that neighbours in the list are far apart among the items and none is used twice
     made = []
     for k, year in enumerate(years.tolist()):
         part = k // n + 1

@@ -2,7 +2,7 @@
 
 A row of 64 float32 is four cache lines, its codes are one. The cosine of two rows from codes is off by at most a known
 amount, so a loss that only looks at scores above a margin reads the codes of every negative, and the row itself only
-where the margin is within reach: on Gowalla for about one negative in fifty. What is computed is the same to the bit.
+where the margin is within reach: on Gowalla for about one negative in fifty. What is computed is the same bit for bit.
 
 Codes of an item row q with norm |q|: round(q / |q| / step), step = max |q| / |q| / 127; those of the user's unit row r
 have 15 bits. With S the integer dot product, |r . q / |q| - step * unit * S| is at most
@@ -32,7 +32,7 @@ LANES = 16
 """Codes a product: 16 of 8 bits widened to 16 bits are one AVX2 register, and two of their products one sum."""
 
 GROUP = 8
-"""Rows a step."""
+"""Rows per step."""
 
 SLACK = np.float32(1.0 + 1e-4)
 _HALF = np.float32(0.5)

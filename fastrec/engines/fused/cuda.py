@@ -1,9 +1,9 @@
 """The fused engine on a CUDA device: deterministic mini-batch steps, drawn, sorted, scored and applied there.
 
-A block of several steps is drawn and sorted at once, by user and by item, since which samples a step has does not
+A block of several steps is drawn and sorted at once, by user and by item, since the samples of a step do not
 depend on weights; a step is then four launches (``gpu_steps``). Nothing is copied per step, and the loss is read once
-an ``advance``. Sorting costs some hundred bytes a sample and saves every atomic: sums run in a fixed order, and the
-touched rows alone are moved, in the pass that sums them.
+per ``advance``. Sorting costs about a hundred bytes per sample and saves every atomic: sums run in a fixed order, and
+only the touched rows are moved, in the pass that sums them.
 
 B batch rows, N negatives, U users, I items, D dim, K steps of a block.
 """
@@ -67,7 +67,7 @@ class CudaEngine:
     stream : Stream
     batch_size : int
         Positives a step.
-    rate : callable
+    lr : callable
         Step (from 0) -> learning rate; that of one sample for SGD.
     device : HostDevice
         The seam of ``training.device``: a CUDA device, or the host under Triton's interpreter.
@@ -75,29 +75,29 @@ class CudaEngine:
     optimizer : {"sgd", "row-adagrad"}
     l2 : float
         Each positive adds ``l2 / 2`` times the squares of what it and its negatives use; see ``engines.units``.
-    l2_h : float, optional
+    output_l2 : float, optional
         In place of ``l2`` on h.
-    lr_h : float
-        Share of the learning rate by which h moves.
+    output_lr : float
+        Learning rate of h as a fraction of ``lr``.
     precision : {"fp32", "bf16"}
         bf16 stores the factor tables in 16 bits, rounded stochastically; biases, h, sums and accumulators stay fp32.
     seed : int
         Of the rounding.
     graph : bool
-        Replay a whole block's steps as one CUDA graph.
+        Replay a complete block's steps as one CUDA graph.
     threads : int
         Of the host's sampler, where the twin does not draw.
 
     Raises
     ------
     ConfigError
-        For a model, loss, optimiser, precision or device that it has not.
+        For an unsupported model, loss, optimiser, precision or device.
 
     Notes
     -----
     Guarantee: two runs on one kind of device with one set of versions give the same bytes, for any cuts into
     ``advance`` calls and any restart. Against the CPU engine weights agree to float32 rounding (fp32).
-    Cost: besides the weights, B * D floats, and some 13 bytes a sample of a block.
+    Cost: in addition to the weights, B * D floats, and about 13 bytes per sample of a block.
     """
 
     def __init__(
@@ -106,13 +106,13 @@ class CudaEngine:
         stream: Any,
         *,
         batch_size: int,
-        rate: Callable[[int], float],
+        lr: Callable[[int], float],
         device: Any,
         loss: str = "bce",
         optimizer: str = "sgd",
         l2: float = 0.0,
-        l2_h: float | None = None,
-        lr_h: float = 1.0,
+        output_l2: float | None = None,
+        output_lr: float = 1.0,
         precision: str = "fp32",
         seed: int = 0,
         graph: bool = True,
@@ -124,11 +124,11 @@ class CudaEngine:
         self._units = Units(self._form, optimizer, 1 + stream.n_negatives)
         if not triton_runs(device.kind):
             raise ConfigError(f"device {device.device}: Triton's kernels run on CUDA, or under TRITON_INTERPRET=1")
-        self.model, self.stream, self.batch_size, self.rate = model, stream, int(batch_size), rate
+        self.model, self.stream, self.batch_size, self.lr = model, stream, int(batch_size), lr
         self.n_negatives, self.n_positives = stream.n_negatives, stream.n_positives
         self.loss, self.optimizer, self.l2, self.precision = loss, optimizer, float(l2), precision
-        self.l2_h, self.lr_h = self.l2 if l2_h is None else float(l2_h), float(lr_h)
-        self._decays = self._units.l2(self.l2), self._units.l2(self.l2_h)
+        self.output_l2, self.output_lr = self.l2 if output_l2 is None else float(output_l2), float(output_lr)
+        self._decays = self._units.l2(self.l2), self._units.l2(self.output_l2)
         self.step = 0
         self._gmf, self._adagrad, self._seam, self._seed = checked.gmf, checked.adagrad, device, seed
         self._device = device.device
@@ -178,7 +178,7 @@ class CudaEngine:
         self._losses, self._slope_parts = make(PARTS, dtype=torch.float64), make(PARTS, dtype=torch.float64)
         self._h_parts = make(PARTS, dim if self._gmf else 1)
         self._total, self._step_at = make(1, dtype=torch.float64), make(1, dtype=torch.int64)
-        self._rates, self._none = make(self._steps), make(1)
+        self._lrs, self._none = make(self._steps), make(1)
         self._width = triton.next_power_of_2(max(dim, 16))
         self._size = max(1, 1024 // self._width)  # 8 elements of a tile a thread: under 100 registers
 
@@ -186,17 +186,17 @@ class CudaEngine:
         """Do up to ``n_steps`` steps, not beyond the cursor's epoch; reads the loss once, at the end."""
         n_steps = min(n_steps, len(self._starts(cursor)))
         rows = [min(self.batch_size, self.n_positives - at) for at in self._starts(cursor)[:n_steps]]
-        moves = [self._units.rate(self.rate(self.step + k), n) for k, n in enumerate(rows)]
-        rates = torch.tensor(moves, dtype=torch.float32)
+        moves = [self._units.step_lr(self.lr(self.step + k), n) for k, n in enumerate(rows)]
+        lrs = torch.tensor(moves, dtype=torch.float32)
         if self._device.type == "cuda":
-            rates = rates.pin_memory().to(self._device, non_blocking=True)  # unpinned, the copy would wait
+            lrs = lrs.pin_memory().to(self._device, non_blocking=True)  # unpinned, the copy would wait
         self._total.zero_()
         start = cursor.position
         for done in range(0, n_steps, self._steps):
             k = min(self._steps, n_steps - done)
             stop = min(cursor.position + k * self.batch_size, self.n_positives)
             self._draw(cursor.epoch, cursor.position, stop, k)
-            self._rates[:k].copy_(rates[done : done + k])
+            self._lrs[:k].copy_(lrs[done : done + k])
             self._step_at.fill_(self.step)
             self._run(stop - cursor.position)
             self.step += k
@@ -212,7 +212,7 @@ class CudaEngine:
         return range(cursor.position, self.n_positives, self.batch_size)
 
     def _draw(self, epoch: int, start: int, stop: int, k: int) -> None:
-        """Positives [start, stop) of an epoch, ``k`` steps of them, and where each user's and item's samples lie."""
+        """Positives [start, stop) of an epoch, ``k`` steps of them, and where each user's and item's samples are."""
         n, columns = stop - start, 1 + self.n_negatives
         users, items, _ = self._source.batch(epoch, start, stop)
         self._users[:n].copy_(users)
@@ -235,7 +235,7 @@ class CudaEngine:
             torch.searchsorted(ascending, edges[some], out_int32=True, out=starts[some])
 
     def _run(self, n: int) -> None:
-        """The steps of a drawn block of ``n`` positives; whole blocks as a graph, once one has run without."""
+        """The steps of a drawn block of ``n`` positives; complete blocks as a graph, once one has run without it."""
         whole = n == self._users.shape[0]
         if not (whole and self._graphs):
             self._launch(n)
@@ -276,17 +276,17 @@ class CudaEngine:
         )  # fmt: skip
         items_kernel[(self._n_items,)](
             self._users, self._by_item, self._item_starts, self._g, p, q, h, item_bias, s.get("item_factors", none),
-            s.get("item_bias", none), self._rates, self._step_at, k, self._n_items, l2, *rounding,
+            s.get("item_bias", none), self._lrs, self._step_at, k, self._n_items, l2, *rounding,
             **form, **shape | {"SIZE": 2 * size}, num_warps=2,
         )  # fmt: skip
         users_kernel[(self._n_users,)](
             self._by_user, self._user_starts, self._w, self._slopes, p, user_bias, s.get("user_factors", none),
-            s.get("user_bias", none), self._rates, self._step_at, k, first, self._n_users, l2, *rounding,
+            s.get("user_bias", none), self._lrs, self._step_at, k, first, self._n_users, l2, *rounding,
             **form, **shape | {"SIZE": max(1, size // 2)}, num_warps=1,
         )  # fmt: skip
         shared_kernel[(triton.cdiv(dim, COLUMN) if self._gmf else 1,)](
             self._losses, self._slope_parts, self._h_parts, bias, s.get("bias", none), h, s.get("h", none),
-            self._total, self._rates, k, n_parts, n_samples / n_losses, *self._decays, self.lr_h,
+            self._total, self._lrs, k, n_parts, n_samples / n_losses, *self._decays, self.output_lr,
             **form, PARTS=PARTS, COLUMN=COLUMN, SETTLED=SETTLED, num_warps=8,
         )  # fmt: skip
 

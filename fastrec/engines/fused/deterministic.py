@@ -42,19 +42,19 @@ class Deterministic:
         Batches that the steps are on.
     loss : str
         A loss that has a ``row`` form, as a mean over the step's samples or pairs.
-    l2, l2_h : float
+    l2, output_l2 : float
         L2 of the rows and biases, and of h.
-    lr_h : float
-        Share of the rate by which h moves.
+    output_lr : float
+        Learning rate of h as a fraction of ``lr``.
     threads : int
         Changes the speed and nothing else.
     """
 
     def __init__(
-        self, weights: Weights, block: Block, *, loss: str, l2: float, l2_h: float, lr_h: float, threads: int
+        self, weights: Weights, block: Block, *, loss: str, l2: float, output_l2: float, output_lr: float, threads: int
     ) -> None:
         self.weights, self.block, self.threads = weights, block, threads
-        self._options = (l2, l2_h, lr_h)
+        self._options = (l2, output_l2, output_lr)
         self._kind = KINDS[weights.optimizer]
         self._train = kernel(weights.dim, weights.gmf, self._kind, loss)
         steps, rows = block.users.shape
@@ -73,17 +73,17 @@ class Deterministic:
             h_gradients=np.empty((chunks, weights.dim if weights.gmf else 0), np.float32),
         )
 
-    def run(self, sizes: NDArray[np.int64], rates: list[float], first: int) -> NDArray[np.float64]:
+    def run(self, sizes: NDArray[np.int64], lrs: list[float], first: int) -> NDArray[np.float64]:
         """Train on the first ``len(sizes)`` batches of the block, in order; returns the mean loss of each.
 
         ``first``: steps done before.
         """
         w, b = self.weights, self.block
-        l2, l2_h, lr_h = self._options
+        l2, output_l2, output_lr = self._options
         spins = SPINS if self.threads <= available_threads() else 0
         if self._kind == ADAM:
-            rates = [rate * correction(first + k + 1) for k, rate in enumerate(rates)]
-        moved = np.array(rates, np.float32)
+            lrs = [lr * correction(first + k + 1) for k, lr in enumerate(lrs)]
+        moved = np.array(lrs, np.float32)
         self._counters[: sizes.size] = 0
 
         prepared = Prepared(b.users, b.positives, b.negatives, b.runs, b.keys)
@@ -91,7 +91,7 @@ class Deterministic:
         def work(me: int, _: int) -> None:
             self._train(
                 me, self.threads, spins, self._counters, sizes, prepared, w.tables(), *self._states, self._sums,
-                self._losses, moved, l2, l2_h, lr_h,
+                self._losses, moved, l2, output_l2, output_lr,
             )  # fmt: skip
 
         run_ranges(work, self.threads, self.threads)

@@ -173,5 +173,5 @@ def draw_row(position, epoch, seed, tag, n, bits, items, lo, hi, n_slots, ids): 
 
 @inline
 def row_size(n_negatives: int) -> int:
-    """Entries of ``ids``: whole steps, and the positive in front."""
+    """Entries of ``ids``: full steps, and the positive in front."""
     return 1 + -(-n_negatives // SLOTS) * SLOTS + SLOTS

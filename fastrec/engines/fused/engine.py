@@ -36,7 +36,7 @@ class FusedEngine:
     stream : Stream
     batch_size : int
         Positives a step.
-    rate : callable
+    lr : callable
         Step (from 0) -> learning rate; that of one sample for SGD.
     mode : {"deterministic", "lock_free"}
     loss : {"bce", "bpr"}
@@ -44,22 +44,22 @@ class FusedEngine:
         lazy-adam in deterministic mode.
     l2 : float
         Each positive adds ``l2 / 2`` times the squares of what it and its negatives use; see ``engines.units``.
-    l2_h : float, optional
+    output_l2 : float, optional
         In place of ``l2`` on h.
-    lr_h : float
-        Share of the learning rate by which h moves.
+    output_lr : float
+        Learning rate of h as a fraction of ``lr``.
     threads : int, optional
         None means every processor.
 
     Raises
     ------
     ConfigError
-        For a model, loss, optimiser or mode that it has not.
+        For an unsupported model, loss, optimiser or mode.
 
     Notes
     -----
     Guarantee: deterministic mode gives the same bytes for any number of threads, any cuts into ``advance`` calls, and
-    any restart, on one machine with one set of versions. lock_free gives this with one thread alone.
+    any restart, on one machine with one set of versions. lock_free gives this with one thread only.
     """
 
     def __init__(
@@ -68,24 +68,24 @@ class FusedEngine:
         stream: Any,
         *,
         batch_size: int,
-        rate: Callable[[int], float],
+        lr: Callable[[int], float],
         mode: str = "deterministic",
         loss: str = "bce",
         optimizer: str = "sgd",
         l2: float = 0.0,
-        l2_h: float | None = None,
-        lr_h: float = 1.0,
+        output_l2: float | None = None,
+        output_lr: float = 1.0,
         threads: int | None = None,
     ) -> None:
         if mode not in MODES:
             raise ConfigError(f"fused_mode = {mode!r}: must be one of {', '.join(MODES)}")
         self.weights = Weights(model, optimizer)
         choose(Wish(name_of(model), loss, optimizer, engine="fused", fused_mode=mode))
-        self.model, self.stream, self.batch_size, self.rate = model, stream, int(batch_size), rate
+        self.model, self.stream, self.batch_size, self.lr = model, stream, int(batch_size), lr
         self.n_negatives = stream.n_negatives
         self.n_positives = stream.n_positives
         self.mode, self.loss, self.optimizer, self.l2 = mode, loss, optimizer, float(l2)
-        self.l2_h, self.lr_h = self.l2 if l2_h is None else float(l2_h), float(lr_h)
+        self.output_l2, self.output_lr = self.l2 if output_l2 is None else float(output_l2), float(output_lr)
         self.threads = resolve_threads(threads)
         self.step = 0
         rows = min(self.batch_size, self.n_positives)
@@ -96,8 +96,8 @@ class FusedEngine:
         options: dict[str, Any] = {
             "loss": loss,
             "l2": decay(self.l2),
-            "l2_h": decay(self.l2_h),
-            "lr_h": self.lr_h,
+            "output_l2": decay(self.output_l2),
+            "output_lr": self.output_lr,
             "threads": self.threads,
         }
         self._passes: Deterministic | LockFree
@@ -108,8 +108,8 @@ class FusedEngine:
 
     def _n_batches(self, rows: int) -> int:
         """Batches prepared at once, each by one thread: as many for every thread, so that the cores are even."""
-        share = 2 if self.mode == "lock_free" else max(2, min(64, AT_ONCE // (rows * self.threads)))
-        return share * self.threads
+        batches = 2 if self.mode == "lock_free" else max(2, min(64, AT_ONCE // (rows * self.threads)))
+        return batches * self.threads
 
     def advance(self, cursor: Cursor, n_steps: int) -> Progress:
         """Do up to ``n_steps`` steps, not beyond the cursor's epoch."""
@@ -119,14 +119,14 @@ class FusedEngine:
             cuts = [(at, min(at + self.batch_size, self.n_positives)) for at in starts[: len(self._block.users)]]
             self._prepare(cursor.epoch, cuts)
             sizes = np.array([stop - at for at, stop in cuts], np.int64)
-            rates = [self.rate(self.step + k) for k in range(len(cuts))]
+            lrs = [self.lr(self.step + k) for k in range(len(cuts))]
             if isinstance(self._passes, Deterministic):
-                rates = [self._units.rate(rate, int(n)) for rate, n in zip(rates, sizes)]
-                means = self._passes.run(sizes, rates, self.step)
+                lrs = [self._units.step_lr(lr, int(n)) for lr, n in zip(lrs, sizes)]
+                means = self._passes.run(sizes, lrs, self.step)
                 total += float(means @ sizes) * columns
             else:
-                for k, rate in enumerate(rates):
-                    total += self._passes.step(self._block.batch(k, sizes[k]), rate)
+                for k, lr in enumerate(lrs):
+                    total += self._passes.step(self._block.batch(k, sizes[k]), lr)
             self.step += len(cuts)
             steps += len(cuts)
             cursor = Cursor(cursor.epoch, cuts[-1][1])

@@ -16,7 +16,7 @@ import triton.language as tl
 from fastrec.engines.rows_cuda import read_row, softplus_sigmoid
 
 OF_THE_STEP = ["first", "n_rows", "per_program", "k", "n_parts"]
-"""Arguments that change from step to step: Triton would compile anew where one is 1 or a multiple of 16."""
+"""Arguments that change from step to step: Triton would compile again where one is 1 or a multiple of 16."""
 
 ITEM_ROW = tl.constexpr(1 << 31)
 """Added to an item where it is a row of the rounding's address: user rows are below, however many there are."""
@@ -128,24 +128,24 @@ def score_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def moved(value, gradient, sums, at, rate, divisor, ADAGRAD: tl.constexpr):  # type: ignore[no-untyped-def]
+def moved(value, gradient, sums, at, lr, divisor, ADAGRAD: tl.constexpr):  # type: ignore[no-untyped-def]
     """A row after one step; row-wise Adagrad counts the mean square of its gradient."""
     if ADAGRAD:
         total = tl.load(sums + at) + tl.sum(gradient * gradient, 0) / divisor
         tl.store(sums + at, total)
-        rate = rate / (tl.sqrt(total) + 1e-10)
-    return value - rate * gradient
+        lr = lr / (tl.sqrt(total) + 1e-10)
+    return value - lr * gradient
 
 
 @triton.jit
 def move_row(  # type: ignore[no-untyped-def]
-    table, sums, bias, bias_sums, at, gradient, slope, decay, rate, random_row, step, seed, tag,
+    table, sums, bias, bias_sums, at, gradient, slope, decay, lr, random_row, step, seed, tag,
     BIASED: tl.constexpr, ADAGRAD: tl.constexpr, BF16: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """Row ``at`` of a table, and its bias, after one step with L2 ``decay``."""
     d = tl.arange(0, WIDTH)
     value = read_row(table, at * DIM + d, d < DIM, BF16)
-    value = moved(value, gradient + decay * value, sums, at, rate, DIM, ADAGRAD)
+    value = moved(value, gradient + decay * value, sums, at, lr, DIM, ADAGRAD)
     if BF16:
         tl.store(table + at * DIM + d, rounded_bf16(value, d, random_row, step, seed, tag), mask=d < DIM)
     else:
@@ -156,13 +156,13 @@ def move_row(  # type: ignore[no-untyped-def]
         if ADAGRAD:
             total = tl.load(bias_sums + at) + gradient * gradient
             tl.store(bias_sums + at, total)
-            rate = rate / (tl.sqrt(total) + 1e-10)
-        tl.store(bias + at, value - rate * gradient)
+            lr = lr / (tl.sqrt(total) + 1e-10)
+        tl.store(bias + at, value - lr * gradient)
 
 
 @triton.jit(do_not_specialize=OF_THE_STEP)
 def items_kernel(  # type: ignore[no-untyped-def]
-    users, order, starts, g, p, q, h, item_bias, item_sum, item_bias_sum, rates, step_at, k, n_items, l2, seed, tag,
+    users, order, starts, g, p, q, h, item_bias, item_sum, item_bias_sum, lrs, step_at, k, n_items, l2, seed, tag,
     GMF: tl.constexpr, ADAGRAD: tl.constexpr, BF16: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr,
     COLUMNS: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
@@ -190,14 +190,14 @@ def items_kernel(  # type: ignore[no-untyped-def]
             gradient = gradient * tl.load(h + d, mask=d < DIM, other=0.0)
         decay = l2 * (hi - lo).to(tl.float32)
         move_row(
-            q, item_sum, item_bias, item_bias_sum, i, gradient, tl.sum(slope, 0), decay, tl.load(rates + k),
+            q, item_sum, item_bias, item_bias_sum, i, gradient, tl.sum(slope, 0), decay, tl.load(lrs + k),
             i + ITEM_ROW, tl.load(step_at) + k, seed, tag, not GMF, ADAGRAD, BF16, DIM, WIDTH,
         )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=OF_THE_STEP)
 def users_kernel(  # type: ignore[no-untyped-def]
-    order, starts, w, slopes, p, user_bias, user_sum, user_bias_sum, rates, step_at, k, first, n_users, l2, seed, tag,
+    order, starts, w, slopes, p, user_bias, user_sum, user_bias_sum, lrs, step_at, k, first, n_users, l2, seed, tag,
     GMF: tl.constexpr, ADAGRAD: tl.constexpr, BF16: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr,
     COLUMNS: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
@@ -221,14 +221,14 @@ def users_kernel(  # type: ignore[no-untyped-def]
             at += SIZE
         decay = l2 * ((hi - lo) * COLUMNS).to(tl.float32)
         move_row(
-            p, user_sum, user_bias, user_bias_sum, u, tl.sum(total, 0), tl.sum(slope, 0), decay, tl.load(rates + k),
+            p, user_sum, user_bias, user_bias_sum, u, tl.sum(total, 0), tl.sum(slope, 0), decay, tl.load(lrs + k),
             u, tl.load(step_at) + k, seed, tag, not GMF, ADAGRAD, BF16, DIM, WIDTH,
         )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=OF_THE_STEP)
 def shared_kernel(  # type: ignore[no-untyped-def]
-    losses, slope_parts, h_parts, bias, bias_sum, h, h_sum, total, rates, k, n_parts, weight, l2, l2_h, lr_h,
+    losses, slope_parts, h_parts, bias, bias_sum, h, h_sum, total, lrs, k, n_parts, weight, l2, output_l2, output_lr,
     GMF: tl.constexpr, ADAGRAD: tl.constexpr, DIM: tl.constexpr, PARTS: tl.constexpr, COLUMN: tl.constexpr,
     SETTLED: tl.constexpr,
 ):  # fmt: skip
@@ -236,31 +236,31 @@ def shared_kernel(  # type: ignore[no-untyped-def]
     pid = tl.program_id(0)
     part = tl.arange(0, PARTS)
     live = part < n_parts
-    rate = tl.load(rates + k)
-    h_rate = rate * lr_h
+    lr = tl.load(lrs + k)
+    h_lr = lr * output_lr
     if not ADAGRAD:  # summed over all samples, the step would overshoot
-        rate, h_rate = tl.minimum(rate, SETTLED), tl.minimum(h_rate, SETTLED)
+        lr, h_lr = tl.minimum(lr, SETTLED), tl.minimum(h_lr, SETTLED)
     if pid == 0:
         loss = tl.sum(tl.load(losses + part, mask=live, other=0.0), 0)
         tl.store(total, tl.load(total) + loss * weight)
         value = tl.load(bias)
         gradient = tl.sum(tl.load(slope_parts + part, mask=live, other=0.0), 0).to(tl.float32) + l2 * value
-        tl.store(bias, single(value, gradient, bias_sum, rate, True, ADAGRAD))
+        tl.store(bias, single(value, gradient, bias_sum, lr, True, ADAGRAD))
     if GMF:
         d = pid * COLUMN + tl.arange(0, COLUMN)
         inside = d < DIM
         cells = live[:, None] & inside[None, :]
         gradients = tl.sum(tl.load(h_parts + part[:, None] * DIM + d[None, :], mask=cells, other=0.0), 0)
         value = tl.load(h + d, mask=inside, other=0.0)
-        gradients += l2_h * value
-        tl.store(h + d, single(value, gradients, h_sum + d, h_rate, inside, ADAGRAD), mask=inside)
+        gradients += output_l2 * value
+        tl.store(h + d, single(value, gradients, h_sum + d, h_lr, inside, ADAGRAD), mask=inside)
 
 
 @triton.jit
-def single(value, gradient, sums, rate, inside, ADAGRAD: tl.constexpr):  # type: ignore[no-untyped-def]
+def single(value, gradient, sums, lr, inside, ADAGRAD: tl.constexpr):  # type: ignore[no-untyped-def]
     """Weights that are rows of their own, after one step."""
     if ADAGRAD:
         total = tl.load(sums, mask=inside, other=0.0) + gradient * gradient
         tl.store(sums, total, mask=inside)
-        rate = rate / (tl.sqrt(total) + 1e-10)
-    return value - rate * gradient
+        lr = lr / (tl.sqrt(total) + 1e-10)
+    return value - lr * gradient

@@ -44,7 +44,7 @@ def kernel(dim: int, gmf: bool, by_row: bool, loss: str) -> Any:
 
     @njit
     def train(  # type: ignore[no-untyped-def]
-        users, positives, negatives, weights, sums, rate, l2, h_rate, h_l2, lo, hi
+        users, positives, negatives, weights, sums, lr, l2, h_lr, output_l2, lo, hi
     ):
         """Train rows [lo, hi) of a batch, moved to where users change; returns the summed loss.
 
@@ -55,7 +55,7 @@ def kernel(dim: int, gmf: bool, by_row: bool, loss: str) -> Any:
         p_sum, q_sum, h_sum, user_sum, item_sum, bias_sum = sums
         n = 1 + negatives.shape[1]
         x, e = scratch(n), scratch(n)
-        rates, items = np.full(n, rate, np.float32), np.empty(n, np.int64)
+        lrs, items = np.full(n, lr, np.float32), np.empty(n, np.int64)
         w, r = scratch(dim), scratch(dim)
         biased = item_bias.shape[0] > 0
         ahead = max(1, 10 // n)
@@ -64,7 +64,7 @@ def kernel(dim: int, gmf: bool, by_row: bool, loss: str) -> Any:
         while 0 < hi < users.shape[0] and users[hi] == users[hi - 1]:
             hi += 1
         value, product = 0.0, 1.0
-        user_l2, h_l2 = l2 * np.float32(n), h_l2 * np.float32(n)
+        user_l2, output_l2 = l2 * np.float32(n), output_l2 * np.float32(n)
         for row in range(lo, hi):
             if row + ahead < hi:
                 prefetch(q, positives[row + ahead], row_bytes, 1)
@@ -102,7 +102,7 @@ def kernel(dim: int, gmf: bool, by_row: bool, loss: str) -> Any:
                         v = fma(g, load(r, 0, d, WIDTH), mul(c, load(q, i, d, WIDTH)))
                         s = fma(v, v, s)
                     q_sum[i], divisor = adagrad(q_sum[i], total(s) / np.float32(dim))
-                    rates[j] = rate / divisor
+                    lrs[j] = lr / divisor
             # The item rows: one pass reads each for w, the sum of g * item row, and updates it, while it is in the
             # first-level cache. Another thread may have written it since it was scored: Hogwild takes that.
             for d in range(0, main, WIDTH):
@@ -111,16 +111,16 @@ def kernel(dim: int, gmf: bool, by_row: bool, loss: str) -> Any:
                 for j in range(n):
                     v = load(q, items[j], d, WIDTH)
                     wv = fma(splat(x[j]), v, wv)
-                    v = mul(v, splat(_ONE - rates[j] * l2))
-                    store(q, items[j], d, WIDTH, fma(splat(-rates[j] * x[j]), rv, v))
+                    v = mul(v, splat(_ONE - lrs[j] * l2))
+                    store(q, items[j], d, WIDTH, fma(splat(-lrs[j] * x[j]), rv, v))
                 store(w, 0, d, WIDTH, wv)
             rv = load(r, 0, main, tail)
             wv = splat(_ZERO)
             for j in range(n):
                 v = load(q, items[j], main, tail)
                 wv = fma(splat(x[j]), v, wv)
-                v = mul(v, splat(_ONE - rates[j] * l2))
-                store(q, items[j], main, tail, fma(splat(-rates[j] * x[j]), rv, v))
+                v = mul(v, splat(_ONE - lrs[j] * l2))
+                store(q, items[j], main, tail, fma(splat(-lrs[j] * x[j]), rv, v))
             store(w, 0, main, tail, wv)
             # The user's row, this thread's own, and h, whose gradient is (user row) * w
             if by_row:
@@ -129,22 +129,22 @@ def kernel(dim: int, gmf: bool, by_row: bool, loss: str) -> Any:
                     g1 = w[d] * h[d] + user_l2 * p[u, d] if gmf else w[d] + user_l2 * p[u, d]
                     square += g1 * g1
                 p_sum[u], divisor = adagrad(p_sum[u], square / np.float32(dim))
-                user_rate = rate / divisor
+                user_lr = lr / divisor
                 for d in range(dim):
                     old = p[u, d]
                     g1 = w[d] * h[d] + user_l2 * old if gmf else w[d] + user_l2 * old
-                    p[u, d] = old - user_rate * g1
+                    p[u, d] = old - user_lr * g1
                     if gmf:
-                        g1 = w[d] * old + h_l2 * h[d]
+                        g1 = w[d] * old + output_l2 * h[d]
                         h_sum[d], divisor = adagrad(h_sum[d], g1 * g1)
-                        h[d] -= h_rate / divisor * g1
+                        h[d] -= h_lr / divisor * g1
             elif gmf:
                 for d in range(dim):
                     old = p[u, d]
-                    p[u, d] = old - rate * (w[d] * h[d] + user_l2 * old)
-                    h[d] -= h_rate * (w[d] * old + h_l2 * h[d])
+                    p[u, d] = old - lr * (w[d] * h[d] + user_l2 * old)
+                    h[d] -= h_lr * (w[d] * old + output_l2 * h[d])
             else:
-                shrink, step = splat(_ONE - rate * user_l2), splat(-rate)
+                shrink, step = splat(_ONE - lr * user_l2), splat(-lr)
                 for d in range(0, main, WIDTH):
                     store(p, u, d, WIDTH, fma(step, load(w, 0, d, WIDTH), mul(shrink, load(p, u, d, WIDTH))))
                 store(p, u, main, tail, fma(step, load(w, 0, main, tail), mul(shrink, load(p, u, main, tail))))
@@ -155,21 +155,21 @@ def kernel(dim: int, gmf: bool, by_row: bool, loss: str) -> Any:
                     g1 = x[j] + l2 * item_bias[i]
                     if by_row:
                         item_sum[i], divisor = adagrad(item_sum[i], g1 * g1)
-                        item_bias[i] -= rate / divisor * g1
+                        item_bias[i] -= lr / divisor * g1
                     else:
-                        item_bias[i] -= rate * g1
+                        item_bias[i] -= lr * g1
                 g1 = slope + user_l2 * user_bias[u]
                 if by_row:
                     user_sum[u], divisor = adagrad(user_sum[u], g1 * g1)
-                    user_bias[u] -= rate / divisor * g1
+                    user_bias[u] -= lr / divisor * g1
                 else:
-                    user_bias[u] -= rate * g1
+                    user_bias[u] -= lr * g1
             g1 = slope + user_l2 * bias[0]
             if by_row:
                 bias_sum[0], divisor = adagrad(bias_sum[0], g1 * g1)
-                bias[0] -= rate / divisor * g1
+                bias[0] -= lr / divisor * g1
             else:
-                bias[0] -= rate * g1
+                bias[0] -= lr * g1
         return value + math.log(product)
 
     return train
@@ -190,20 +190,22 @@ class LockFree:
     weights : Weights
     loss : str
         A loss that has a ``row`` form.
-    l2, l2_h : float
+    l2, output_l2 : float
         L2 of the rows and biases, and of h.
-    lr_h : float
-        Share of the rate by which h moves.
+    output_lr : float
+        Learning rate of h as a fraction of ``lr``.
     threads : int
-        Ranges a batch is cut into; with one the result is reproducible to the bit.
+        Ranges a batch is cut into; with one the result is bit-for-bit reproducible.
     """
 
-    def __init__(self, weights: Weights, *, loss: str, l2: float, l2_h: float, lr_h: float, threads: int) -> None:
+    def __init__(
+        self, weights: Weights, *, loss: str, l2: float, output_l2: float, output_lr: float, threads: int
+    ) -> None:
         self.weights, self.l2, self.threads = weights, np.float32(l2), threads
-        self.l2_h, self.lr_h = np.float32(l2_h), lr_h
+        self.output_l2, self.output_lr = np.float32(output_l2), output_lr
         self._train = kernel(weights.dim, weights.gmf, weights.adagrad, loss)
 
-    def step(self, batch: Batch, rate: float) -> float:
+    def step(self, batch: Batch, lr: float) -> float:
         """Train on one prepared batch; returns its summed loss."""
         w = self.weights
         shared = (w.h, w.item_bias, w.bias, w.h_sum, w.item_bias_sum, w.bias_sum)
@@ -214,8 +216,8 @@ class LockFree:
             weights = Tables(w.user_factors, w.item_factors, h, w.user_bias, item_bias, bias)
             sums = Tables(w.user_sum, w.item_sum, h_sum, w.user_bias_sum, item_sum, bias_sum)
             value = self._train(
-                batch.users, batch.positives, batch.negatives, weights, sums, np.float32(rate), self.l2,
-                np.float32(rate * self.lr_h), self.l2_h, lo, hi,
+                batch.users, batch.positives, batch.negatives, weights, sums, np.float32(lr), self.l2,
+                np.float32(lr * self.output_lr), self.output_l2, lo, hi,
             )  # fmt: skip
             return value, mine
 

@@ -43,10 +43,10 @@ CODES_AHEAD = 48
 
 
 @inline
-def _root(sums, at, gradient_square, rate):  # type: ignore[no-untyped-def]
+def _root(sums, at, gradient_square, lr):  # type: ignore[no-untyped-def]
     """Adagrad's rate for row ``at`` after a gradient of that mean square."""
     sums[at] += gradient_square
-    return rate / (np.float32(math.sqrt(sums[at])) + EPS)
+    return lr / (np.float32(math.sqrt(sums[at])) + EPS)
 
 
 @inline
@@ -56,10 +56,10 @@ def _inverse(square):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _move_bias(bias, sums, at, gradient, rate, adagrad):  # type: ignore[no-untyped-def]
+def _move_bias(bias, sums, at, gradient, lr, adagrad):  # type: ignore[no-untyped-def]
     if adagrad:
-        rate = _root(sums, at, gradient * gradient, rate)
-    bias[at] -= rate * gradient
+        lr = _root(sums, at, gradient * gradient, lr)
+    bias[at] -= lr * gradient
 
 
 @functools.cache
@@ -80,7 +80,7 @@ def kernel(dim: int, cosine: bool, adagrad: bool, loss: int, apart: bool, blende
     @njit
     def train(  # type: ignore[no-untyped-def]
         users, positives, addresses, indptr, items, n_negatives, epoch, seed, tag, p, q, biases, sums, shadow, numbers,
-        scale, rate, l2, history, places, entries, lo, hi,
+        scale, lr, l2, history, places, entries, lo, hi,
     ):  # fmt: skip
         """Rows [lo, hi) of a batch sorted by user, moved to where users change; returns (loss, first entry, entries).
 
@@ -212,20 +212,20 @@ def kernel(dim: int, cosine: bool, adagrad: bool, loss: int, apart: bool, blende
                     gi = g * inverse[i]
                     turned += g * e[j]
                     combine(w, 0, _ONE, w, 0, gi, q, i, dim)
-                    row_rate = rate
+                    row_lr = lr
                     if adagrad:
                         # the gradient gi (r - cosine * unit row) has this square, for both have length 1
-                        row_rate = _root(q_sum, i, max(_ZERO, _ONE - e[j] * e[j]) * gi * gi / n_dim, rate)
-                    keep = _ONE + row_rate * gi * e[j] * inverse[i]
-                    inverse[i] = _inverse(combine(q, i, keep, q, i, -row_rate * gi, r, 0, dim))
+                        row_lr = _root(q_sum, i, max(_ZERO, _ONE - e[j] * e[j]) * gi * gi / n_dim, lr)
+                    keep = _ONE + row_lr * gi * e[j] * inverse[i]
+                    inverse[i] = _inverse(combine(q, i, keep, q, i, -row_lr * gi, r, 0, dim))
                     if loss == CCL:
                         encode_item(q, i, inverse[i], codes, steps, dim)
                 else:
                     combine(w, 0, _ONE, w, 0, g, q, i, dim)
                     square = combine(v, 0, g, r, 0, l2, q, i, dim)
-                    row_rate = _root(q_sum, i, square / n_dim, rate) if adagrad else rate
-                    combine(q, i, _ONE, q, i, -row_rate, v, 0, dim)
-                    _move_bias(item_bias, item_sum, i, g + l2 * item_bias[i], rate, adagrad)
+                    row_lr = _root(q_sum, i, square / n_dim, lr) if adagrad else lr
+                    combine(q, i, _ONE, q, i, -row_lr, v, 0, dim)
+                    _move_bias(item_bias, item_sum, i, g + l2 * item_bias[i], lr, adagrad)
             slope += row_slope
             if apart:
                 losses[row], slopes[row] = row_loss, row_slope
@@ -240,12 +240,12 @@ def kernel(dim: int, cosine: bool, adagrad: bool, loss: int, apart: bool, blende
                 square = combine(v, 0, iu, w, 0, -turned * iu, r, 0, dim)
             else:
                 square = combine(v, 0, _ONE, w, 0, decay, p, user, dim)
-            row_rate = _root(p_sum, user, square / n_dim, rate) if adagrad else rate
-            combine(p, user, _ONE, p, user, -row_rate, v, 0, dim)
+            row_lr = _root(p_sum, user, square / n_dim, lr) if adagrad else lr
+            combine(p, user, _ONE, p, user, -row_lr, v, 0, dim)
             if biased:
-                _move_bias(user_bias, user_sum, user, slope + decay * user_bias[user], rate, adagrad)
+                _move_bias(user_bias, user_sum, user, slope + decay * user_bias[user], lr, adagrad)
                 if not apart:
-                    _move_bias(bias, bias_sum, 0, slope + decay * bias[0], rate, adagrad)
+                    _move_bias(bias, bias_sum, 0, slope + decay * bias[0], lr, adagrad)
             slope = _ZERO
         return value + math.log(product), first, at - first
 
@@ -258,7 +258,7 @@ def items_kernel(dim: int, cosine: bool, adagrad: bool, coded: bool) -> Any:
     n_dim = np.float32(dim)
 
     @njit
-    def update(firsts, counts, entries, old, q, item_bias, q_sum, item_sum, shadow, rate, l2, lo, hi):  # type: ignore[no-untyped-def]
+    def update(firsts, counts, entries, old, q, item_bias, q_sum, item_sum, shadow, lr, l2, lo, hi):  # type: ignore[no-untyped-def]
         """Items [lo, hi): sum the entries of each in the order of rows, and update its row.
 
         firsts, counts int64[ranges]: where the users' pass left entries, in the order of rows.
@@ -310,14 +310,14 @@ def items_kernel(dim: int, cosine: bool, adagrad: bool, coded: bool) -> Any:
                 square = combine(w, 0, inverse[i], w, 0, -turned * inverse[i] * inverse[i], q, i, dim)
             else:
                 square = combine(w, 0, _ONE, w, 0, decay, q, i, dim)
-            row_rate = _root(q_sum, i, square / n_dim, rate) if adagrad else rate
-            square = combine(q, i, _ONE, q, i, -row_rate, w, 0, dim)
+            row_lr = _root(q_sum, i, square / n_dim, lr) if adagrad else lr
+            square = combine(q, i, _ONE, q, i, -row_lr, w, 0, dim)
             if cosine:
                 inverse[i] = _inverse(square)
                 if coded:
                     encode_item(q, i, inverse[i], codes, steps, dim)
             else:
-                _move_bias(item_bias, item_sum, i, slope + decay * item_bias[i], rate, adagrad)
+                _move_bias(item_bias, item_sum, i, slope + decay * item_bias[i], lr, adagrad)
 
     return update
 

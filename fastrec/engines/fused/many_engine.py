@@ -49,7 +49,7 @@ def _named(model: Any) -> dict[str, NDArray[np.float32]]:
 
 
 class ManyEngine:
-    """Trains MF (dot products) and CosineMF on the CPU with tens to thousands of uniform negatives a positive.
+    """Trains MF (dot products) and CosineMF on the CPU with tens to thousands of uniform negatives per positive.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class ManyEngine:
         Its sampler draws uniformly, not distinct.
     batch_size : int
         Positives a step.
-    rate : callable
+    lr : callable
         Step (from 0) -> learning rate. In lock_free it is that of a single positive's loss.
     loss : Loss
     mode : {"deterministic", "lock_free"}
@@ -90,7 +90,7 @@ class ManyEngine:
         stream: Any,
         *,
         batch_size: int,
-        rate: Callable[[int], float],
+        lr: Callable[[int], float],
         loss: Loss,
         mode: str = "deterministic",
         optimizer: str = "row-adagrad",
@@ -119,7 +119,7 @@ class ManyEngine:
             )
         if getattr(model, "history_weight", 0.0):
             model.check_history(stream.indptr, stream.items_of)
-        self.model, self.stream, self.batch_size, self.rate = model, stream, int(batch_size), rate
+        self.model, self.stream, self.batch_size, self.lr = model, stream, int(batch_size), lr
         self.n_negatives, self.n_positives = int(stream.n_negatives), int(stream.n_positives)
         self.mode, self.loss, self.optimizer, self.l2 = mode, loss, optimizer, float(l2)
         self.threads = resolve_threads(threads)
@@ -170,7 +170,7 @@ class ManyEngine:
         self._entries = tuple(np.empty(size, kind) for kind in kinds)
 
     def _refresh(self) -> None:
-        """Norms and codes from the rows: they are no state, a restart finds the same ones."""
+        """Norms and codes from the rows: they are not state, a restart finds the same ones."""
         if self.cosine:
             refresh = refresh_kernel(self.dim, self._coded)
             run_ranges(lambda lo, hi: refresh(self._q, self._shadow, lo, hi), len(self._q), self.threads, grain=4096)
@@ -182,9 +182,9 @@ class ManyEngine:
         while steps < n_steps and cursor.position < self.n_positives:
             stop = min(cursor.position + self.batch_size, self.n_positives)
             n = self._prepare(cursor.epoch, cursor.position, stop)
-            rate = np.float32(self.rate(self.step))
+            lr = np.float32(self.lr(self.step))
             step = self._step_apart if self.mode == "deterministic" else self._step_lock_free
-            total += step(n, np.uint64(cursor.epoch), rate) * columns / self.loss.terms(self.n_negatives)
+            total += step(n, np.uint64(cursor.epoch), lr) * columns / self.loss.terms(self.n_negatives)
             self.step += 1
             steps += 1
             cursor = Cursor(cursor.epoch, stop)
@@ -203,7 +203,7 @@ class ManyEngine:
         positions[:] = identity(self._users[:n], self._positives[:n])
         return n
 
-    def _pass(self, n: int, epoch: np.uint64, rate: np.float32, scale: float, l2: float, biases: Any, sums: Any) -> Any:
+    def _pass(self, n: int, epoch: np.uint64, lr: np.float32, scale: float, l2: float, biases: Any, sums: Any) -> Any:
         """(lo, hi) -> what the kernel returns for rows [lo, hi) of the batch."""
         s = self.stream.sampler
         numbers = tuple(map(np.float32, self.loss.numbers(self.n_negatives, s.n_items)))
@@ -213,12 +213,12 @@ class ManyEngine:
             return self._train(
                 self._users[:n], self._positives[:n], self._positions[:n], s.indptr, s.items, self.n_negatives, epoch,
                 np.uint64(s.seed), np.uint64(s.tag), self._p, self._q, biases, sums, self._shadow, numbers,
-                np.float32(scale), rate, np.float32(l2), self._history, places, self._entries, lo, hi,
+                np.float32(scale), lr, np.float32(l2), self._history, places, self._entries, lo, hi,
             )  # fmt: skip
 
         return work
 
-    def _step_lock_free(self, n: int, epoch: np.uint64, rate: np.float32) -> float:
+    def _step_lock_free(self, n: int, epoch: np.uint64, lr: np.float32) -> float:
         """One pass over the batch, in ranges of users; what all samples share is copied per range and merged."""
         user_bias, item_bias, bias = self._biases
         p_sum, q_sum, user_sum, item_sum, bias_sum = self._sums
@@ -229,7 +229,7 @@ class ManyEngine:
             for copy, array in zip(mine, shared):
                 copy[:] = array
             biases, sums = (user_bias, mine[0], mine[1]), (p_sum, q_sum, user_sum, mine[2], mine[3])
-            return self._pass(n, epoch, rate, 1.0, self.l2, biases, sums)(lo, hi)[0], mine
+            return self._pass(n, epoch, lr, 1.0, self.l2, biases, sums)(lo, hi)[0], mine
 
         done = run_ranges(work, n, self.threads, grain=64)
         if len(done) > 1:
@@ -239,11 +239,11 @@ class ManyEngine:
                 array += sum(changes) / np.float32(len(changes) if array is bias else 1)
         return float(sum(value for value, _ in done))
 
-    def _step_apart(self, n: int, epoch: np.uint64, rate: np.float32) -> float:
+    def _step_apart(self, n: int, epoch: np.uint64, lr: np.float32) -> float:
         """Users, then items, then the global bias: a mini-batch step on the mean loss."""
         scale = 1.0 / (n * self.loss.terms(self.n_negatives))
         l2 = self.l2 / (n * (1 + self.n_negatives))
-        work = self._pass(n, epoch, rate, scale, l2, self._biases, self._sums)
+        work = self._pass(n, epoch, lr, scale, l2, self._biases, self._sums)
         done = run_ranges(work, n, self.threads, grain=16)
         firsts, counts = (np.array([part[k] for part in done], np.int64) for k in (1, 2))
         item_bias, q_sum, item_sum = self._biases[1], self._sums[1], self._sums[3]
@@ -251,7 +251,7 @@ class ManyEngine:
         def items(lo: int, hi: int) -> None:
             assert self._update is not None
             self._update(
-                firsts, counts, self._entries, self._old, self._q, item_bias, q_sum, item_sum, self._shadow, rate,
+                firsts, counts, self._entries, self._old, self._q, item_bias, q_sum, item_sum, self._shadow, lr,
                 np.float32(l2), lo, hi,
             )  # fmt: skip
 
@@ -261,8 +261,8 @@ class ManyEngine:
             gradient = np.float32(self._slopes[:n].sum(dtype=np.float64)) + np.float32(self.l2) * bias[0]
             if sums.size:
                 sums[0] += gradient * gradient
-                rate = rate / (np.sqrt(sums[0]) + np.float32(1e-10))
-            bias[0] -= rate * gradient
+                lr = lr / (np.sqrt(sums[0]) + np.float32(1e-10))
+            bias[0] -= lr * gradient
         return float(self._losses[:n].sum())
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:

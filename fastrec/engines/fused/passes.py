@@ -104,7 +104,7 @@ def users_kernel(dim: int, gmf: bool, kind: int, loss: str) -> Any:
     row_bytes = 4 * dim
 
     @helper
-    def users_pass(batch, weights, firsts, seconds, sums, scratches, scale, rate, l2, chunk):  # type: ignore[no-untyped-def]
+    def users_pass(batch, weights, firsts, seconds, sums, scratches, scale, lr, l2, chunk):  # type: ignore[no-untyped-def]
         """Score and update the users that begin in one chunk; fills the chunk's ``sums``, ``old`` and ``g``."""
         users, positives, negatives, runs, _ = batch
         p, q, h, user_bias, item_bias, bias = weights
@@ -163,23 +163,23 @@ def users_kernel(dim: int, gmf: bool, kind: int, loss: str) -> Any:
                 for d in range(dim):
                     h_gradients[chunk, d] += w[d] * p[u, d]
                     w[d] *= h[d]
-            user_rate = rate
+            user_lr = lr
             if kind == ADAGRAD:
                 square = square_of_sum(decay, p, u, w, 0, dim) / np.float32(dim)
                 a[u, 0], divisor = adagrad(a[u, 0], square)
-                user_rate = rate / divisor
+                user_lr = lr / divisor
             for d in range(dim):
                 gradient = w[d] + decay * p[u, d]
                 if kind == ADAM:
-                    p[u, d], a[u, d], b[u, d] = adam(p[u, d], gradient, a[u, d], b[u, d], rate)
+                    p[u, d], a[u, d], b[u, d] = adam(p[u, d], gradient, a[u, d], b[u, d], lr)
                 else:
-                    p[u, d] -= user_rate * gradient
+                    p[u, d] -= user_lr * gradient
             if biased:
                 gradient = user_slope + decay * user_bias[u]
                 if kind == ADAM:
                     user_slopes[u] = gradient
                 else:
-                    user_bias[u] = move_scalar(user_bias[u], gradient, user_bias_a, user_bias_b, u, rate, kind)
+                    user_bias[u] = move_scalar(user_bias[u], gradient, user_bias_a, user_bias_b, u, lr, kind)
             slope += np.float64(user_slope)
         loss_sums[chunk] = value + math.log(product)
         slopes[chunk] = slope
@@ -195,7 +195,7 @@ def items_kernel(dim: int, kind: int) -> Any:
     row_bytes = 4 * dim
 
     @helper
-    def items_pass(batch, weights, firsts, seconds, sums, scratches, rate, l2, lo, hi):  # type: ignore[no-untyped-def]
+    def items_pass(batch, weights, firsts, seconds, sums, scratches, lr, l2, lo, hi):  # type: ignore[no-untyped-def]
         """Sorted samples [lo, hi), moved to where items change."""
         _, _, negatives, runs, keys = batch
         _, q, _, _, item_bias, _ = weights
@@ -232,32 +232,32 @@ def items_kernel(dim: int, kind: int) -> Any:
                 add_rows(w, gs, old, rows, m, dim)
             # The update: each item is in one thread's piece only, so without a lock.
             decay = l2 * np.float32(at - first)
-            item_rate = rate
+            item_lr = lr
             if kind == ADAGRAD:
                 square = square_of_sum(decay, q, i, w, 0, dim) / np.float32(dim)
                 a[i, 0], divisor = adagrad(a[i, 0], square)
-                item_rate = rate / divisor
+                item_lr = lr / divisor
             for d in range(dim):
                 gradient = w[d] + decay * q[i, d]
                 if kind == ADAM:
-                    q[i, d], a[i, d], b[i, d] = adam(q[i, d], gradient, a[i, d], b[i, d], rate)
+                    q[i, d], a[i, d], b[i, d] = adam(q[i, d], gradient, a[i, d], b[i, d], lr)
                 else:
-                    q[i, d] -= item_rate * gradient
+                    q[i, d] -= item_lr * gradient
             if biased:
                 gradient = slope + decay * item_bias[i]
                 if kind == ADAM:
                     item_slopes[i] = gradient
                 else:
-                    item_bias[i] = move_scalar(item_bias[i], gradient, item_bias_a, item_bias_b, i, rate, kind)
+                    item_bias[i] = move_scalar(item_bias[i], gradient, item_bias_a, item_bias_b, i, lr, kind)
 
     return items_pass
 
 
 @helper
-def biases_pass(bias, gradients, a, b, rate, lo, hi):  # type: ignore[no-untyped-def]
+def biases_pass(bias, gradients, a, b, lr, lo, hi):  # type: ignore[no-untyped-def]
     """Elements [lo, hi) of a vector: lazy Adam moves all of it at each step; gradients are zero after it."""
     for k in range(lo, hi):
-        bias[k], a[k], b[k] = adam(bias[k], gradients[k], a[k], b[k], rate)
+        bias[k], a[k], b[k] = adam(bias[k], gradients[k], a[k], b[k], lr)
         gradients[k] = _ZERO
 
 
@@ -266,25 +266,25 @@ def shared_kernel(dim: int, gmf: bool, kind: int) -> Any:
     """The third pass's first piece: the chunks' sums and what all samples share."""
 
     @helper
-    def shared_step(chunks, n_losses, weights, firsts, seconds, sums, rate, l2, h_l2, lr_h):  # type: ignore[no-untyped-def]
+    def shared_step(chunks, n_losses, weights, firsts, seconds, sums, lr, l2, output_l2, output_lr):  # type: ignore[no-untyped-def]
         """Move the global bias and h; returns the mean loss. Cost: chunks * dim additions by one thread."""
         bias, h, h_gradients = weights.bias, weights.h, sums.h_gradients
         slope, value = 0.0, 0.0
-        h_rate = np.float32(rate * lr_h)
+        h_lr = np.float32(lr * output_lr)
         if kind == SGD:  # summed over all samples, the step would overshoot
-            rate, h_rate = min(rate, _SETTLED), min(h_rate, _SETTLED)
+            lr, h_lr = min(lr, _SETTLED), min(h_lr, _SETTLED)
         for chunk in range(chunks):
             slope += sums.slopes[chunk]
             value += sums.losses[chunk]
         gradient = np.float32(slope) + np.float32(l2) * bias[0]
-        bias[0] = move_scalar(bias[0], gradient, firsts.bias, seconds.bias, 0, rate, kind)
+        bias[0] = move_scalar(bias[0], gradient, firsts.bias, seconds.bias, 0, lr, kind)
         if gmf:
             for chunk in range(1, chunks):
                 for d in range(dim):
                     h_gradients[0, d] += h_gradients[chunk, d]
             for d in range(dim):
-                gradient = h_gradients[0, d] + np.float32(h_l2) * h[d]
-                h[d] = move_scalar(h[d], gradient, firsts.h, seconds.h, d, h_rate, kind)
+                gradient = h_gradients[0, d] + np.float32(output_l2) * h[d]
+                h[d] = move_scalar(h[d], gradient, firsts.h, seconds.h, d, h_lr, kind)
         return value / n_losses
 
     return shared_step
@@ -299,12 +299,26 @@ def kernel(dim: int, gmf: bool, kind: int, loss: str) -> Any:
 
     @njit
     def train(  # type: ignore[no-untyped-def]
-        me, n_threads, spins, counters, sizes, prepared, weights, firsts, seconds, sums, losses, rates, l2, h_l2, lr_h
+        me,
+        n_threads,
+        spins,
+        counters,
+        sizes,
+        prepared,
+        weights,
+        firsts,
+        seconds,
+        sums,
+        losses,
+        lrs,
+        l2,
+        output_l2,
+        output_lr,
     ):
         """Work of thread ``me`` in the steps over the batches [:len(sizes)]; it also does what other threads leave.
 
         counters int64[steps, counters_per_step(n_threads) * LINE] of zeros, shared by the team; sizes int64[steps]:
-        rows; rates float32[steps]; losses float64[steps] is filled with mean losses. firsts and seconds: the
+        rows; lrs float32[steps]; losses float64[steps] is filled with mean losses. firsts and seconds: the
         optimiser's states as Tables.
         """
         n = 1 + prepared.negatives.shape[2]
@@ -323,7 +337,7 @@ def kernel(dim: int, gmf: bool, kind: int, loss: str) -> Any:
             n_losses = b * (n - 1) if pairs else n_samples
             chunks, pieces = -(-b // CHUNK), -(-n_samples // GRAIN)
             scale, decay = np.float32(1.0 / n_losses), np.float32(l2 / n_samples)
-            rate = rates[step]
+            lr = lrs[step]
             batch = Prepared(
                 prepared.users[step, :b], prepared.positives[step, :b], prepared.negatives[step, :b],
                 prepared.runs[step, :b], prepared.keys[step, :n_samples],
@@ -334,7 +348,7 @@ def kernel(dim: int, gmf: bool, kind: int, loss: str) -> Any:
                 piece, turn = claim(at, 0, turn, me, n_threads, chunks)
                 if piece < 0:
                     break
-                users_pass(batch, weights, firsts, seconds, sums, mine, scale, rate, decay, piece)
+                users_pass(batch, weights, firsts, seconds, sums, mine, scale, lr, decay, piece)
                 count(at, claims)
             wait(at, claims, chunks, spins)
             # Items, once all users are scored: their rows change here.
@@ -344,7 +358,7 @@ def kernel(dim: int, gmf: bool, kind: int, loss: str) -> Any:
                 if piece < 0:
                     break
                 lo, hi = piece * GRAIN, min((piece + 1) * GRAIN, n_samples)
-                items_pass(batch, weights, firsts, seconds, sums, mine, rate, decay, lo, hi)
+                items_pass(batch, weights, firsts, seconds, sums, mine, lr, decay, lo, hi)
                 count(at, claims + 1)
             wait(at, claims + 1, pieces, spins)
             # What all samples share, by one thread; the others move lazy Adam's bias vectors meanwhile.
@@ -355,19 +369,19 @@ def kernel(dim: int, gmf: bool, kind: int, loss: str) -> Any:
                     break
                 if piece == 0:
                     losses[step] = shared_step(
-                        chunks, n_losses, weights, firsts, seconds, sums, rate, l2, h_l2, lr_h
+                        chunks, n_losses, weights, firsts, seconds, sums, lr, l2, output_l2, output_lr
                     )  # fmt: skip
                 elif piece <= user_pieces:
                     lo = (piece - 1) * SPAN
                     hi = min(lo + SPAN, weights.user_bias.shape[0])
                     biases_pass(
-                        weights.user_bias, sums.user_slopes, firsts.user_bias, seconds.user_bias, rate, lo, hi
+                        weights.user_bias, sums.user_slopes, firsts.user_bias, seconds.user_bias, lr, lo, hi
                     )  # fmt: skip
                 else:
                     lo = (piece - 1 - user_pieces) * SPAN
                     hi = min(lo + SPAN, weights.item_bias.shape[0])
                     biases_pass(
-                        weights.item_bias, sums.item_slopes, firsts.item_bias, seconds.item_bias, rate, lo, hi
+                        weights.item_bias, sums.item_slopes, firsts.item_bias, seconds.item_bias, lr, lo, hi
                     )  # fmt: skip
                 count(at, claims + 2)
             wait(at, claims + 2, 1 + user_pieces + item_pieces, spins)

@@ -1,6 +1,6 @@
 """Batches for the fused kernels: the same positives and negatives as the stream's, sorted by user.
 
-Which positives a batch holds and what is drawn for them come from addresses alone, so any number of batches can be
+Which positives a batch holds and what is drawn for them come from addresses only, so any number of batches can be
 prepared ahead and at once. Sorting by index into the CSR sorts by user, then by item: a user's samples follow one
 another, and users, positives and the sampler's rows are all read in order.
 

@@ -1,7 +1,7 @@
-"""Whole rows of float32 in one call: products with several rows at once, and linear combinations with their norm.
+"""Full rows of float32 in one call: products with several rows at once, and linear combinations with their norm.
 
 The dimension is a compile-time constant, so a row is a few unrolled vector operations and a last one under a mask. Sums
-run in one order everywhere: the norm that an update returns is to the bit what ``squared`` finds in the stored row.
+run in one order everywhere: the norm that an update returns is bit for bit what ``squared`` finds in the stored row.
 These functions exist in compiled code only.
 
 I items, D dim.
@@ -21,7 +21,7 @@ from numba.extending import intrinsic
 from fastrec.lanes import WIDTH, lanes
 
 AT_ONCE = 4
-"""Rows a step of ``dots``: 16 lanes are two AVX2 registers, so four sums, the row and a product take 12 of 16."""
+"""Rows per step of ``dots``: 16 lanes are two AVX2 registers, so four sums, the row and a product take 12 of 16."""
 
 _I1, _I32, _I64, _F32 = ir.IntType(1), ir.IntType(32), ir.IntType(64), ir.FloatType()
 _VECTOR, _FOUR = ir.VectorType(_F32, WIDTH), ir.VectorType(_F32, AT_ONCE)

@@ -34,12 +34,12 @@ def adagrad(accumulated, square):  # type: ignore[no-untyped-def]
 
 
 @inline
-def move_scalar(value, gradient, a, b, at, rate, kind):  # type: ignore[no-untyped-def]
+def move_scalar(value, gradient, a, b, at, lr, kind):  # type: ignore[no-untyped-def]
     """A weight that is a row of its own, after one step; a[at] and b[at] hold its state, where ``kind`` has any."""
     if kind == ADAGRAD:
         a[at], divisor = adagrad(a[at], gradient * gradient)
-        return value - gradient / divisor * rate
+        return value - gradient / divisor * lr
     if kind == ADAM:
-        value, a[at], b[at] = adam(value, gradient, a[at], b[at], rate)
+        value, a[at], b[at] = adam(value, gradient, a[at], b[at], lr)
         return value
-    return value - rate * gradient
+    return value - lr * gradient

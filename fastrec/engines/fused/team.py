@@ -1,7 +1,7 @@
-"""Threads that share out the pieces of many steps inside one compiled call, instead of meeting in Python at each pass.
+"""Threads that divide the pieces of many steps inside one compiled call, instead of synchronising in Python per pass.
 
-Every piece is claimed by an atomic count, from the thread's own share first and then from the others'. So a thread
-that comes late, or never, costs speed alone: whoever is there does the work, and waits only for pieces that another has
+Every piece is claimed by an atomic count, from the thread's own pieces first and then from the others'. So a thread
+that comes late, or never, costs only speed: whoever is there does the work, and waits only for pieces that another has
 begun. Waiting spins for some microseconds and then gives the processor away at each look.
 """
 
@@ -29,7 +29,7 @@ SPINS = 2000
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _RELAX = {"x86_64": ("x86.sse2.pause", []), "aarch64": ("aarch64.hint", [1]), "arm64": ("aarch64.hint", [1])}
 _give_way = types.ExternalFunction("fastrec_sched_yield", types.int32())
-# by an address of this process, named anew at each start, so that compiled code finds it after a stay on disk too
+# by an address of this process, named again at each start, so that compiled code finds it after a stay on disk too
 binding.add_symbol("fastrec_sched_yield", ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value)
 
 
@@ -88,8 +88,8 @@ def wait(counters, at, n, spins):  # type: ignore[no-untyped-def]
 def claim(counters, first, turn, me, n_threads, n):  # type: ignore[no-untyped-def]
     """Next piece of ``n`` that nobody has begun, and the turn it was found in; -1 when there is none left.
 
-    Counters ``first`` to ``first + n_threads`` count the shares' claims. ``turn`` is 0 at first, and then what the last
-    call returned: 0 is the own share.
+    Counters ``first`` to ``first + n_threads`` count the claims. ``turn`` is 0 at first, and then what the last
+    call returned: 0 is the own.
     """
     while turn < n_threads:
         owner = (me + turn) % n_threads

@@ -1,4 +1,4 @@
-"""The weights of MF and GMF as NumPy views of the module's own parameters, with the optimiser's state beside them.
+"""The weights of MF and GMF as NumPy views of the module's own parameters, with the optimiser's state next to them.
 
 U users, I items, D dim.
 """
@@ -21,7 +21,7 @@ EPS = np.float32(1e-10)
 
 
 LINE = 64
-"""Bytes of a cache line: rows that begin on one are read and written whole, never across two."""
+"""Bytes of a cache line: rows that begin on one never straddle two."""
 
 
 def aligned(rows: int, columns: int) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""MF and GMF on the CPU by hand: logits, and gradients of the tables, in one pass each.
+"""CPU kernels of MF and GMF: logits, and gradients of the tables, in one pass each.
 
 Autograd writes the gathered rows, their product and the gradients of both to memory, B * K * D floats each; these
 kernels keep a row in registers instead. On 2 cores at D=64 a step takes a third of the time at 1,024 positives and a
@@ -41,8 +41,8 @@ def _logits(p, q, h, user_bias, item_bias, bias, users, items, out):  # type: ig
 
 
 @njit_float
-def _gradients(p, q, h, user_bias, item_bias, bias, users, items, g, l2, l2_h, dp, dq, dh, dub, dib, db):  # type: ignore[no-untyped-def]
-    """Add to each d* the gradient of sum(g * logits), plus l2 times every row once for each use (h: l2_h).
+def _gradients(p, q, h, user_bias, item_bias, bias, users, items, g, l2, output_l2, dp, dq, dh, dub, dib, db):  # type: ignore[no-untyped-def]
+    """Add to each d* the gradient of sum(g * logits), plus l2 times every row once for each use (h: output_l2).
 
     One thread, rows in order: the sums never depend on how many threads there are.
     """
@@ -75,12 +75,12 @@ def _gradients(p, q, h, user_bias, item_bias, bias, users, items, g, l2, l2_h, d
         db[0] += row_sum
     uses = users.shape[0] * n_items
     for d in range(dh.shape[0]):
-        dh[d] += uses * l2_h * h[d]
+        dh[d] += uses * output_l2 * h[d]
     db[0] += uses * l2 * bias[0]
 
 
 class CpuFactors:
-    """Logits and gradients of an MF or GMF whose parameters lie on the CPU; gradients go to ``parameter.grad``.
+    """Logits and gradients of an MF or GMF whose parameters are on the CPU; gradients go to ``parameter.grad``.
 
     Parameters
     ----------
@@ -114,14 +114,16 @@ class CpuFactors:
         """Set every gradient to zero."""
         torch._foreach_zero_([p.grad for p in self._parameters])
 
-    def backward(self, users: np.ndarray, items: np.ndarray, g: Tensor, l2: float, l2_h: float | None = None) -> None:
+    def backward(
+        self, users: np.ndarray, items: np.ndarray, g: Tensor, l2: float, output_l2: float | None = None
+    ) -> None:
         """Add the gradient of sum(g * logits), and of ``l2 / 2`` times the squares of what each sample uses.
 
-        ``l2_h`` stands in for ``l2`` on h; None: the same.
+        ``output_l2`` replaces ``l2`` on h; None: the same.
         """
         weights, grads = self._weights, self._grads
         kind = weights[0].dtype.type
-        decay = kind(l2), kind(l2 if l2_h is None else l2_h)
+        decay = kind(l2), kind(l2 if output_l2 is None else output_l2)
         _gradients(*weights, users, items, g.numpy(), *decay, *grads)  # type: ignore[call-arg]
 
 

@@ -1,4 +1,4 @@
-"""MLP and NeuMF on the CPU by hand: logits and gradients of a block of rows whose activations stay in cache.
+"""CPU kernels of MLP and NeuMF: logits and gradients of a block of rows whose activations stay in cache.
 
 Matrix products are torch's; everything between two of them (gather, sum of halves, bias, ReLU, dropout and their
 gradients) is one pass.
@@ -102,16 +102,16 @@ def _first_back(scale, rows, x, dx, du, dv):  # type: ignore[no-untyped-def]
 
 @njit
 def _count(rows, uses):  # type: ignore[no-untyped-def]
-    """uses[i] += how often i stands in rows."""
+    """uses[i] += the number of times that i occurs in rows."""
     for r in range(rows.shape[0]):
         for k in range(rows.shape[1]):
             uses[rows[r, k], 0] += 1
 
 
 class CpuMlp:
-    """Logits and gradients of an MLP or NeuMF whose parameters lie on the CPU; gradients go to ``parameter.grad``.
+    """Logits and gradients of an MLP or NeuMF whose parameters are on the CPU; gradients go to ``parameter.grad``.
 
-    ``begin`` stands on a batch's items, ``logits`` and ``backward`` take one of its ``blocks`` after the other, and
+    ``begin`` sets a batch's items, ``logits`` and ``backward`` take one of its ``blocks`` after the other, and
     ``finish`` adds the gradients that they share.
 
     Parameters
@@ -145,7 +145,7 @@ class CpuMlp:
 
     @torch.no_grad()
     def begin(self, items: np.ndarray) -> None:
-        """The item half of the first layer: of the whole table, or of the batch's rows where those are fewer."""
+        """The item half of the first layer: of the entire table, or of the batch's rows where those are fewer."""
         table = self._model.item_mlp.detach()
         self._items, self._whole = items, items.size >= table.shape[0]
         self._rows = items if self._whole else np.arange(items.size, dtype=np.int32).reshape(items.shape)
@@ -200,7 +200,7 @@ class CpuMlp:
         return weights, [*(g.numpy() for g in gs), none, none, np.zeros(1, self._kind)]
 
     @torch.no_grad()
-    def backward(self, users: np.ndarray, lo: int, hi: int, g: Tensor, l2: float, l2_h: float) -> None:
+    def backward(self, users: np.ndarray, lo: int, hi: int, g: Tensor, l2: float, output_l2: float) -> None:
         """Add the gradient of sum(g * logits) of the rows of the last ``logits``, and ``l2 / 2`` times the squares.
 
         Each sample counts its user's rows, and those of NeuMF's GMF part; ``finish`` counts the rest.
@@ -229,10 +229,12 @@ class CpuMlp:
         model.user_mlp.grad.index_add_(0, torch.from_numpy(users), own)
         if self._gmf:
             weights, factor_grads = self._factors()
-            _gradients(*weights, users, self._items[lo:hi], g.numpy(), self._kind(l2), self._kind(l2_h), *factor_grads)  # type: ignore[call-arg]
+            _gradients(
+                *weights, users, self._items[lo:hi], g.numpy(), self._kind(l2), self._kind(output_l2), *factor_grads
+            )  # type: ignore[call-arg]
 
     @torch.no_grad()
-    def finish(self, l2: float, l2_h: float) -> None:
+    def finish(self, l2: float, output_l2: float) -> None:
         """Add the gradients of the item half, and the rest of the L2 term."""
         model, half = self._model, self._half
         table = model.item_mlp.grad
@@ -241,12 +243,12 @@ class CpuMlp:
             table.addmm_(self._dv, self._weights[0][:, half:])
         else:
             table.index_add_(0, torch.from_numpy(self._items.reshape(-1)), self._dv @ self._weights[0][:, half:])
-        if not (l2 or l2_h):
+        if not (l2 or output_l2):
             return
         uses = torch.zeros((table.shape[0], 1), dtype=table.dtype)
         _count(self._items, uses.numpy())
         table.addcmul_(model.item_mlp, uses, value=l2)
         model.bias.grad.add_(model.bias, alpha=l2 * self._items.size)
         for p in (*model.weights, *model.biases):
-            p.grad.add_(p, alpha=l2_h * self._items.size)
-        self._dh.add_(self._h, alpha=l2_h * self._items.size)
+            p.grad.add_(p, alpha=output_l2 * self._items.size)
+        self._dh.add_(self._h, alpha=output_l2 * self._items.size)

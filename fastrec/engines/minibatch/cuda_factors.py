@@ -1,4 +1,4 @@
-"""MF and GMF on a CUDA device by hand: loss and gradients of a batch in one kernel.
+"""CUDA kernels of MF and GMF: loss and gradients of a batch in one kernel.
 
 Autograd writes the gathered rows, their product and the gradients of both to memory. Here a row's factors stay in
 registers from the logit to the gradient, which is added to the dense gradient by float32 atomics.
@@ -29,21 +29,21 @@ ELEMENTS = 1024
 @triton.jit(do_not_specialize=["n_rows", "per_program"])
 def factor_kernel(  # type: ignore[no-untyped-def]
     users, items, p, q, h, user_bias, item_bias, bias, dp, dq, dh, d_user_bias, d_item_bias, d_bias, losses,
-    n_rows, per_program, mean, share, decay, l2, l2_h,
+    n_rows, per_program, mean, fraction, decay, l2, output_l2,
     BPR: tl.constexpr, GMF: tl.constexpr, BF16: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr,
     COLUMNS: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
     """Rows [0, n_rows), ``per_program`` (a multiple of SIZE) each program: adds to every d*, fills losses float64.
 
-    ``mean`` weighs a loss in the mean, ``share`` the gradient of all; ``decay`` is the L2 of a row's use, ``l2`` and
-    ``l2_h`` those of the bias and h.
+    ``mean`` weighs a loss in the mean, ``fraction`` the gradient of all; ``decay`` is the L2 of a row's use, ``l2`` and
+    ``output_l2`` those of the bias and h.
     """
     pid = tl.program_id(0)
     d = tl.arange(0, WIDTH)
     base = tl.load(bias)
     if GMF:
         hv = tl.load(h + d, mask=d < DIM, other=0.0)
-    scale = mean * share
+    scale = mean * fraction
     loss_sum = tl.zeros((SIZE,), tl.float64)
     slope_sum = tl.zeros((SIZE,), tl.float32)
     h_sum = tl.zeros((SIZE, WIDTH), tl.float32)
@@ -113,10 +113,10 @@ def factor_kernel(  # type: ignore[no-untyped-def]
         slope_sum += tl.where(live, slope, 0.0)
         at += SIZE
     tl.store(losses + pid, tl.sum(loss_sum, 0))
-    once = tl.where(pid == 0, share, 0.0)  # what all samples share bears its L2 once
+    once = tl.where(pid == 0, fraction, 0.0)  # the weights that all samples use get their L2 once
     tl.atomic_add(d_bias, tl.sum(slope_sum, 0) + once * l2 * base, sem="relaxed")
     if GMF:
-        tl.atomic_add(dh + d, tl.sum(h_sum, 0) + once * l2_h * hv, mask=d < DIM, sem="relaxed")
+        tl.atomic_add(dh + d, tl.sum(h_sum, 0) + once * output_l2 * hv, mask=d < DIM, sem="relaxed")
 
 
 class CudaFactors:
@@ -127,7 +127,7 @@ class CudaFactors:
     model : MF or GMF
         On the device, or on the CPU under Triton's interpreter. Its parameters are changed in place only from now on.
     precision : {"fp32", "bf16"}
-        bf16 reads the factor tables from 16-bit copies beside the fp32 masters; everything else is fp32.
+        bf16 reads the factor tables from 16-bit copies next to the fp32 masters; everything else is fp32.
 
     Notes
     -----
@@ -158,9 +158,9 @@ class CudaFactors:
 
     def gradients(
         self, users: Tensor, items: Tensor, positions: Tensor, epoch: Tensor,  # noqa: ARG002
-        *, loss: Loss, share: float, l2: float, l2_h: float,
+        *, loss: Loss, fraction: float, l2: float, output_l2: float,
     ) -> Tensor:  # fmt: skip
-        """Add the gradient of ``share`` times the mean loss and its L2; returns the mean loss.
+        """Add the gradient of ``fraction`` times the mean loss and its L2; returns the mean loss.
 
         Parameters
         ----------
@@ -170,9 +170,9 @@ class CudaFactors:
             For dropout, which these models do not have.
         loss : Loss
             One with a Triton form.
-        share : float
-        l2, l2_h : float
-            Each sample adds half of them times the squares of what it uses; ``l2_h`` is for h.
+        fraction : float
+        l2, output_l2 : float
+            Each sample adds half of them times the squares of what it uses; ``output_l2`` is for h.
 
         Returns
         -------
@@ -184,14 +184,14 @@ class CudaFactors:
         per_program = triton.cdiv(triton.cdiv(n_rows, size), PARTS) * size
         n_parts = triton.cdiv(n_rows, per_program)
         factor_kernel[(n_parts,)](
-            users, items, *self._weights, *self._grads, self._losses, n_rows, per_program, 1.0 / n_losses, share,
-            l2 * share / (n_rows * columns), l2, l2_h,
+            users, items, *self._weights, *self._grads, self._losses, n_rows, per_program, 1.0 / n_losses, fraction,
+            l2 * fraction / (n_rows * columns), l2, output_l2,
             BPR=loss.triton == "bpr", GMF=self._gmf, BF16=self._bf16, DIM=self._dim, WIDTH=self._width, COLUMNS=columns,
             SIZE=size,
         )  # fmt: skip
         return self._losses[:n_parts].sum().float()
 
     def refresh(self) -> None:
-        """Bring the 16-bit copies up to their masters, after each update that has not."""
+        """Refresh the 16-bit copies, after each update that does not."""
         if self.copies:
             torch._foreach_copy_(list(self.copies.values()), self._masters)

@@ -1,7 +1,7 @@
-"""MLP and NeuMF on a CUDA device by hand: loss and gradients of a batch, without autograd, ready for a CUDA graph.
+"""CUDA kernels of MLP and NeuMF: loss and gradients of a batch, without autograd, ready for a CUDA graph.
 
 Matrix products are cuBLAS's; between two of them one Triton kernel does all the rest in place. At hundreds of thousands
-of positives a step is bound by memory: bf16 halves it, and nothing but activations and their gradients is written.
+of positives per step is bound by memory: bf16 halves it, and nothing but activations and their gradients is written.
 
 B batch rows, K = 1 + N columns, M = B * K samples, W width of a layer, U users, I items, D dim of the GMF part.
 """
@@ -60,7 +60,7 @@ class CudaMlp:
     Raises
     ------
     ConfigError
-        For a precision that it has not.
+        For an unsupported precision.
 
     Notes
     -----
@@ -77,7 +77,7 @@ class CudaMlp:
         dropout: AddressedDropout | None = None,
     ) -> None:
         if precision not in DTYPES:
-            raise ConfigError(f"precision = {precision!r}: the tower's kernels have {' and '.join(DTYPES)}")
+            raise ConfigError(f"precision = {precision!r}: the kernels of MLP and NeuMF have {' and '.join(DTYPES)}")
         self.dtype = DTYPES[precision]
         self._drop = dropout if dropout is not None and dropout.rate > 0 else None
         self._scale = 1.0 / (1.0 - self._drop.rate) if self._drop is not None else 1.0
@@ -108,7 +108,7 @@ class CudaMlp:
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Bring the 16-bit copies up to their masters, after each update that has not."""
+        """Refresh the 16-bit copies, after each update that does not."""
         if self.copies:
             torch._foreach_copy_(list(self.copies.values()), list(self.copies))
 
@@ -142,24 +142,24 @@ class CudaMlp:
         epoch: Tensor,
         *,
         loss: Loss,
-        share: float,
+        fraction: float,
         l2: float,
-        l2_h: float,
+        output_l2: float,
     ) -> Tensor:
-        """Add the gradient of ``share`` times the mean loss and L2 term; returns the mean loss.
+        """Add the gradient of ``fraction`` times the mean loss and L2 term; returns the mean loss.
 
         Parameters
         ----------
         users, items, positions : int32[B], int32[B, K], int64[B]
         epoch : int64[1]
-            On the device: a graph that holds this call reads it anew.
+            On the device: a graph that holds this call reads it again.
         loss : Loss
             One with a Triton form.
-        share : float
+        fraction : float
             Of the batch in the update.
         l2 : float
             Each sample adds ``l2 / 2`` times the squares of its rows and of the bias.
-        l2_h : float
+        output_l2 : float
             The same of h and the layers.
 
         Returns
@@ -176,7 +176,7 @@ class CudaMlp:
         self._user.forward(users)
         self._item.forward(items.view(-1))
         self._forward(n_rows, columns, x, at)
-        mean = self._last(users, items, x[-1], loss, share)
+        mean = self._last(users, items, x[-1], loss, fraction)
         dz = x[-1]
         for k in range(len(x) - 1, 0, -1):
             self._grads[f"weights.{k}"].add_(product(dz.T, x[k - 1]))
@@ -184,8 +184,8 @@ class CudaMlp:
             if k > 1:
                 self._grads[f"biases.{k - 1}"].add_(self._unbend(k - 1, x[k - 1], dz))
         self._first_back(n_rows, columns, x[0], dz)
-        if l2 or l2_h:
-            self._decay(n_rows, columns, l2 * share, l2_h * share)
+        if l2 or output_l2:
+            self._decay(n_rows, columns, l2 * fraction, output_l2 * fraction)
         return mean
 
     def _random(self) -> dict[str, Any]:
@@ -201,7 +201,7 @@ class CudaMlp:
 
     @staticmethod
     def _blocks(width: int) -> dict[str, int]:
-        """A tile of whole rows of Philox blocks, and how many blocks hold a row."""
+        """A tile of full rows of Philox blocks, and how many blocks hold a row."""
         blocks = triton.next_power_of_2(-(-width // 4))
         return {"WIDTH": width, "BLOCKS": blocks, "SIZE": max(BLOCKS, blocks)}
 
@@ -219,7 +219,7 @@ class CudaMlp:
                 x[k], self._named[f"biases.{k}"], *at, n, **random, LAYER=k + 1, COLUMNS=columns, **tile,
             )  # fmt: skip
 
-    def _last(self, users: Tensor, items: Tensor, x: Tensor, loss: Loss, share: float) -> Tensor:
+    def _last(self, users: Tensor, items: Tensor, x: Tensor, loss: Loss, fraction: float) -> Tensor:
         """The mean loss; ``x`` becomes its gradient before the last ReLU. Adds what the last layer and h get."""
         n_rows, columns = items.shape
         n_losses = loss.terms(n_rows, columns)
@@ -235,7 +235,7 @@ class CudaMlp:
         n_parts = triton.cdiv(n_rows, per_program)
         last_kernel[(n_parts,)](
             users, items, x, h[self._dim :], self._named["bias"], p, q, h, dp, dq, self._parts[-1],
-            self._sums, n_rows, per_program, share / n_losses, self._scale, BPR=loss.triton == "bpr", GMF=gmf,
+            self._sums, n_rows, per_program, fraction / n_losses, self._scale, BPR=loss.triton == "bpr", GMF=gmf,
             COLUMNS=columns, WIDTH=width, WIDE=wide(width), DIM=self._dim, DEEP=wide(self._dim), PARTS=PARTS,
             SIZE=size,
         )  # fmt: skip
@@ -270,11 +270,11 @@ class CudaMlp:
         user.backward()
         item.backward()
 
-    def _decay(self, n_rows: int, columns: int, l2: float, l2_h: float) -> None:
+    def _decay(self, n_rows: int, columns: int, l2: float, output_l2: float) -> None:
         """The gradient of the L2 term; weights that every sample shares count once."""
         for name, half, n in (("user", self._user, n_rows), ("item", self._item, n_rows * columns)):
             tables = [key for key, p in self._named.items() if key.startswith(f"{name}_")]
             half.decay(l2 / n, [self._named[key] for key in tables], [self._grads[key] for key in tables])
         for key, p in self._named.items():
             if not key.startswith(("user_", "item_")):
-                self._grads[key].add_(p, alpha=l2 if key == "bias" else l2_h)
+                self._grads[key].add_(p, alpha=l2 if key == "bias" else output_l2)

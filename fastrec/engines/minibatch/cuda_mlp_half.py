@@ -1,4 +1,4 @@
-"""The first layer of ``tower`` acts on [user row; item row], so it is two products with whole tables, here.
+"""The first layer of an MLP acts on [user row; item row], so it is two products with entire tables, here.
 
 B batch rows, K columns, U users, I items, W1 width of the first layer.
 """
@@ -22,7 +22,7 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 class Half:
     """Half of the first layer, the user's or the item's: table, columns of the weights, and sums of their gradients.
 
-    Where a batch asks for at least as many rows as the table has, the whole table goes through (``Tower._half``); else
+    Where a batch asks for at least as many rows as the table has, the table goes through completely (``product``); else
     the batch's rows do, and are known by their place in it.
     """
 

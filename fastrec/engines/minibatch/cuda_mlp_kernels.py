@@ -1,8 +1,8 @@
-"""The kernels of ``tower`` in Triton: what lies between two matrix products of an MLP or NeuMF.
+"""The kernels of ``cuda_mlp`` in Triton: what is between two matrix products of an MLP or NeuMF.
 
 Activations and gathered rows are float32 or bfloat16, sums and everything of one logit float32. Kernels that draw
 dropout work on tiles of SIZE Philox blocks by four units, so that a thread draws just what it needs; those that sum
-work on tiles of SIZE rows by the whole width (a power of two, WIDE or DEEP).
+work on tiles of SIZE rows by the entire width (a power of two, WIDE or DEEP).
 
 B batch rows, N negatives, K = 1 + N columns, M = B * K samples, D dim of the GMF part, W width of a layer.
 """
@@ -15,7 +15,7 @@ import triton.language as tl
 from fastrec.engines.rows_cuda import softplus_sigmoid
 
 COUNTS = ["n_rows", "n_samples", "per_program", "seed", "limit"]
-"""Arguments that Triton would compile anew for where one is 1 or a multiple of 16."""
+"""Arguments that Triton would compile again for where one is 1 or a multiple of 16."""
 
 
 @triton.jit

@@ -39,15 +39,15 @@ class CudaStep:
     ) -> None:
         self.model, self._options, self.lr = model, options, lr
         self._kernels: Any = cuda_kernels(model)(model, precision=options.precision, dropout=dropout)
-        self._l2, self._l2_h = options.decays
+        self._l2, self._output_l2 = options.decays
         self._device = next(model.parameters()).device
         self.optimizer = options.optimizer_of(model, lr, added_to=True, copies=self._kernels.copies)
         self._zeroed = getattr(self.optimizer, "zeroes_gradients", False)
         self._parameters, self._still = list(model.parameters()), options.still(model)
         self.dtype = self._kernels.dtype
 
-    def accumulate(self, batch: DeviceBatch, share: float, epoch: Any, lr: float) -> Tensor:  # noqa: ARG002
-        """Add the gradient of ``share`` times the batch's mean loss; returns that mean."""
+    def accumulate(self, batch: DeviceBatch, fraction: float, epoch: Any, lr: float) -> Tensor:  # noqa: ARG002
+        """Add the gradient of ``fraction`` times the batch's mean loss; returns that mean."""
         users, items = batch.users, batch.items
         if not isinstance(epoch, Tensor):
             epoch = torch.full((1,), epoch, dtype=torch.int64, device=self._device)
@@ -55,7 +55,14 @@ class CudaStep:
             with torch.no_grad():
                 items = hardest(items, self.model(users, items), self._options.n_hard)
         loss: Tensor = self._kernels.gradients(
-            users, items, batch.positions, epoch, loss=self._options.form, share=share, l2=self._l2, l2_h=self._l2_h
+            users,
+            items,
+            batch.positions,
+            epoch,
+            loss=self._options.form,
+            fraction=fraction,
+            l2=self._l2,
+            output_l2=self._output_l2,
         )
         return loss
 
@@ -69,7 +76,7 @@ class CudaStep:
             self._kernels.refresh()
 
     def refresh(self) -> None:
-        """Bring 16-bit copies up to the weights, after these were put back."""
+        """Refresh the 16-bit copies, after the weights were restored."""
         self._kernels.refresh()
 
 

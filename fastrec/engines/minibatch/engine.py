@@ -43,7 +43,7 @@ class TorchEngine:
         With ``hard_negatives``, its sampler draws that many.
     batch_size : int
         Positives of a batch.
-    rate : callable
+    lr : callable
         Step (from 0) -> learning rate; that of one sample for SGD.
     loss : str
         A name of ``models.losses``.
@@ -53,10 +53,10 @@ class TorchEngine:
         Each positive adds ``l2 / 2`` times the squares of what it and its negatives use; see ``engines.units``.
     weight_decay : float
         Decoupled decay of every weight at every step, by rules that have it (adamw).
-    l2_h : float, optional
+    output_l2 : float, optional
         In place of ``l2`` on h and on the layers of an MLP.
-    lr_h : float
-        Share of the learning rate by which h moves.
+    output_lr : float
+        Learning rate of h as a fraction of ``lr``.
     accumulate : int
         Batches whose gradients make one update; an epoch's last update takes what is left.
     negatives : int, optional
@@ -86,13 +86,13 @@ class TorchEngine:
         stream: Stream,
         *,
         batch_size: int,
-        rate: Callable[[int], float],
+        lr: Callable[[int], float],
         loss: str = "bce",
         optimizer: str = "adam",
         l2: float = 0.0,
         weight_decay: float = 0.0,
-        l2_h: float | None = None,
-        lr_h: float = 1.0,
+        output_l2: float | None = None,
+        output_lr: float = 1.0,
         accumulate: int = 1,
         negatives: int | None = None,
         dropout: float = 0.0,
@@ -112,16 +112,16 @@ class TorchEngine:
             raise ConfigError(f"negatives = {n_hard}: only {stream.n_negatives} are drawn")
         self.device = open_device(device) if isinstance(device, str) else device
         self.model: Any = model.to(self.device.device)
-        self.stream, self.rate, self.step = stream, rate, 0
+        self.stream, self.lr, self.step = stream, lr, 0
         self.n_positives = stream.n_positives
         self._micro, self.batch_size = batch_size, batch_size * accumulate
         self.n_negatives = n_hard or stream.n_negatives
         self._rule = optim.get(optimizer)
         self._units = Units(losses.get(loss), optimizer, 1 + self.n_negatives)
-        decays = self._units.l2(l2), None if l2_h is None else self._units.l2(l2_h)
-        options = Options(loss, optimizer, decays[0], precision, compile, n_hard, decays[1], lr_h, weight_decay)
-        if self._rule.decays and (l2 or l2_h):
-            raise ConfigError(f"l2 = {l2}, output_l2 = {l2_h}: {optimizer} has no L2 term; use weight_decay")
+        decays = self._units.l2(l2), None if output_l2 is None else self._units.l2(output_l2)
+        options = Options(loss, optimizer, decays[0], precision, compile, n_hard, decays[1], output_lr, weight_decay)
+        if self._rule.decays and (l2 or output_l2):
+            raise ConfigError(f"l2 = {l2}, output_l2 = {output_l2}: {optimizer} has no L2 term; use weight_decay")
         if weight_decay and not self._rule.decays:
             raise ConfigError(f"weight_decay = {weight_decay}: {optimizer} has none; use l2, or optimizer = adamw")
         wish = Wish(
@@ -132,7 +132,7 @@ class TorchEngine:
         if self.backend.name != "autograd" and not self._kernels_serve():
             self.backend = next(b for b in BACKENDS if b.name == "autograd")
         self.slow_path = slow_path(wish, self.backend)
-        """What to say of a path that is slower than it need be; None where there is nothing to say."""
+        """A note on a path that is slower than it need be; None otherwise."""
         drop = AddressedDropout(dropout, seed, threads=threads) if dropout else None
         self._step = self._make_step(options, drop, batch_size, graph=graph and accumulate == 1)
         self.feed = self._make_feed(batch_size)
@@ -160,7 +160,7 @@ class TorchEngine:
     def _make_step(
         self, options: Options, drop: AddressedDropout | None, batch_size: int, *, graph: bool
     ) -> CpuStep | AutogradStep | CudaStep | GraphedStep:
-        lr = self._units.rate(self.rate(0), min(self.batch_size, self.n_positives))
+        lr = self._units.step_lr(self.lr(0), min(self.batch_size, self.n_positives))
         if self.backend.name == "cpu-kernels":
             return CpuStep(self.model, options, lr, dropout=drop)
         captured = graph and GraphedStep.serves(self.device, options)
@@ -201,7 +201,7 @@ class TorchEngine:
         total = torch.zeros((), dtype=torch.float64, device=self.device.device)
         while steps < n_steps and cursor.position < self.n_positives:
             update = min(self.batch_size, self.n_positives - cursor.position)
-            stop, lr = cursor.position + update, self._units.rate(self.rate(self.step), update)
+            stop, lr = cursor.position + update, self._units.step_lr(self.lr(self.step), update)
             while cursor.position < stop:
                 batch, cursor = self.feed.next(cursor)
                 n = batch.users.shape[0]

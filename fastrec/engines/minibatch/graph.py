@@ -46,7 +46,7 @@ class GraphedStep:
         self._warm = 0
         self._done = False
         assert isinstance(step.lr, Tensor)
-        self._rate = step.lr
+        self._lr = step.lr
         self.optimizer, self.scaler, self.dtype = step.optimizer, step.scaler, step.dtype
 
     @staticmethod
@@ -54,15 +54,15 @@ class GraphedStep:
         """Where the device captures; not fp16 (its scaler reads overflows back), nor a rule that counts on the host."""
         return device.captures and options.precision != "fp16" and optim.get(options.optimizer).captures
 
-    def accumulate(self, batch: DeviceBatch, share: float, epoch: int, lr: float) -> Tensor:
-        """Backward pass of an odd shape, eagerly; of a full batch, the whole step: replayed, warmed up or captured."""
+    def accumulate(self, batch: DeviceBatch, fraction: float, epoch: int, lr: float) -> Tensor:
+        """Backward pass of an odd shape, eagerly; of a full batch, the entire step: replayed, warmed up or captured."""
         self._done = batch.users.shape[0] == self._rows
         self._epoch.fill_(epoch)
         if not self._done:
-            return self._eager.accumulate(batch, share, self._epoch, lr)
+            return self._eager.accumulate(batch, fraction, self._epoch, lr)
         for source, target in zip(batch, self._static):
             target.copy_(source)
-        self._rate.fill_(lr)
+        self._lr.fill_(lr)
         if self._graph is not None:
             self._graph()
         elif self._warm < WARM_UP:

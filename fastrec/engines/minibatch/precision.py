@@ -35,7 +35,7 @@ class _Gather(torch.autograd.Function):
 
 
 class MixedPrecision:
-    """16-bit copies of a model's factor tables, kept beside their fp32 masters, and autocast for its matrix products.
+    """16-bit copies of a model's factor tables, kept next to their fp32 masters, and autocast for its matrix products.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ class MixedPrecision:
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Bring the copies up to their masters, after each update."""
+        """Refresh the copies from their masters, after each update."""
         torch._foreach_copy_(self._copies, [p.detach() for p in self._tables])
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:

@@ -37,10 +37,10 @@ class Options(NamedTuple):
     compile: bool = False
     n_hard: int = 0
     """Keep the n highest-scored of the drawn negatives; 0 keeps all."""
-    l2_h: float | None = None
-    """L2 on h and a tower's layers; None: ``l2``."""
-    lr_h: float = 1.0
-    """Share of the learning rate that h moves by."""
+    output_l2: float | None = None
+    """L2 on h and the layers of an MLP; None: ``l2``."""
+    output_lr: float = 1.0
+    """Learning rate of h as a fraction of that of the rows."""
     weight_decay: float = 0.0
     """Decoupled decay of every weight, by rules that have it."""
 
@@ -49,7 +49,7 @@ class Options(NamedTuple):
         """L2 of the loss: of rows and biases; of output and hidden weights. A rule that decays by itself has none."""
         if optim.get(self.optimizer).decays:
             return 0.0, 0.0
-        return self.l2, self.l2 if self.l2_h is None else self.l2_h
+        return self.l2, self.l2 if self.output_l2 is None else self.output_l2
 
     @property
     def form(self) -> Loss:
@@ -61,7 +61,7 @@ class Options(NamedTuple):
         kind = next(model.parameters()).device.type
         where = Setting(lr=lr, weight_decay=self.weight_decay, device=kind, **setting)
         rule = optim.get(self.optimizer)
-        return rule.make(groups_of(model, lr, self.lr_h, most=SETTLED if rule.sums else None), where)
+        return rule.make(groups_of(model, lr, self.output_lr, most=SETTLED if rule.sums else None), where)
 
     def still(self, model: Model) -> list[Tensor]:
         """Weights whose gradient is 0 but for rounding, which Adam would blow up: see ``Loss.relative``."""
@@ -132,25 +132,25 @@ class CpuStep:
         self._still = options.still(model)
         self._zeroed = getattr(self.optimizer, "zeroes_gradients", False)
 
-    def accumulate(self, batch: DeviceBatch, share: float, epoch: int, lr: float) -> Tensor:  # noqa: ARG002
-        """Add the gradient of ``share`` times the batch's mean loss; returns that mean."""
+    def accumulate(self, batch: DeviceBatch, fraction: float, epoch: int, lr: float) -> Tensor:  # noqa: ARG002
+        """Add the gradient of ``fraction`` times the batch's mean loss; returns that mean."""
         users, items, kernels = batch.users.numpy(), batch.items, self._kernels
         if self._options.n_hard:
             items = self._hardest(users, items)
-        l2, l2_h = (value * share / items.numel() for value in self._decays)
+        l2, output_l2 = (value * fraction / items.numel() for value in self._decays)
         if isinstance(kernels, CpuFactors):
-            loss, gradient = self._loss(kernels.logits(users, items.numpy()), share)
-            kernels.backward(users, items.numpy(), gradient, l2, l2_h)
+            loss, gradient = self._loss(kernels.logits(users, items.numpy()), fraction)
+            kernels.backward(users, items.numpy(), gradient, l2, output_l2)
             return loss
         kernels.begin(items.numpy())
         positions, total = batch.positions.numpy(), torch.zeros(())
         for lo, hi in kernels.blocks():
             logits = kernels.logits(users[lo:hi], lo, hi, int(epoch), positions[lo:hi])
             part = (hi - lo) / users.size
-            loss, gradient = self._loss(logits, share * part)
-            kernels.backward(users[lo:hi], lo, hi, gradient, l2, l2_h)
+            loss, gradient = self._loss(logits, fraction * part)
+            kernels.backward(users[lo:hi], lo, hi, gradient, l2, output_l2)
             total.add_(loss, alpha=part)
-        kernels.finish(l2, l2_h)
+        kernels.finish(l2, output_l2)
         return total
 
     def _hardest(self, users: Any, items: Tensor) -> Tensor:
@@ -161,8 +161,8 @@ class CpuStep:
         parts = [kernels.logits(users[lo:hi], lo, hi) for lo, hi in kernels.blocks()]
         return hardest(items, torch.cat(parts), self._options.n_hard)
 
-    def _loss(self, logits: Tensor, share: float) -> tuple[Tensor, Tensor]:
-        """The mean loss, and the gradient of ``share`` times it by the logits."""
+    def _loss(self, logits: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
+        """The mean loss, and the gradient of ``fraction`` times it by the logits."""
         if self._form.mean_and_gradient is not None:
             loss, gradient = self._form.mean_and_gradient(logits)
         else:
@@ -171,7 +171,7 @@ class CpuStep:
             loss.backward()
             assert logits.grad is not None
             gradient = logits.grad
-        return loss.detach(), gradient * share if share != 1.0 else gradient
+        return loss.detach(), gradient * fraction if fraction != 1.0 else gradient
 
     def update(self, lr: float) -> None:
         """One step of the optimiser; gradients are zero after it."""
@@ -197,7 +197,7 @@ class AutogradStep:
     in_batch : callable, optional
         What ``Loss.in_batch`` made, for a loss that has it.
     dropout : AddressedDropout, optional
-        Stands on the batch before each forward pass.
+        Set to the batch before each forward pass.
     """
 
     def __init__(
@@ -211,7 +211,7 @@ class AutogradStep:
     ) -> None:
         self.model, self._options, self._dropout, self._in_batch = model, options, dropout, in_batch
         self._form, self._roles = options.form, model.roles()
-        self._l2, self._l2_h = options.decays
+        self._l2, self._output_l2 = options.decays
         self._device, self._still = next(model.parameters()).device, options.still(model)
         self.lr = lr
         self.optimizer = options.optimizer_of(model, lr)
@@ -221,8 +221,8 @@ class AutogradStep:
         self._forward: Callable[..., Tensor] = torch.compile(model, dynamic=False) if options.compile else model
         self._uses: dict[str, Tensor] | None = None
 
-    def accumulate(self, batch: DeviceBatch, share: float, epoch: Any, lr: float) -> Tensor:  # noqa: ARG002
-        """Add the gradient of ``share`` times the batch's mean loss; returns that mean."""
+    def accumulate(self, batch: DeviceBatch, fraction: float, epoch: Any, lr: float) -> Tensor:  # noqa: ARG002
+        """Add the gradient of ``fraction`` times the batch's mean loss; returns that mean."""
         users, items = batch.users, batch.items
         if self._dropout is not None:
             self._dropout.at(epoch, batch.positions)
@@ -230,10 +230,10 @@ class AutogradStep:
             with torch.no_grad():
                 items = hardest(items, self._score(users, items, drop=False), self._options.n_hard)
         loss = self._mean_loss(users, items)
-        scaled = loss * share if share != 1.0 else loss
+        scaled = loss * fraction if fraction != 1.0 else loss
         (self.scaler.scale(scaled) if self.scaler else scaled).backward()
-        if self._l2 or self._l2_h:
-            self._count_uses(users, items, share)
+        if self._l2 or self._output_l2:
+            self._count_uses(users, items, fraction)
         return loss.detach()
 
     def update(self, lr: float | None) -> None:
@@ -241,7 +241,7 @@ class AutogradStep:
         set_lr(self.optimizer, self.lr if lr is None else lr)
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
-        if self._l2 or self._l2_h:
+        if self._l2 or self._output_l2:
             self._add_l2()
         stop(self._still)
         if self.scaler is not None:
@@ -253,7 +253,7 @@ class AutogradStep:
         self.refresh()
 
     def refresh(self) -> None:
-        """Bring 16-bit copies up to the weights."""
+        """Refresh the 16-bit copies from the weights."""
         if self._mixed is not None:
             self._mixed.refresh()
 
@@ -277,13 +277,13 @@ class AutogradStep:
         return self._form.mean(logits)
 
     @torch.no_grad()
-    def _count_uses(self, users: Tensor, items: Tensor, share: float) -> None:
+    def _count_uses(self, users: Tensor, items: Tensor, fraction: float) -> None:
         """How much of the L2 term falls on each row: a row counts as often as samples use it."""
         if self._uses is None:
             sizes = {"user": self.model.n_users, "item": self.model.n_items}
             self._uses = {name: torch.zeros(size, device=self._device) for name, size in sizes.items()}
         for name, ids in (("user", users), ("item", items.reshape(-1))):
-            part = torch.full((ids.numel(),), self._l2 * share / ids.numel(), device=self._device)
+            part = torch.full((ids.numel(),), self._l2 * fraction / ids.numel(), device=self._device)
             self._uses[name].index_add_(0, ids, part)
 
     @torch.no_grad()
@@ -294,7 +294,7 @@ class AutogradStep:
             assert p.grad is not None, name
             uses = self._uses.get(self._roles[name])
             if uses is None:
-                p.grad.add_(p, alpha=self._l2 if self._roles[name] == "bias" else self._l2_h)
+                p.grad.add_(p, alpha=self._l2 if self._roles[name] == "bias" else self._output_l2)
             else:
                 p.grad.addcmul_(p, uses.unsqueeze(1) if p.dim() == 2 else uses)
         for uses in self._uses.values():

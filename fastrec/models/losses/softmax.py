@@ -71,7 +71,7 @@ class InBatchSoftmax:
     ) -> None:
         n_users, self._n_items = indptr.size - 1, n_items
         users = np.repeat(np.arange(n_users), np.diff(indptr))
-        self._share = torch.from_numpy(np.bincount(items, minlength=n_items) / items.size).float().to(device)
+        self._popularity = torch.from_numpy(np.bincount(items, minlength=n_items) / items.size).float().to(device)
         self._legal = torch.from_numpy(n_items - np.diff(indptr)).float().to(device)
         self._bitmap = self._keys = None
         if n_users * -(-n_items // 8) <= budget:
@@ -105,7 +105,7 @@ class InBatchSoftmax:
         masked = torch.zeros((n, logits.shape[1] - 1 + n), dtype=torch.bool, device=logits.device)
         masked[:, logits.shape[1] - 1 :] = self.seen(users, items[:, 0])
         sampled = ((items.shape[1] - 1) / self._legal[users.long()]).unsqueeze(1)
-        in_batch = (n - 1) * self._share
+        in_batch = (n - 1) * self._popularity
         expected = torch.cat((sampled + in_batch[items[:, 1:].long()], sampled + in_batch[items[:, 0].long()]), 1)
         return sampled_softmax(torch.cat((logits, cross), 1), expected.log(), masked)
 

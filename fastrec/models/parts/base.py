@@ -34,7 +34,7 @@ class Model(nn.Module):
     Attributes
     ----------
     options : tuple of str
-        Options of a run that the model uses besides ``dim`` and ``seed``; any other is refused. All but ``dropout``,
+        Options of a run that the model uses, except ``dim`` and ``seed``; any other is refused. All but ``dropout``,
         which the engine applies, are arguments of ``__init__``.
     user_rows, item_rows : tuple of str
         Tables, or vectors, with a row per user or item. A sample decays only the rows it uses, by ``l2``; optimisers
@@ -159,7 +159,7 @@ def lecun(fan_in: int) -> float:
     return math.sqrt(3.0 / fan_in)
 
 
-def starts_at_ones(init_h: str) -> bool:
+def starts_at_ones(output_init: str) -> bool:
     """Whether h starts from ones, as in MF, instead of LeCun-uniform, as in the NCF code.
 
     Raises
@@ -167,6 +167,6 @@ def starts_at_ones(init_h: str) -> bool:
     ConfigError
         For another word than "one" and "lecun".
     """
-    if init_h not in ("one", "lecun"):
-        raise ConfigError(f"init_h = {init_h!r}: must be lecun or one")
-    return init_h == "one"
+    if output_init not in ("one", "lecun"):
+        raise ConfigError(f"output_init = {output_init!r}: must be lecun or one")
+    return output_init == "one"

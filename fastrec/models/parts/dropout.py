@@ -52,7 +52,7 @@ class AddressedDropout:
     Parameters
     ----------
     rate : float
-        Share of units dropped, 0 to 0.99; the others grow by 1 / (1 - rate).
+        Fraction of units dropped, 0 to 0.99; the others grow by 1 / (1 - rate).
     seed : int
         0 to 2^32-1.
     threads : int, optional
@@ -68,7 +68,7 @@ class AddressedDropout:
         self._positions: Any = None
 
     def at(self, epoch: int, positions: Tensor) -> None:
-        """Stand on a batch: its epoch, and int64[B] positions."""
+        """Set the batch: its epoch, and int64[B] positions."""
         self._epoch, self._positions = epoch, positions
 
     def __call__(self, x: Tensor, layer: int) -> Tensor:

@@ -40,7 +40,7 @@ def kept_kernel(out, positions, epoch, seed, tag, limit, layer, columns, width, 
 def kept(
     seed: int, epoch: Tensor | int, layer: int, positions: Tensor, limit: int, shape: tuple[int, int, int]
 ) -> Tensor:
-    """bool[B, K, W] on the device of ``positions``; ``epoch`` int64[1] lies there too, so that a graph can hold it."""
+    """bool[B, K, W] on the device of ``positions``; ``epoch`` int64[1] is there too, so that a graph can hold it."""
     rows, columns, width = shape
     if not isinstance(epoch, Tensor):
         epoch = torch.full((1,), epoch, dtype=torch.int64, device=positions.device)

@@ -22,7 +22,7 @@ class MLPLayers(Model):
     """The MLP over [user row; item row]: widths ``layers``, input first, ReLU after each layer.
 
     The first layer acts on a concatenation, so it is the sum of a user half and an item half. Where a batch asks for at
-    least as many rows as the table has, the whole table goes through its half once and results are gathered: the same
+    least as many rows as the table has, the entire table goes through its half once and results are gathered: the same
     mathematics with fewer multiplications (at d=64 and 40,960 samples a fifth).
     """
 

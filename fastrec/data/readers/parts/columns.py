@@ -110,7 +110,7 @@ def plan(where: str, header: list[str], columns: Columns) -> tuple[dict[str, str
     DataError
         As ``choose``.
     ConfigError
-        If ``columns.where`` is no condition on these columns.
+        If ``columns.where`` is not a condition on these columns.
     """
     chosen = choose(where, header, columns)
     asked = [] if columns.where is None else condition(columns.where, header)[1]
@@ -192,7 +192,7 @@ def settle(
     again: pl.LazyFrame | None = None,
     time_format: str | None = None,
 ) -> tuple[pl.DataFrame, pl.LazyFrame, tuple[str, ...]]:
-    """Bring chosen columns to the canonical names, order and types.
+    """Convert chosen columns to the canonical names, order and types.
 
     Parameters
     ----------

@@ -134,7 +134,7 @@ def _check(raw: mmap.mmap, columns: list[bytes]) -> None:
 
 
 def _check_chunk(raw: mmap.mmap, end: int, meta: Struct, n_rows: int) -> None:
-    """The pages of a flat column's chunk hold one value per row of the row group, and lie in the file."""
+    """The pages of a flat column's chunk hold one value per row of the row group, and are inside the file."""
     if _count(meta.get(5), "values") != n_rows:
         raise _Damaged(f"a column of {meta[5]} values in a row group of {n_rows} rows")
     at = _count(meta.get(9), "page offset")

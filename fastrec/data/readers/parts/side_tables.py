@@ -66,7 +66,7 @@ def _table(given: Any, option: str) -> tuple[pl.DataFrame, str]:
         try:
             return pl.DataFrame({str(name): list(given[name]) for name in given}), option
         except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
-            raise DataError(f"{option}: {type(given).__name__} is no table ({first_line(error)})") from None
+            raise DataError(f"{option}: {type(given).__name__} is not a table ({first_line(error)})") from None
     path = Path(given).expanduser()
     suffix = suffix_of(path)
     with readable(str(path), "not a readable table"):
@@ -116,7 +116,7 @@ def _by_ids(frame: pl.DataFrame, where: str, log: pl.Series, spellings: tuple[st
     if made.null_count():
         row = int(made.is_null().arg_max() or 0)
         raise DataError(
-            f"{where}, data row {row}: {column} {shown(str(ids[row]))} is no {use} id of a log whose ids are "
+            f"{where}, data row {row}: {column} {shown(str(ids[row]))} is not an {use} id of the log, whose ids are "
             f"{'integers' if log.dtype == pl.Int64 else 'text'}. Fix or remove the row"
         )
     if made.is_duplicated().any():

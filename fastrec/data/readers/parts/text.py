@@ -1,7 +1,7 @@
 """Strict reading of delimited text with Polars: a fast path, and a slow one that names the line at fault.
 
-Polars' scanner lets fields past the schema go by without a word and turns missing ones into nulls. Here the separators
-of the whole file are counted (a few ms for 25 MB), which together with the nulls proves that every line has exactly its
+Polars' scanner lets fields past the schema go by silently and turns missing ones into nulls. Here the separators
+of the file are counted (a few ms for 25 MB), which together with the nulls proves that every line has exactly its
 fields; only a file that fails is read again, line by line, for the message.
 """
 
@@ -172,7 +172,7 @@ def _explain(
     header: bool,
     cause: str,
 ) -> DataError:
-    """Read line by line and name the first fault; ``cause`` is what the fast path said, if no line shows it."""
+    """Read line by line and name the first fault; ``cause`` is the message of the fast path, if no line shows it."""
     n_lines, last = 0, None
     layout = separator.replace("\t", "<tab>").join(schema)
     layout = layout if len(layout) <= 200 else f"{layout[:197]}..."
@@ -182,7 +182,7 @@ def _explain(
             continue
         fields = line.split(separator)
         if not line:
-            if last is None:  # one more pass, once: blank lines at the end are no fault
+            if last is None:  # one more pass, once: blank lines at the end are not a fault
                 last = max((n for n, rest in lines_of(path) if rest), default=0)
             if number < last:
                 return DataError(f"{path}, line {number}: blank; every line must be {layout}. Remove it")
@@ -198,7 +198,7 @@ def _explain(
             fault = fault_of(dtype, text) if name in kept else ""
             if fault:
                 return DataError(
-                    f"{path}, line {number}: {name} {shown(text)} {fault}, in {shown(line)}. Mend or remove it"
+                    f"{path}, line {number}: {name} {shown(text)} {fault}, in {shown(line)}. Fix or remove it"
                 )
     if n_lines == 0:
         return DataError(f"{path}: no line of data; every line must be {layout}")
@@ -215,7 +215,7 @@ def fault_of(dtype: type[pl.DataType], text: str) -> str:
     if dtype.is_integer():
         digits = text[1:] if text[:1] in "+-" else text
         if not (digits.isascii() and digits.isdigit()):
-            return "is not a whole number"
+            return "is not an integer"
         size = len(digits.lstrip("0"))  # Python refuses to convert more than 4,300 digits
         return "" if size <= 19 and -(2**63) <= int(text) < 2**63 else "does not fit 64 bits"
     try:

@@ -25,8 +25,8 @@ TABBED = (".data", ".base", ".rating")
 def read_columns(file: Path, separator: str) -> tuple[pl.DataFrame, pl.LazyFrame, tuple[str, ...]]:
     """Lines of ``user item [rating [timestamp]]`` without a header: the frame, a lazy scan of the same, and notes.
 
-    Ids of one column are all integers or all text. Whole ratings are read as integers first: floats would take a tenth
-    longer in all.
+    Ids of one column are all integers or all text. Integral ratings are read as integers first: floats would take
+    10 % longer in all.
     """
     filled = (line for _, line in lines_of(file) if line)
     head = [line.split(separator) for line in itertools.islice(filled, 9)]
@@ -63,7 +63,7 @@ def _read_columns(
 ) -> pl.DataFrame:
     """The columns by the guessed schema if it fits and no id has an odd spelling, else with ids as text."""
     if whole_ratings:
-        with contextlib.suppress(DataError):  # a rating that is not whole, or a fault: the reading below tells which
+        with contextlib.suppress(DataError):  # a fractional rating, or a fault: the reading below tells which
             frame = read_delimited(file, separator, {**schema, "rating": pl.Int16}, plain=True)
             return frame.cast({"rating": pl.Float32})
     try:

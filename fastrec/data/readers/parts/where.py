@@ -43,7 +43,7 @@ def kept_by(where: str, frame: pl.DataFrame) -> tuple[pl.DataFrame, str]:
     Raises
     ------
     ConfigError
-        If the expression cannot be computed, is no condition, or keeps no row.
+        If the expression cannot be computed, is not a condition, or keeps no row.
     """
     expression, _ = condition(where, frame.columns)
     try:

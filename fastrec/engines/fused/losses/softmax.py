@@ -38,7 +38,7 @@ def softmax(scores: Any, temperature: float) -> Any:
 def softmax_row(x, n, sharpness):  # type: ignore[no-untyped-def]
     """The loss of scores x[:n], which become the gradients; ``sharpness`` is 1 / temperature.
 
-    x has room for whole vectors. A NaN or infinite score makes the loss NaN.
+    x has room for full vectors. A NaN or infinite score makes the loss NaN.
     """
     wide = -(-n // WIDTH) * WIDTH
     positive, faults = x[0], _ZERO

@@ -66,9 +66,9 @@ class Loss:
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{field} = {value}: must be a finite number above 0")
         if not -1.0 <= self.margin < 1.0:
-            raise ConfigError(f"margin = {self.margin}: is compared with cosines, so it must lie in [-1, 1)")
+            raise ConfigError(f"margin = {self.margin}: is compared with cosines, so it must be in [-1, 1)")
         if not 0.0 <= self.calibration <= 1.0:
-            raise ConfigError(f"calibration = {self.calibration}: must lie in [0, 1]")
+            raise ConfigError(f"calibration = {self.calibration}: must be in [0, 1]")
 
     @property
     def code(self) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastrec.engines.minibatch import cpu_mlp as tower_step
+from fastrec.engines.minibatch import cpu_mlp as mlp_step
 from fastrec.engines.minibatch.cpu_mlp import CpuMlp
 from fastrec.models.losses.bce import bce, bce_with_gradient
 from fastrec.models.parts.dropout import AddressedDropout
@@ -54,7 +54,7 @@ def by_kernels(net: Any, batch: Any, l2: float, drop: AddressedDropout | None) -
 def test_gradients_agree_with_autograd_in_float64(
     model: str, rows: int, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tower_step, "BLOCK_BYTES", 8 * 5 * 28 * 7)  # 7 rows a block, or a few more
+    monkeypatch.setattr(mlp_step, "BLOCK_BYTES", 8 * 5 * 28 * 7)  # 7 rows a block, or a few more
     net = make_model(model, init_std=0.7, layers=options.get("layers", ())).double()
     with torch.no_grad():
         for bias in [*net.biases, net.bias]:

@@ -72,43 +72,45 @@ def in_bf16(net: Any, users: Any, items: Any, drop: Any) -> Any:
     return logits
 
 
-def by_autograd(net: Any, batch: Any, tower: Any, drop: Any, loss: str, share: float, l2: float, l2_h: float) -> Any:
-    """Mean loss, and gradients of ``share`` times it and the L2 term, in float64."""
+def by_autograd(
+    net: Any, batch: Any, mlp: Any, drop: Any, loss: str, fraction: float, l2: float, output_l2: float
+) -> Any:
+    """Mean loss, and gradients of ``fraction`` times it and the L2 term, in float64."""
     users, items, positions, epoch = batch
     wide = models.build(**net.build_args).to(net.bias.device).double()
     wide.load_state_dict(net.state_dict())
     if drop is not None:
         drop.at(epoch if epoch.is_cuda else int(epoch), positions)
         wide.drop = drop
-    logits = in_bf16(wide, users, items, drop) if tower.dtype == torch.bfloat16 else wide(users, items)
+    logits = in_bf16(wide, users, items, drop) if mlp.dtype == torch.bfloat16 else wide(users, items)
     mean = losses.get(loss).mean(logits)
     total = mean
     for name, p in wide.named_parameters():
         ids = {"user": users.repeat_interleave(items.shape[1]), "item": items.reshape(-1)}.get(name[:4])
         squares = (p**2).sum() if ids is None else (p[ids.long()] ** 2).sum() / ids.numel()
-        total = total + (l2 if ids is not None or name == "bias" else l2_h) / 2 * squares
-    (total * share).backward()
+        total = total + (l2 if ids is not None or name == "bias" else output_l2) / 2 * squares
+    (total * fraction).backward()
     return mean.detach(), {name: p.grad for name, p in wide.named_parameters()}
 
 
-def make_tower(net: Any, **options: Any) -> Any:
+def make_mlp(net: Any, **options: Any) -> Any:
     from fastrec.engines.minibatch.cuda_mlp import CudaMlp
 
     return CudaMlp(net, **{"precision": "fp32", **options})
 
 
-def gradients(tower: Any, *batch: Any, loss: str, **options: Any) -> Any:
+def gradients(mlp: Any, *batch: Any, loss: str, **options: Any) -> Any:
     """The mean loss of a batch, by the loss's name."""
-    return tower.gradients(*batch, loss=losses.get(loss), **options)
+    return mlp.gradients(*batch, loss=losses.get(loss), **options)
 
 
-def beside_autograd(net: Any, batch: Any, tower: Any, drop: Any, *, norms: float = 0.0, **options: Any) -> None:
+def against_autograd(net: Any, batch: Any, mlp: Any, drop: Any, *, norms: float = 0.0, **options: Any) -> None:
     """Gradients are autograd's, element by element or by their norms, and are added to what is there."""
-    mean, expected = by_autograd(net, batch, tower, drop, **options)
+    mean, expected = by_autograd(net, batch, mlp, drop, **options)
     before = {name: p.grad for name, p in net.named_parameters()}
     for p in net.parameters():
         p.grad.fill_(0.25)
-    found = gradients(tower, *batch, **options)
+    found = gradients(mlp, *batch, **options)
     assert (found.shape, found.dtype) == ((), torch.float32)
     torch.testing.assert_close(found.double(), mean, rtol=1e-4 if norms else 1e-5, atol=1e-6)
     for name, p in net.named_parameters():
@@ -143,23 +145,23 @@ class Cut:
 def cases(device: str, precision: str) -> None:
     """Both models and losses, with and without dropout and L2; full batches, then tails of fewer rows than tables."""
     chosen: list[tuple[str, str, int, float, dict[str, Any]]] = [
-        ("neumf", "bce", 5, 0.5, {"l2": 0.3, "l2_h": 0.2, "share": 0.7}),
-        ("mlp", "bpr", 2, 0.5, {"l2": 0.0, "l2_h": 0.1, "share": 1.0}),
-        ("neumf", "bpr", 5, 0.0, {"l2": 0.0, "l2_h": 0.0, "share": 0.5}),
-        ("mlp", "bce", 2, 0.0, {"l2": 0.3, "l2_h": 0.0, "share": 1.0}),
+        ("neumf", "bce", 5, 0.5, {"l2": 0.3, "output_l2": 0.2, "fraction": 0.7}),
+        ("mlp", "bpr", 2, 0.5, {"l2": 0.0, "output_l2": 0.1, "fraction": 1.0}),
+        ("neumf", "bpr", 5, 0.0, {"l2": 0.0, "output_l2": 0.0, "fraction": 0.5}),
+        ("mlp", "bce", 2, 0.0, {"l2": 0.3, "output_l2": 0.0, "fraction": 1.0}),
     ]
-    for model, loss, columns, rate, options in chosen:
+    for model, loss, columns, lr, options in chosen:
         for layers in ((12, 20, 12), (8, 6), (4, 9, 20, 5)):
-            net, drop = make_net(model, layers).to(device), AddressedDropout(rate, 2**32 - 7)
+            net, drop = make_net(model, layers).to(device), AddressedDropout(lr, 2**32 - 7)
             with Cut():
-                tower = make_tower(net, dropout=drop, precision=precision)
+                mlp = make_mlp(net, dropout=drop, precision=precision)
                 for n in ROWS.values():
                     batch = make_batch(n, columns, device)
                     norms = 0.0 if precision == "fp32" else BF16
-                    beside_autograd(
-                        net, batch, tower, drop if rate else None, loss=loss, norms=norms, **options
+                    against_autograd(
+                        net, batch, mlp, drop if lr else None, loss=loss, norms=norms, **options
                     )  # fmt: skip
-                    whole = tower._user.whole, tower._item.whole
+                    whole = mlp._user.whole, mlp._item.whole
                     assert whole == (n >= N_USERS, n * columns >= N_ITEMS), "fewer products than rows"
 
 
@@ -172,37 +174,37 @@ def bf16(device: str) -> None:
     """16-bit activations: close by norm; copies follow their masters at ``refresh`` alone."""
     cases(device, "bf16")
     net = make_net("neumf").to(device)
-    tower = make_tower(net, precision="bf16")
-    assert tower.dtype == torch.bfloat16
-    batch, options = make_batch(61, 5, device), {"loss": "bce", "share": 1.0, "l2": 0.0, "l2_h": 0.0}
-    before = gradients(tower, *batch, **options)
+    mlp = make_mlp(net, precision="bf16")
+    assert mlp.dtype == torch.bfloat16
+    batch, options = make_batch(61, 5, device), {"loss": "bce", "fraction": 1.0, "l2": 0.0, "output_l2": 0.0}
+    before = gradients(mlp, *batch, **options)
     with torch.no_grad():
         for name, p in net.named_parameters():
             if p.dim() == 2:
                 p.mul_(1.5)
-                assert torch.equal(gradients(tower, *batch, **options), before), name
-    tower.refresh()
-    beside_autograd(net, batch, tower, None, norms=BF16, **options)
+                assert torch.equal(gradients(mlp, *batch, **options), before), name
+    mlp.refresh()
+    against_autograd(net, batch, mlp, None, norms=BF16, **options)
 
 
 def parts_of_a_batch(device: str) -> None:
     """Two calls with half the share are one; the default cuts, a row wider than a program's blocks, another layout."""
     net, drop = make_net("neumf", (12, 300, 12), 70).to(device), AddressedDropout(0.3, 5)
-    tower = make_tower(net, dropout=drop)
-    options: dict[str, Any] = {"loss": "bce", "l2": 0.3, "l2_h": 0.2}
+    mlp = make_mlp(net, dropout=drop)
+    options: dict[str, Any] = {"loss": "bce", "l2": 0.3, "output_l2": 0.2}
     for columns, n in ((2, 40), (5, 9), (2, 50)):
         batch = make_batch(n, columns, device)
-        beside_autograd(net, batch, tower, drop, share=0.5, **options)
+        against_autograd(net, batch, mlp, drop, fraction=0.5, **options)
         once = [p.grad - 0.25 for p in net.parameters()]
-        gradients(tower, *batch, share=0.5, **options)
+        gradients(mlp, *batch, fraction=0.5, **options)
         for p, half in zip(net.parameters(), once):
             torch.testing.assert_close(p.grad - 0.25, 2 * half, rtol=1e-4, atol=1e-6)
     batch = make_batch(50, 2, device)
     another = *batch[:3], batch[3] + 1
-    found = [gradients(tower, *b, share=1.0, **options) for b in (batch, another, batch)]
+    found = [gradients(mlp, *b, fraction=1.0, **options) for b in (batch, another, batch)]
     assert found[0] == found[2] != found[1], "each epoch drops its own"
     with pytest.raises(ConfigError, match="has no address"):
-        gradients(tower, *make_batch(1, 22000, device), share=1.0, **options)
+        gradients(mlp, *make_batch(1, 22000, device), fraction=1.0, **options)
 
 
 def not_a_number(device: str) -> None:
@@ -211,8 +213,8 @@ def not_a_number(device: str) -> None:
     for name in ("item_mlp", "biases.0", "biases.1"):
         net = make_net("mlp").to(device)
         dict(net.named_parameters())[name].detach().fill_(float("nan"))
-        tower = make_tower(net, dropout=AddressedDropout(0.5, 1))
-        assert gradients(tower, *batch, loss="bce", share=1.0, l2=0.0, l2_h=0.0).isnan(), name
+        mlp = make_mlp(net, dropout=AddressedDropout(0.5, 1))
+        assert gradients(mlp, *batch, loss="bce", fraction=1.0, l2=0.0, output_l2=0.0).isnan(), name
 
 
 CHECKS = ("fp32", "bf16", "parts_of_a_batch", "not_a_number")
@@ -222,7 +224,7 @@ CHECKS = ("fp32", "bf16", "parts_of_a_batch", "not_a_number")
 def interpreted() -> Iterator[dict[str, Any]]:
     """Every check begun, a processor each."""
     with ThreadPoolExecutor(available_threads()) as pool:
-        yield {check: pool.submit(interpret, "tests.engines.test_gpu_tower", check) for check in CHECKS}
+        yield {check: pool.submit(interpret, "tests.engines.test_gpu_mlp", check) for check in CHECKS}
 
 
 @pytest.mark.timeout(900)
@@ -238,14 +240,14 @@ def replayed(device: str) -> None:
     """A captured call gives, replayed on another batch and epoch, what a call gives."""
     from fastrec.batches.device import open_device
 
-    seam, options = open_device(device), {"loss": "bce", "share": 0.5, "l2": 0.3, "l2_h": 0.2}
+    seam, options = open_device(device), {"loss": "bce", "fraction": 0.5, "l2": 0.3, "output_l2": 0.2}
     net = make_net("neumf", (12, 20, 12)).to(device)
-    tower = make_tower(net, dropout=AddressedDropout(0.5, 3), precision="bf16")
+    mlp = make_mlp(net, dropout=AddressedDropout(0.5, 3), precision="bf16")
     batch, mean = make_batch(61, 5, device), torch.zeros((), device=device)
     other = *make_batch(61, 5, device, seed=1)[:3], torch.tensor([7], device=device)
 
     def work() -> None:
-        mean.copy_(gradients(tower, *batch, **options))
+        mean.copy_(gradients(mlp, *batch, **options))
 
     seam.warm_up(work)
     replay = seam.capture(work)
@@ -266,11 +268,11 @@ def realistic(device: str) -> None:
     """Tens of thousands of rows, one item in half of the samples; then fewer rows than users."""
     for precision in ("fp32", "bf16"):
         net, drop = make_net("neumf", **NVIDIA).to(device), AddressedDropout(0.5, 3)
-        tower = make_tower(net, dropout=drop, precision=precision)
+        mlp = make_mlp(net, dropout=drop, precision=precision)
         for n in (20_000, 1999):
             batch = make_batch(n, 5, device, users=6040, items=3706)
             norms = BF16 if precision == "bf16" else 5e-3  # a few of the 45 million units pass 0 by rounding
-            beside_autograd(net, batch, tower, drop, norms=norms, loss="bce", share=1.0, l2=0.1, l2_h=0.1)
+            against_autograd(net, batch, mlp, drop, norms=norms, loss="bce", fraction=1.0, l2=0.1, output_l2=0.1)
 
 
 @pytest.mark.gpu
@@ -309,9 +311,9 @@ SIZES = {"first": 512, "bend": 512, "scatter": 512, "last": 8, "unbend": 16}
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("kernel", SIZES)
 def test_compiles_ahead_of_time_for_sm_90(kernel: str, form: str, activations: str) -> None:
-    from fastrec.engines.minibatch import cuda_mlp_kernels as tower_kernels
+    from fastrec.engines.minibatch import cuda_mlp_kernels as mlp_kernels
 
-    fn = getattr(tower_kernels, f"{kernel}_kernel")
+    fn = getattr(mlp_kernels, f"{kernel}_kernel")
     constants = {**CONSTANTS, **FORMS[form], "SIZE": SIZES[kernel]}
     constants = {k: v for k, v in constants.items() if k in fn.arg_names}
     signature = {k: activations if k in ACTIVATIONS else KINDS.get(k, "i32") for k in fn.arg_names}
