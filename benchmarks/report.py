@@ -25,7 +25,7 @@ COMPARED = {"end_to_end": "training", "sampler": "drawing negatives"}
 CAPTIONS = {
     "baselines": "fastrec and its baselines in one interleaved run",
     "scaling": "rates over the size of the problem",
-    "roofline": "samples a second against bytes moved per sample",
+    "roofline": "samples per second against bytes moved per sample",
 }
 
 

@@ -1,7 +1,7 @@
 """Rows of float32 as vectors of 16 lanes, spelled out for LLVM instead of hoped for from its vectoriser.
 
 A ``Lanes`` value is one AVX-512 register, two of AVX2 or four of NEON. Sums run in the order written here, so results
-do not depend on what a compiler finds profitable. These functions exist in compiled code alone.
+do not depend on what a compiler finds profitable. These functions exist in compiled code only.
 """
 
 # ruff: noqa: ARG001 - Numba fixes the arguments of an intrinsic and of its builder.
@@ -184,8 +184,8 @@ def total(typing: Any, x: Any) -> Any:
     return types.float32(lanes), build
 
 
-# Steps over whole rows of a compile-time length, in vectors of 16 and a masked tail. They are intrinsics and no inlined
-# functions because Numba counts the references of every array passed to a function, by atomic additions; the sampler of
+# Steps over entire rows of a compile-time length, in vectors of 16 and a masked tail. They are intrinsics, not inlined
+# functions: Numba counts the references of every array passed to a function, by atomic additions; the sampler of
 # ``sampling/kernels.py`` has figures for that.
 
 

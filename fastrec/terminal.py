@@ -166,7 +166,7 @@ class Parser(argparse.ArgumentParser):
 def joined(argv: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
     """``--user -x`` as ``--user=-x``: argparse takes a value that starts with a dash for an option.
 
-    Only after options of one text value, and only for what is no option of ``parser`` or of a command of it.
+    Only after options of one text value, and only for what is not an option of ``parser`` or of a command of it.
     """
     known: set[str] = set()
     texts: set[str] = set()

@@ -2,7 +2,7 @@
 
 Usage: python scripts/billion_draws.py RATINGS.DAT [--draws 1000000000] [--out RECORD.json]
 
-Every epoch is drawn in CSR order and checked against a dense boolean matrix built from the ratings by NumPy alone.
+Every epoch is drawn in CSR order and checked against a dense boolean matrix built from the ratings by NumPy only.
 Every eighth epoch is drawn again without the bitmap, by search or by filter, in another order and on other threads, and
 must give the same bytes.
 """
@@ -42,7 +42,7 @@ def main() -> None:
     seen = np.zeros((n_users, n_items), bool)
     seen[users, items] = True
     sampler = NegativeSampler(indptr, items, n_items=n_items, seed=42)
-    budgets = (0, 2 * items.size + 64)  # binary search alone; room for the filter and for no bitmap
+    budgets = (0, 2 * items.size + 64)  # only binary search; room for the filter and for no bitmap
     others = [NegativeSampler(indptr, items, n_items=n_items, seed=42, memory_budget=budget) for budget in budgets]
     assert [bool(other.describe()["filter_bytes"]) for other in others] == [False, True]
     out, digest, draws, epoch, positives = np.empty((users.size, 4), np.int32), hashlib.sha256(), 0, 0, 0

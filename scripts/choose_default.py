@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Score settings around the defaults of `fastrec train` by validation alone: the test part is never read.
+"""Score settings around the defaults of `fastrec train` by validation only: the test part is never read.
 
 The split is the one a default run makes of the data set, its test part taken away. One line a setting: HR@10 and
 NDCG@10 of the epoch that early stopping keeps, for each seed.
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="seeds 0, 1, ... of each setting")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="CPU threads")
-    args = parser.parse_intermixed_args()  # settings may stand behind options too
+    args = parser.parse_intermixed_args()  # settings may follow options too
     try:
         base = Config(data=args.data, select=SELECT, progress=False, tensorboard=False, threads=args.threads)
         split = untested(base)

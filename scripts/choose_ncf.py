@@ -2,7 +2,7 @@
 """Score recipes on a validation part of the NCF benchmark's train rows: presets are chosen by it, never by the test.
 
 Each user's last training interaction is held out and ranked against 99 drawn candidates; the test part is not read.
-Scores lie about .02 above the published test's. One row a recipe, with the best epoch beside the last. A preset that
+Scores are about .02 above the published test's. One row per recipe, with the best epoch next to the last. A preset that
 starts from others (ncf-neumf-64-pretrained) gets them trained on the same part of train; lr=0 scores the start itself.
 
     FASTREC_DATA=FOLDER python scripts/choose_ncf.py ncf-mf l2=.054,.063 lr=.03 --seeds 2 --threads 1
@@ -106,7 +106,7 @@ def main() -> None:
     files = parser.add_mutually_exclusive_group()
     files.add_argument("--save-split", metavar="FILE", help="write the validation part and end")
     files.add_argument("--split", metavar="FILE", help="the validation part, from such a file")
-    args = parser.parse_intermixed_args()  # settings may stand behind options too
+    args = parser.parse_intermixed_args()  # settings may follow options too
     try:
         base = preset(args.preset).override(select=SELECT, progress=False, tensorboard=False, threads=args.threads)
         split = saved_validation_split(args.split) if args.split else validation_split(base.data.data)

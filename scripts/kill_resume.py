@@ -54,20 +54,20 @@ def main() -> int:
     moments = random.Random(args.seed)
     base = Path(tempfile.mkdtemp(prefix="fastrec-kill-"))
     began = time.perf_counter()
-    whole = start(base / "whole", args.model, args.engine)
+    whole = start(base / "uninterrupted", args.model, args.engine)
     out, err = whole.communicate()
     if whole.returncode:
         print(err, file=sys.stderr)
         return 1
     lasted = time.perf_counter() - began
-    expected, stopped = digest(base / "whole"), out.strip()
+    expected, stopped = digest(base / "uninterrupted"), out.strip()
     kills, ends, phases = 0, 0, {"before the folder": 0, "before a checkpoint": 0, "after a checkpoint": 0}
     while kills < args.kills or ends == 0:
         folder = base / f"run-{ends}"
-        began, anew = time.perf_counter(), not folder.exists()
+        began, again = time.perf_counter(), not folder.exists()
         process = start(folder, args.model, args.engine)
         try:
-            # a little beyond a whole run: some rounds end by themselves
+            # a little beyond a complete run: some rounds end by themselves
             out, err = process.communicate(timeout=moments.uniform(0, 1.05 * lasted) if kills < args.kills else None)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
@@ -84,7 +84,7 @@ def main() -> int:
             print(f"\n{folder}: {err or 'other weights than the run nobody killed'}", file=sys.stderr)
             return 1
         ends += 1
-        if anew:  # the first run may have waited for the machine: moments are to fall inside a run
+        if again:  # the first run may have waited for the machine: moments are to fall inside a run
             lasted = min(lasted, time.perf_counter() - began)
     print(file=sys.stderr)
     made_on = environment()

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train every combination of model, loss, optimiser, engine and mode at its defaults and set it beside popularity.
+"""Train every combination of model, loss, optimiser, engine and mode at its defaults and compare it with popularity.
 
 Each is a default run of `fastrec train` on the CPU with uniform negatives: early stopping on validation, then both
 protocols. A table of all goes to --out, rewritten after each run, so that a run that was cut goes on where it was. The

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Train the presets of the NCF benchmark and print their test scores beside the published ones.
+"""Train the presets of the NCF benchmark and print their test scores next to the published ones.
 
 Each run is a fresh process, as a user starts it: its wall time counts imports, loading, compilation, training and
-evaluation. ``ncf-mf-fast`` starts with an empty Numba cache besides. The test part is scored once a run, at its end.
+evaluation. ``ncf-mf-fast`` starts with an empty Numba cache too. The test part is scored once per run, at its end.
 
     python scripts/reproduce_ncf.py --rows ncf-mf ncf-mf-fast --seeds 5
 """
@@ -24,7 +24,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Row:
-    """A preset and what it stands beside.
+    """A preset and what it is compared with.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def main() -> None:
             row = ROWS[preset]
             runs = [train(preset, seed, folder, row, args.options) for seed in range(args.seeds or row.seeds)]
             print(line(preset, runs), flush=True)
-    print("\n± standard error over users of one run; wall: median of whole processes; training: samples a second.")
+    print("\n± standard error over users of one run; wall: median of entire processes; training: samples per second.")
 
 
 if __name__ == "__main__":

@@ -42,10 +42,10 @@ SPLITTING = {"split": "ratio", "validation": 0.2, "test_fraction": 0.3, "split_s
 @pytest.mark.parametrize("option", [*LOADING, *SPLITTING])
 def test_options_that_have_no_effect_on_the_data_are_refused(option: str, split: Split, tmp_path: Path) -> None:
     given = {option: {**LOADING, **SPLITTING}[option], "out": str(tmp_path / "run"), **SMALL}
-    with pytest.raises(ConfigError, match=f"^{option}: no effect beside a split"):
+    with pytest.raises(ConfigError, match=f"^{option}: no effect with a split"):
         train(split, **given)
     if option in LOADING:
-        with pytest.raises(ConfigError, match=f"^{option}: no effect beside data in memory"):
+        with pytest.raises(ConfigError, match=f"^{option}: no effect with data in memory"):
             train(log(), **given)
     assert not (tmp_path / "run").exists()
 

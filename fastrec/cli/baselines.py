@@ -96,7 +96,7 @@ def _models(result: Any) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def score_rows(models: dict[str, dict[str, dict[str, Any]]]) -> list[tuple[str, ...]]:
-    """One row per protocol and model, a column per metric at 10 (or every metric where 10 is no cutoff)."""
+    """One row per protocol and model, a column per metric at 10 (or every metric where 10 is not a cutoff)."""
     parts = [part for metrics in models.values() for part in metrics.values()]
     names = list(dict.fromkeys(name for part in parts for name in part if "@" in name))
     shown = [name for name in names if name.endswith("@10")] or names

@@ -18,8 +18,8 @@ def add_filters(parser: Any) -> None:
     group = parser.add_argument_group("items to list")
     group.add_argument("--genre", action="append", metavar="NAME", help="one of its genres; repeat it for several")
     group.add_argument("--year", metavar="YEAR|FROM:TO", help="1999, 1990: or :1990 or 1990:1999, ends included")
-    group.add_argument("--allow", metavar="FILE", help="only the items of this file, one id a line")
-    group.add_argument("--deny", metavar="FILE", help="none of the items of this file, one id a line")
+    group.add_argument("--allow", metavar="FILE", help="only the items of this file, one id per line")
+    group.add_argument("--deny", metavar="FILE", help="none of the items of this file, one id per line")
 
 
 def filters(args: argparse.Namespace) -> dict[str, Any]:
@@ -65,9 +65,9 @@ def read_ids(path: str) -> list[str]:
     try:
         text = Path(path).read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({reason(error)}); name a text file with one id a line") from None
+        raise DataError(f"{path}: cannot be read ({reason(error)}); name a text file with one id per line") from None
     except ValueError:
-        raise DataError(f"{path}: not UTF-8 text; give one id a line") from None
+        raise DataError(f"{path}: not UTF-8 text; give one id per line") from None
     return [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
 
 

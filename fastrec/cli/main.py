@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = fail("interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:  # the reader of a pipe has gone, as with `| head`
         code = 0
-    except (ImportError, OSError, MemoryError) as error:  # what the system refuses is no fault of the program
+    except (ImportError, OSError, MemoryError) as error:  # what the system refuses is not a fault of the program
         code = fail(_refused(error), EXIT_DATA)
     lost = drop_unwritable()
     return fail(f"stdout: cannot be written ({lost})", EXIT_DATA) if lost and not code else code

@@ -19,7 +19,7 @@ METAVARS = {
     "pretrained_gmf": "RUN",
     "pretrained_mlp": "RUN",
 }
-"""What stands for a value in the help, where the type says too little."""
+"""The placeholder of a value in the help, where the type says too little."""
 REGISTERED: dict[str, Callable[[], list[str]]] = {
     "model": models.names,
     "loss": losses.names,

@@ -24,7 +24,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("run_dir", metavar="RUN", help="run folder")
     who = parser.add_mutually_exclusive_group(required=True)
     who.add_argument("--user", action="append", metavar="ID", help="user id as in the source data; may be repeated")
-    who.add_argument("--users", metavar="FILE", help="the users of this file, one id a line")
+    who.add_argument("--users", metavar="FILE", help="the users of this file, one id per line")
     who.add_argument("--all", action="store_true", help="every user")
     parser.add_argument("-k", type=int, default=10, help="how many items (default 10)")
     parser.add_argument("--out", metavar="FILE", help="write .parquet, .csv or .jsonl, which must not exist")
@@ -92,9 +92,9 @@ def _show(rec: Any, user: str, args: argparse.Namespace, options: dict[str, Any]
     if not found["rank"].size:
         chosen = any(options.get(name) is not None for name in ("where", "allow", "deny"))
         reason = (
-            f"user {user}: no item that fits the filters" if chosen else f"user {user} has met every item: there is"
+            f"user {user}: no item that fits the filters" if chosen else f"user {user} has interacted with every item:"
         )
-        say(f"{reason} is left to recommend" if chosen else f"{reason} nothing left to recommend", keep="")
+        say(f"{reason} is left to recommend" if chosen else f"{reason} nothing is left to recommend", keep="")
         return
     items = rec.item_index.find(found["item_id"])[0]
     headers, cells = details(rec, rec.titles is not None and any(rec.titles[i] for i in items.tolist()))

@@ -31,7 +31,7 @@ def add_commands(commands: Any) -> None:
     train.add_argument(
         "--preset", metavar="NAME", help=f"a recipe that comes with fastrec: {', '.join(configs.presets())}"
     )
-    train.add_argument("--resume", metavar="RUN", help="go on with an interrupted run where it stopped, to the bit")
+    train.add_argument("--resume", metavar="RUN", help="resume an interrupted run where it stopped, bit for bit")
     train.add_argument(
         "--synthetic-if-missing",
         action="store_true",
@@ -60,7 +60,7 @@ def _train(args: argparse.Namespace) -> int:
     config = configs.preset(args.preset) if args.preset else Config()
     config = configs.read_toml(args.config, config) if args.config else config
     config = config.given(options)
-    if config.run.out and Path(config.run.out).exists():  # said before minutes of loading, not after
+    if config.run.out and Path(config.run.out).exists():  # reported before minutes of loading, not after
         raise ConfigError(f"{config.run.out}: exists; every run gets a new folder, so that nothing is overwritten")
     config = resolve(config)
     try:

@@ -1,6 +1,6 @@
 """MAP, Precision and AUC from ranks; coverage, novelty, Gini and popularity bias from lists; metrics by group.
 
-The user is the unit: every figure of accuracy is a mean over users. Rank 1 is the best, ``MISS`` is no rank.
+The user is the unit: every figure of accuracy is a mean over users. Rank 1 is the best, ``MISS`` is not a rank.
 
 U users, I items, B positives, K cutoff.
 Sources: Voorhees, "The TREC-8 question answering track report", 1999, and Manning et al., "Introduction to information
@@ -41,7 +41,7 @@ def accuracy(
     users : int[B]
         User of each positive, in any order.
     n_others : int[B], optional
-        Items of the list that are no positives; a user whose list has none, or a positive that is a miss, has AUC 0.
+        Items of the list that are not positives; a user whose list has none, or a positive that is a miss, has AUC 0.
     ks : sequence of int
 
     Raises
@@ -137,7 +137,7 @@ def quantile_groups(values: NDArray[Any], n: int = 10) -> tuple[NDArray[np.int64
     values = np.asarray(values)
     if not values.size:
         return np.empty(0, np.int64), []
-    last = -(-values.size * np.arange(1, n + 1) // n) - 1  # in whole numbers: a rounded quantile moves a border
+    last = -(-values.size * np.arange(1, n + 1) // n) - 1  # in integers: a rounded quantile moves a border
     ends = np.unique(np.sort(values)[last[last >= 0]])
     group = np.searchsorted(ends, values)
     names = []

@@ -38,9 +38,9 @@ class Candidates:
     items : int32[B, C]
         Candidates of each; short rows are padded with -1.
     source : dict
-        Where they come from: ``part``, ``n``, ``seed`` (None where the data bring them), ``split`` (fingerprint).
+        Where they come from: ``part``, ``n``, ``seed`` (None where the data have them), ``split`` (fingerprint).
     notes : tuple of str
-        Rows that are short or were mended, each kind with a count.
+        Rows that are short or were fixed, each kind with a count.
     """
 
     users: NDArray[np.int32]
@@ -96,8 +96,8 @@ def candidates_for(
     Returns
     -------
     Candidates
-        For each positive ``n`` different items, uniform over those its user met in no part. A user with fewer such
-        items gets all of them; ``notes`` counts those rows.
+        For each positive ``n`` different items, uniform over those without an interaction of its user. A user with
+        fewer gets all of them; ``notes`` counts those rows.
 
     Raises
     ------
@@ -151,7 +151,7 @@ def candidates_for(
     if short.size:
         few = int((items[short] >= 0).sum(axis=1).min())
         notes.append(
-            f"{short.size} {part} positives are ranked against all items their user never met, because those are fewer "
-            f"than {n} (the fewest: {few})"
+            f"{short.size} {part} positives are ranked against all items without an interaction of the user, because "
+            f"they are fewer than {n} (the fewest: {few})"
         )
     return Candidates(users, pairs.items, items, source, tuple(notes))

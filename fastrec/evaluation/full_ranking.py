@@ -1,4 +1,4 @@
-"""How well a model ranks: against frozen candidates, and against every item a user has not met.
+"""How well a model ranks: against frozen candidates, and against every item that a user has not interacted with.
 
 B rows, C candidates, U users, I items, D dim, K cutoff.
 """
@@ -65,7 +65,7 @@ class Vectors:
 
     @staticmethod
     def none(n_users: int) -> Vectors:
-        """Stands for the vectors a model lacks: scores then compare as they are."""
+        """Replaces the vectors that a model lacks: scores then compare as they are."""
         empty = np.empty((0, 0), np.float32)
         return Vectors(empty, empty, np.empty(0, np.float32), np.zeros(n_users, np.float32))
 
@@ -181,7 +181,7 @@ def candidate_ranks(
 
 
 def _in_range(ids: NDArray[np.int32], n: int, what: str, low: int = 0) -> None:
-    """Refuse ids that no row of the model stands for: the kernel does not look."""
+    """Refuse ids without a row in the model: the kernel does not check."""
     if ids.size and (int(ids.min()) < low or int(ids.max()) >= n):
         at = tuple(int(i) for i in np.argwhere((ids < low) | (ids >= n))[0])
         raise DataError(f"{what}{list(at)} = {ids[at]}: the model has rows {low} to {n - 1}; it is of other data")
@@ -214,7 +214,7 @@ def evaluate_full(
     *,
     threads: int | None = None,
 ) -> Metrics:
-    """Rank each test positive among all items its user has not met: the full ranking.
+    """Rank each test positive among all items its user has not interacted with: the full ranking.
 
     Parameters
     ----------
@@ -277,7 +277,7 @@ def full_ranks(
 def count_ahead(
     model: Any, seen: Sequence[Interactions], test: Interactions, *, threads: int | None = None
 ) -> NDArray[np.int64]:
-    """int64[E]: for each test positive, how many items that its user met nowhere score as high or higher."""
+    """int64[E]: for each test positive, how many items without an interaction of its user score as high or higher."""
     threads = resolve_threads(threads)
     users = np.flatnonzero(test.degrees).astype(np.int32)
     counts = np.empty(test.n_interactions, np.int64)

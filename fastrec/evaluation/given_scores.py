@@ -39,7 +39,7 @@ def evaluate_scores(
         float32[U, I] or float64[U, I], a score for each pair of contiguous ids. Or a function that takes contiguous
         users int32[B] and gives [B, I]. Or a frame (Polars, pandas, a mapping of columns) with ``user`` (or
         ``user_id``), ``item`` (or ``item_id``) by the ids of the source, and ``score`` (higher is better) or ``rank``
-        (1 is best), one row a pair: items that a user's rows leave out come after those listed, all tied.
+        (1 is best), one row per pair: items that a user's rows leave out come after those listed, all tied.
     split : Split
         Its test part is ranked, its train and validation parts are what users have seen.
     protocol : {"both", "full", "candidates"}

@@ -76,7 +76,7 @@ class Metrics(Mapping[str, float]):
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """The means and what stands behind them, ready for JSON."""
+        """The means and the counts behind them, ready for JSON."""
         return {
             **self.means,
             "standard_errors": dict(self.standard_errors),

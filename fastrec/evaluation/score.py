@@ -87,7 +87,7 @@ def score_split(
     cutoffs : sequence of int
         The K of HR@K and the like.
     n_candidates, candidate_seed : int
-        See ``candidates_for``; without effect where the split brings candidates.
+        See ``candidates_for``; without effect where the split has candidates.
     threads : int, optional
         CPU threads; None means all.
 
@@ -158,7 +158,7 @@ def untrained_notes(split: Split, ranks: NDArray[np.int64]) -> list[str]:
 
 
 def comparison(split: Split, frozen: Candidates) -> list[str]:
-    """Why the candidate scores may not stand beside the NCF paper's tables; empty where they may."""
+    """Why the candidate scores are not comparable with the NCF paper's tables; empty where they are."""
     if split.comparable and frozen.source["seed"] is None:
         return []
     own = "its own" if split.candidates is not None else f"drawn (seed {frozen.source['seed']})"

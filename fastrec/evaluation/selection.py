@@ -64,7 +64,7 @@ class Selection:
             raise ConfigError(f"select = {shown(text)}: unknown metric {shown(metric)}{_near(metric, metrics)}")
         k = k.strip()
         if not (k.isascii() and k.isdigit() and len(k) <= 7 and 1 <= int(k) <= MOST_K):
-            raise ConfigError(f"select = {shown(text)}: K = {shown(k)} must be a whole number in 1 to {MOST_K:,}")
+            raise ConfigError(f"select = {shown(text)}: K = {shown(k)} must be an integer in 1 to {MOST_K:,}")
         return Selection(protocols[protocol.lower()], metrics[metric.lower()], int(k))
 
     def __str__(self) -> str:

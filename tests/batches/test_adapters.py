@@ -253,7 +253,7 @@ def test_numbers_of_the_adapters_must_be_whole(stream: Stream, name: str, value:
         else:
             BatchDataset(stream, **{"batch_size": 64, name: value})
 
-    with pytest.raises(ConfigError, match="must be a whole number"):
+    with pytest.raises(ConfigError, match="must be an integer"):
         call()
 
 

@@ -127,7 +127,7 @@ def test_what_was_merged_or_left_out_is_said_with_a_count(tmp_path: Path) -> Non
     assert "trained" in done.stdout
     shown = fastrec("recommend", "my run", "--user", "all, of them", cwd=tmp_path)
     assert (shown.returncode, shown.stdout.strip()) == (
-        0, "user all, of them has met every item: there is nothing left to recommend"
+        0, "user all, of them has interacted with every item: nothing is left to recommend"
     )  # fmt: skip
     assert "title" not in fastrec("recommend", "my run", "--user", "alone", cwd=tmp_path).stdout
 

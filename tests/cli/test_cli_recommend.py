@@ -58,7 +58,7 @@ def test_a_users_list_shows_titles_years_genres_and_favourites(
 ) -> None:
     out, _ = printed(capsys, "recommend", run, "--user", user, "-k", 6)
     if user == "a,b":
-        assert out == "user a,b has met every item: there is nothing left to recommend\n"
+        assert out == "user a,b has interacted with every item: nothing is left to recommend\n"
         return
     lines = out.splitlines()
     assert lines[0].split() == ["rank", "item", "title", "year", "genres", "score", "|", "favourites"]
