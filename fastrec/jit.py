@@ -174,7 +174,7 @@ def _named_by_content(function: F) -> F:
 
 
 def _constants_of(function: Any) -> list[Any]:
-    """What a function closes over, by value, and functions by name with what they close over in turn."""
+    """The closure of a function: values, and functions by name with their own closures."""
     found: list[Any] = []
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
         value = getattr(cell.cell_contents, "py_func", cell.cell_contents)

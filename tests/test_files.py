@@ -53,8 +53,8 @@ def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "weights"
     write_bytes(path, b"old")
     code = (
-        "import os, sys\nfrom fastrec.files import aside\n"
-        f"with aside({str(path)!r}) as part:\n    part.write_bytes(b'half')\n    os.kill(os.getpid(), 9)\n"
+        "import os, sys\nfrom fastrec.files import atomic_write\n"
+        f"with atomic_write({str(path)!r}) as part:\n    part.write_bytes(b'half')\n    os.kill(os.getpid(), 9)\n"
     )
     root = Path(__file__).resolve().parent.parent
     assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == -9
@@ -170,8 +170,8 @@ def test_a_failing_disk_is_said_with_what_is_there(tmp_path: Path, monkeypatch: 
 def killed(path: Path) -> None:
     """A process that is killed while it writes ``path``."""
     code = (
-        "import os\nfrom fastrec.files import aside\n"
-        f"with aside({str(path)!r}) as part:\n    part.write_bytes(b'half')\n    os.kill(os.getpid(), 9)\n"
+        "import os\nfrom fastrec.files import atomic_write\n"
+        f"with atomic_write({str(path)!r}) as part:\n    part.write_bytes(b'half')\n    os.kill(os.getpid(), 9)\n"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).resolve().parent.parent).returncode == -9
 

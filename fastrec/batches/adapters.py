@@ -55,7 +55,7 @@ class BatchDataset(IterableDataset[tuple[Tensor, Tensor]]):
 
     @property
     def cursor(self) -> Cursor:
-        """Where the next iteration begins."""
+        """The start of the next iteration."""
         return self._epochs.next
 
     @cursor.setter
@@ -94,7 +94,7 @@ class BatchDataset(IterableDataset[tuple[Tensor, Tensor]]):
         self._epochs.finish(now, worker)
 
     def state_dict(self, batches: int | None = None) -> dict[str, int]:
-        """Where a resumed run goes on: a few integers.
+        """The position from which a run resumes: a few integers.
 
         Parameters
         ----------
@@ -132,7 +132,7 @@ class BatchDataset(IterableDataset[tuple[Tensor, Tensor]]):
         return {"epoch": cursor.epoch, "position": cursor.position, **own}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where ``state_dict`` was called.
+        """Resume where ``state_dict`` was called.
 
         Raises
         ------

@@ -28,7 +28,7 @@ class HostDevice:
         return torch.empty(shape, dtype=dtype)
 
     def device_buffer(self, host: Tensor) -> Tensor:
-        """Where ``host`` is copied to: here the same memory."""
+        """The copy target of ``host``: here the same memory."""
         return host
 
     def copy(self, host: list[Tensor], device: list[Tensor], after: Any) -> Any:
@@ -47,7 +47,7 @@ class HostDevice:
         """Wait for the compute stream."""
 
     def warm_up(self, work: Callable[[], None]) -> None:
-        """Do ``work`` as it has to be done before it is captured."""
+        """Run ``work`` as warm-up for its capture."""
         work()
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:

@@ -1,4 +1,4 @@
-"""Which epoch an iteration of a data set is, agreed upon by the worker processes of a DataLoader."""
+"""The epoch of each iteration of a data set, agreed upon by the worker processes of a DataLoader."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Epochs:
 
     @property
     def next(self) -> Cursor:
-        """Where the next iteration begins."""
+        """The start of the next iteration."""
         return Cursor(*self._memory[_NEXT].tolist())
 
     @next.setter
@@ -120,7 +120,7 @@ class Epochs:
         self._taken = (iteration.serial, position)
 
     def taken(self, iteration: Iteration) -> int | None:
-        """What ``take`` noted of this iteration; None where another process iterates."""
+        """The progress that ``take`` noted of this iteration; None if another process iterates."""
         return self._taken[1] if self._taken[0] == iteration.serial else None
 
     def finish(self, iteration: Iteration, worker: Any) -> None:

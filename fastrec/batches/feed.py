@@ -114,7 +114,7 @@ class Feed:
         return batch, self._cursor
 
     def _expected(self) -> Cursor:
-        """The cursor that goes on where the last batch ended."""
+        """The cursor after the last batch."""
         epoch, position = self._cursor
         return Cursor(epoch + 1, 0) if position == self.stream.n_positives else self._cursor
 
@@ -209,7 +209,7 @@ def _stop(stopping: threading.Event, free: Any) -> None:
 def _work(
     stream: Stream, device: HostDevice, rows: int, threads: int, cursor: Cursor, free: Any, ready: Any, stopping: Any
 ) -> None:
-    """The thread: fill slots in order until told to stop; an exception is the last thing it hands over.
+    """The thread: fill slots in order until told to stop; an exception ends it and is handed over last.
 
     It holds no reference to the feed, so that a feed nobody closed is still collected, and ends its thread.
     """

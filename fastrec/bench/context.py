@@ -1,4 +1,4 @@
-"""What every case receives: the data, the threads, the device, and how long it may take."""
+"""The context of every case: the data, the threads, the device, and the time it may take."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def moved_per_sample(context: Context, options: dict[str, Any], train: Interacti
 
 
 def sync_of(device: str) -> Any:
-    """What to call before a clock is read: nothing on the CPU."""
+    """The call before a clock is read: nothing on the CPU."""
     if not device.startswith("cuda"):
         return None
     import torch
@@ -145,7 +145,7 @@ def entry(
 
 
 class Waited:
-    """How much of its time an engine spent waiting for its feed; nothing for an engine without one."""
+    """The fraction of time that an engine waited for its feed; nothing for an engine without one."""
 
     def __init__(self, engine: Any) -> None:
         self.feed = getattr(engine, "feed", None)

@@ -1,4 +1,4 @@
-"""Where a figure comes from: machine, versions, commit, copy bandwidth, peak memory of a process."""
+"""Origin of a figure: machine, versions, commit, copy bandwidth, peak memory of a process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``recommend`` and ``similar`` share: filters, files of ids, and tables of items for people."""
+"""Common parts of ``recommend`` and ``similar``: filters, files of ids, and tables of items."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def years(text: str) -> tuple[int | None, int | None]:
 
 
 def read_ids(path: str) -> list[str]:
-    """The ids of a text file, one a line; blank lines are left out, spaces of an id are kept.
+    """The ids of a text file, one per line; blank lines are left out, spaces of an id are kept.
 
     Raises
     ------

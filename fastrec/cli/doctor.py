@@ -1,4 +1,4 @@
-"""``fastrec doctor``: what was found on this machine."""
+"""``fastrec doctor``: a report on this machine."""
 
 from __future__ import annotations
 

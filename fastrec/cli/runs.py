@@ -1,4 +1,4 @@
-"""``fastrec evaluate`` and ``export``: what a run folder is good for."""
+"""``fastrec evaluate`` and ``export``, for run folders."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class Config:
         self._set(options, "")
 
     def _set(self, values: Mapping[str, Any], origin: str | None) -> None:
-        """Put checked values in place; for a Config that nobody has seen yet."""
+        """Put checked values in place; for a Config that is not yet in use."""
         for key in values:
             if key not in OPTIONS:
                 raise ConfigError(unknown(key))
@@ -118,7 +118,7 @@ class Config:
         return self.given(changes)
 
     def settled(self, values: Mapping[str, Any], **kept: Any) -> Config:
-        """A copy with values that nobody gave: defaults that depend on others, or what an "auto" became.
+        """A copy with values that were not given: defaults that depend on others, or what an "auto" became.
 
         Parameters
         ----------

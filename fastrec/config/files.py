@@ -156,6 +156,6 @@ def with_defaults(config: Config) -> Config:
 
 
 def defaulted(config: Config) -> dict[str, Any]:
-    """Of a resolved config, what the rules of its model decided: values that nobody gave and that have an effect."""
+    """Values of a resolved config that the rules of its model decided: not given, and with an effect."""
     ruled = dict.fromkeys(name for rule in default_rules(config.model.model) for name in rule["set"])
     return {k: config[k] for k in ruled if k not in config.origins and k not in config.inert and config[k] is not None}

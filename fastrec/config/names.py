@@ -1,4 +1,4 @@
-"""Options that had another name, and the one map by which older records are read."""
+"""Former names of options, and the map by which older records are read."""
 
 RENAMED = {
     "lr_h": "output_lr",

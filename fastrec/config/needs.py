@@ -1,4 +1,4 @@
-"""The one table of which option needs what. An option that was given and would have no effect is refused by it.
+"""The table of the requirements of options; an option that was given without an effect is refused.
 
 What an engine, loss, optimiser, device or precision takes of the others is the capability table's
 (``fastrec.engines.capabilities``); what a file takes of column names and filters is checked by its reader.
@@ -14,7 +14,7 @@ from fastrec.errors import ConfigError
 
 
 class Facts(NamedTuple):
-    """What decides whether an option has an effect."""
+    """The facts that decide whether an option has an effect."""
 
     values: Mapping[str, Any]
     """Every option, each "auto" settled."""
@@ -28,7 +28,7 @@ class Facts(NamedTuple):
 
 
 class DataFacts(NamedTuple):
-    """What is known once the data are split."""
+    """The facts known after the split."""
 
     validation: bool
     """Whether there is a validation part."""
@@ -38,7 +38,7 @@ class DataFacts(NamedTuple):
 
 
 class Need(NamedTuple):
-    """What some options need."""
+    """The requirement of some options."""
 
     options: tuple[str, ...]
     what: str

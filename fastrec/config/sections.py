@@ -26,7 +26,7 @@ def _option(
 
 @dataclass(frozen=True)
 class Data:
-    """What is read, and what of it is kept."""
+    """The source, and the rows and columns that are kept."""
 
     data: str = _option("ml-1m", "name of a known set (see `fastrec data list`), a folder, or a file")
     user_col: str | None = _option(None, "column of user ids, for CSV, TSV and Parquet")
@@ -51,7 +51,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Split:
-    """How the data are divided into train, validation and test."""
+    """The division into train, validation and test."""
 
     split: str = _option(
         "auto",
@@ -71,7 +71,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Negatives:
-    """What a positive is contrasted with."""
+    """The negatives of a positive."""
 
     negatives: int = _option(4, "negatives drawn for each positive, new ones each epoch", range=(1, 65536))
     distribution: str = _option("uniform", "what negatives are drawn from", choices=("uniform", "popularity"))
@@ -147,7 +147,7 @@ class Optim:
 
 @dataclass(frozen=True)
 class Training:
-    """What computes the updates, how many of them, and where."""
+    """Engine, number of updates, and device."""
 
     engine: str = _option("auto", "what computes the updates", choices=("auto", "torch", "fused"))
     fused_mode: str = _option(
@@ -176,7 +176,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a model is scored."""
+    """The evaluation of a model."""
 
     candidates: int = _option(99, "frozen negatives each positive is ranked against", range=(1, 65536))
     candidate_seed: int = _option(0, "seed of the frozen candidates, separate from --seed", range=SEED)
@@ -191,7 +191,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run leaves behind, and what it shows."""
+    """The output of a run, in files and on the terminal."""
 
     out: str | None = _option(None, "run folder, which must not exist; left out: runs/TIME-...", result=False)
     checkpoint_every: int = _option(

@@ -1,4 +1,4 @@
-"""Arrays that nobody can change: what a sampler or a model reads without copying it."""
+"""Immutable arrays, which a sampler or a model reads without a copy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Array = TypeVar("Array", bound=NDArray[Any])
 
 
 def frozen(array: Array) -> Array:
-    """Make an array read-only, with the memory under it. For arrays just made, which no caller holds.
+    """Make an array read-only, with the memory under it. For new arrays, which no caller holds.
 
     Cost: none, where ``immutable`` would copy.
     """
@@ -26,7 +26,7 @@ def frozen(array: Array) -> Array:
 
 
 def immutable(array: NDArray[Any]) -> NDArray[Any]:
-    """A read-only view that cannot be made writable again; a copy where somebody could write to the memory.
+    """A read-only view that cannot be made writable again; a copy if the memory is writable elsewhere.
 
     Cost: a copy of an array that is writable, or a view of one that is; none for mapped files and ``frozen`` arrays.
     """

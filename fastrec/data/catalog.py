@@ -1,4 +1,4 @@
-"""What the source tells of items and users: titles, years, genres, user fields; and the view that joins the log."""
+"""Fields of items and users in the source: titles, years, genres, user fields; and the view that joins the log."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def require_file(path: Path) -> Path:
 
 @contextlib.contextmanager
 def one_line(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn what the system refuses (permission, a file used as a folder, a name too long) into a ``DataError``."""
+    """Turn an error of the system (permission, a file used as a folder, a name too long) into a ``DataError``."""
     try:
         yield
     except OSError as error:
@@ -138,7 +138,7 @@ def is_json(path: Path) -> bool:
 
 
 def foreign(head: bytes) -> tuple[str, str] | None:
-    """What the first bytes show that is not text in UTF-8 or Latin-1, and what to do; None for text."""
+    """The fault of first bytes that are not text in UTF-8 or Latin-1, and advice; None for text."""
     for signature, what, remedy in _SIGNATURES:
         if head.startswith(signature):
             return what, remedy

@@ -78,7 +78,7 @@ def _search(values, ids, out, lo, hi):  # type: ignore[no-untyped-def]
 
 
 def factorize(values: Any, what: str, *, max_ids: int = MAX_IDS) -> tuple[NDArray[np.int32], NDArray[Any]]:
-    """Number the distinct ids 0, 1, ... in ascending order of id.
+    """Encode ids as 0, 1, ... in ascending order of id.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The splits of anything that ``load`` takes: interactions, a frame, a path or a name."""
+"""Splits of everything that ``load`` takes: interactions, a frame, a path or a name."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Interactions:
     titles : str[I], optional
         Display title of each item; object[I] of str as for ids.
     catalog : Catalog, optional
-        What the source tells of items and users (``fastrec.data.catalog``); not saved.
+        Fields of items and users in the source (``fastrec.data.catalog``); not saved.
     name : str
         What the data are called in messages and records.
     notes : tuple of str

@@ -1,4 +1,4 @@
-"""Lists of items as frames and files, and the choice of items by what the catalogue tells of them."""
+"""Lists of items as frames and files, and the choice of items by fields of the catalogue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every engine gives the trainer: progress from one cursor to the next, and its complete state."""
+"""The interface of every engine: progress from one cursor to the next, and its complete state."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fastrec.sampling.order import Cursor
 
 
 class Progress(NamedTuple):
-    """What one ``advance`` did."""
+    """The result of one ``advance``."""
 
     cursor: Cursor
     """Where it ended; at the end of an epoch its position is the number of positives."""
@@ -33,7 +33,7 @@ class Engine(Protocol):
     """Negatives trained with each positive."""
 
     def advance(self, cursor: Cursor, n_steps: int) -> Progress:
-        """Do up to ``n_steps`` steps from ``cursor``, not beyond its epoch."""
+        """Run up to ``n_steps`` steps from ``cursor``, not beyond its epoch."""
         ...
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -45,7 +45,7 @@ class Engine(Protocol):
         ...
 
     def describe(self) -> dict[str, Any]:
-        """What computes, on what, in which precision: for the run's record."""
+        """Backend, device and precision, for the run's record."""
         ...
 
     def close(self) -> None:

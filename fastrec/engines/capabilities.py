@@ -16,7 +16,7 @@ from fastrec.models.parts.loss import Loss
 
 
 class Wish(NamedTuple):
-    """What a run asks of an engine; every field is a column of the table."""
+    """The requirements of a run on an engine; every field is a column of the table."""
 
     model: str | None
     """A registered name, or None for a class that is not registered."""
@@ -210,7 +210,7 @@ def choose(wish: Wish) -> Backend:
 
 
 def slow_path(wish: Wish, backend: Backend) -> str | None:
-    """What to say where a wish runs by autograd though its device has kernels for other wishes; else None."""
+    """A note if a wish runs by autograd although its device has kernels for other wishes; else None."""
     if backend.name != "autograd" or wish.compile:
         return None
     near = [b.refusals(wish) for b in BACKENDS if b.engine == "torch" and b is not backend and wish.device in b.devices]

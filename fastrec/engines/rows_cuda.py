@@ -1,4 +1,4 @@
-"""What the Triton kernels of models share: rows in 16 or 32 bits, and the logistic loss."""
+"""Helpers that the Triton kernels of models share: rows in 16 or 32 bits, and the logistic loss."""
 
 from __future__ import annotations
 

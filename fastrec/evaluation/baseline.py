@@ -1,4 +1,4 @@
-"""What a baseline is, how its settings are chosen on validation, and the models that score by rows.
+"""The definition of a baseline, the choice of its settings on validation, and models that score by rows.
 
 B batch rows, K items a row, U users, I items, E interactions.
 """

@@ -132,7 +132,7 @@ def ndcg_of(part: dict[str, Any]) -> str | None:
 
 
 def remarks(name: str, metrics: dict[str, dict[str, Any]], found: dict[str, dict[str, Any]]) -> list[str]:
-    """What a reader of the table must know: baselines left out, and a model that is not above popularity."""
+    """Remarks on the table: baselines left out, and a model that is not above popularity."""
     said = [f"baseline {other} left out: it {row['left_out']}" for other, row in found.items() if "left_out" in row]
     popular = found.get("popularity", {}).get("metrics", {})
     for protocol, part in metrics.items():

@@ -82,7 +82,7 @@ def of_lists(
     train_counts: NDArray[np.integer[Any]],
     n_users: int,
 ) -> dict[str, float]:
-    """What lists are like, whoever they are for: coverage, novelty, Gini, popularity.
+    """Properties of lists that need no positives: coverage, novelty, Gini, popularity.
 
     Parameters
     ----------

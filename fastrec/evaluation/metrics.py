@@ -305,7 +305,7 @@ def grouped(ranks: NDArray[np.integer[Any]], users: NDArray[np.integer[Any]], ks
 
 
 def _runs(users: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where each user's rows start, and how many there are; ``users`` ascend."""
+    """The start and number of each user's rows; ``users`` ascend."""
     if not users.size:
         raise DataError("there is no positive to rank: give a test or validation part that has some")
     starts = np.flatnonzero(np.append(True, users[1:] != users[:-1]))

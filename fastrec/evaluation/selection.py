@@ -1,4 +1,4 @@
-"""What a run selects its weights by: a protocol, a metric and a cutoff, measured on the validation part.
+"""The criterion by which a run selects its weights: protocol, metric and cutoff, measured on validation.
 
 U users, I items.
 """
@@ -200,7 +200,7 @@ class Validator:
         return {f"{s.protocol}:{name}": found[name] for name in dict.fromkeys((s.name, f"HR@{s.k}", f"NDCG@{s.k}"))}
 
     def describe(self) -> dict[str, Any]:
-        """What is measured, for the run's record."""
+        """The criterion, for the run's record."""
         n_users = int(np.count_nonzero(self.part.degrees))
         return {
             "by": str(self.selection),

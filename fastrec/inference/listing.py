@@ -1,4 +1,4 @@
-"""What a list is asked with, and its columns: as a frame, or as arrays.
+"""The arguments of a recommendation list, and its columns as a frame or as arrays.
 
 B rows, n vectors, D dim, K cutoff.
 """

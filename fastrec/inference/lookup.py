@@ -1,4 +1,4 @@
-"""From what people type to contiguous ids: source ids, and parts of titles.
+"""Look-up of contiguous ids by source id or by part of a title.
 
 n ids of a table, Q ids asked for.
 """

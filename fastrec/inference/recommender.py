@@ -116,14 +116,14 @@ class Recommender:
 
     @cached_property
     def items(self) -> Any:
-        """polars.DataFrame: ``item`` and what the source tells of it, one row per contiguous id in their order."""
+        """polars.DataFrame: ``item`` and its fields in the source, one row per contiguous id in their order."""
         from fastrec.data.lists import aligned
 
         return aligned(self.run.catalog().movies, "item", self.item_ids, self.titles)
 
     @cached_property
     def users(self) -> Any:
-        """polars.DataFrame: ``user`` and what the source tells of it, one row per contiguous id in their order."""
+        """polars.DataFrame: ``user`` and its fields in the source, one row per contiguous id in their order."""
         from fastrec.data.lists import aligned
 
         return aligned(self.run.catalog().users, "user", self.user_ids, None)

@@ -25,7 +25,7 @@ _PAIRS = 1 << 18
 
 
 class Weights:
-    """What a run's model scores by; read on first use.
+    """The vectors or the model of a run; read on first use.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What an update rule is, and the registry that its file puts it in."""
+"""The definition of an update rule, and the registry of rules."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _REGISTERED: dict[str, Rule] = {}
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and how an optimiser is to run.
+    """Device and settings of an optimiser.
 
     Parameters
     ----------

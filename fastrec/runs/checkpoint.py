@@ -120,7 +120,7 @@ class Checkpoints:
         return self._read(self.folder / named["file"], named["sha256"], "train again")
 
     def left(self, resume: bool = True) -> str:
-        """What there is to go on from, in words, for a message."""
+        """The checkpoints that a run can resume from, in words, for a message."""
         steps: list[int] = []
         with contextlib.suppress(FastrecError, OSError):
             steps = self.steps()
@@ -187,7 +187,7 @@ class Checkpoints:
             raise CheckpointError(f"{error}; {offer}") from None
 
     def _offer(self, step: int) -> str:
-        """What to do about a damaged checkpoint."""
+        """Advice on a damaged checkpoint, for a message."""
         for before in reversed([s for s in self.steps() if s < step]):
             with contextlib.suppress(CheckpointError, ValueError, OSError):
                 if sha256_file(self._tensors(before)) == self._checked(before)["sha256"]:

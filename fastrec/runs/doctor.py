@@ -1,4 +1,4 @@
-"""What fastrec finds on this machine, row by row: what is missing or unreadable is reported in its row."""
+"""Report on this machine, row by row: what is missing or unreadable is reported in its row."""
 
 from __future__ import annotations
 

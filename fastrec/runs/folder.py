@@ -285,7 +285,7 @@ def _save_catalog(path: Path, split: Split, files: dict[str, str]) -> dict[str, 
 
 
 def describe(split: Split) -> dict[str, Any]:
-    """What a split is, for records: name, rule, counts, fingerprints, notes."""
+    """Description of a split for records: name, rule, counts, fingerprints, notes."""
     counts = {f"n_{name}": getattr(split, name).n_interactions for name in ("train", "validation", "test")}
     return {
         "name": _name(split),

@@ -1,4 +1,4 @@
-"""What a run was made of: the data's fingerprints, and the machine and packages."""
+"""Provenance of a run: the data's fingerprints, and the machine and packages."""
 
 from __future__ import annotations
 

@@ -351,7 +351,7 @@ class NegativeSampler:
             return dict(zip(("draws", "rejections", "exact_finishes", "skipped"), self._counts))
 
     def describe(self) -> dict[str, Any]:
-        """What this sampler is, for a record, JSON-able; ``membership`` tells what was built within memory_budget."""
+        """Description of this sampler as JSON values; ``membership`` is what was built within memory_budget."""
         return {
             "stream_version": STREAM_VERSION,
             "distribution": self.distribution,

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Result:
-    """What a training run came to."""
+    """The result of a training run."""
 
     run: Run
     metrics: dict[str, dict[str, Any]]
@@ -66,7 +66,7 @@ class Result:
         return Recommender(self.run)
 
     def _facts(self) -> list[tuple[str, str]]:
-        """What it came to, for people."""
+        """A summary of the result as text."""
         figures = [
             (f"{name} ({protocol})", f"{value:.4f}")
             for protocol, part in self.metrics.items()
@@ -310,7 +310,7 @@ def recorded_config(run: Run) -> Config:
 
 
 def make_validator(split: Split, config: Config, model: Any) -> Validator | None:
-    """What measures the model on the validation part after each epoch; None where there is nothing to select on."""
+    """The validation after each epoch; None if there is nothing to select on."""
     if config.evaluation.select is None:
         return None
     return Validator.of(

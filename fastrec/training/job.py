@@ -1,4 +1,4 @@
-"""From a Config to a split to a run: what ``fastrec train`` and ``fastrec.train`` both do."""
+"""From a Config to a split to a run: the common path of ``fastrec train`` and ``fastrec.train``."""
 
 from __future__ import annotations
 

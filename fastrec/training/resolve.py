@@ -1,4 +1,4 @@
-"""What the options left at "auto" become on this machine, and which options have no effect."""
+"""Resolution of the options left at "auto" on this machine, and options without an effect."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PATHS = ("data", "item_table", "user_table", "pretrained_gmf", "pretrained_mlp")
 
 
 def wish(config: Config, device: str) -> Wish:
-    """What a config asks of an engine on a device."""
+    """The requirements of a config on an engine on a device."""
     training = config.training
     return Wish(
         model=config.model.model,
@@ -108,7 +108,7 @@ def _absolute(config: Config) -> dict[str, Any]:
 
 
 def _misfits(config: Config) -> list[str]:
-    """What a preset chose for another engine or optimiser than the one that options after it ask for."""
+    """Values that a preset chose for another engine or optimiser than the one that later options ask for."""
     names = {o for o in config.origins.values() if o.startswith("preset ")}
     notes = []
     for origin in sorted(names):

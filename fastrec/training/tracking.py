@@ -1,4 +1,4 @@
-"""What a run leaves to look at: metrics.jsonl, TensorBoard files, and the progress on the screen."""
+"""The records of a run: metrics.jsonl, TensorBoard files, and the progress on the screen."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ class Events:
         self._write(self._event(wall_time=time.time(), summary=summary.text(name, text)))
 
     def flush(self) -> None:
-        """Hand the points to the system."""
+        """Flush the points to the system."""
         self._file.flush()
 
     def close(self) -> None:

@@ -55,7 +55,7 @@ def test_text_ids_meet_text_ids_and_007_is_not_7() -> None:
     loaded = load(log, item_table={"item": ["7", "007", "x"], "title": ["seven", "bond", "ex"]})
     assert loaded.titles.tolist() == ["bond", "ex"]  # type: ignore[union-attr]
     with pytest.raises(
-        DataError, match=r"--item-table, data row 0: item '007' is not an item id of a log whose ids are int"
+        DataError, match=r"--item-table, data row 0: item '007' is not an item id of the log, whose ids are int"
     ):
         load(LOG, item_table={"item": ["007"], "title": ["bond"]})
 

@@ -27,7 +27,7 @@ def test_seed_plus_epoch_bug_unequal_pairs_have_unequal_orders() -> None:
 
 
 def test_out_of_range_is_refused() -> None:
-    with pytest.raises(ConfigError, match="does not lie"):
+    with pytest.raises(ConfigError, match="is not in"):
         Order(10, 0).positions(0, 5, 11)
 
 

@@ -54,7 +54,7 @@ def download(
     progress: bool = True,
     silence_s: float = SILENCE_S,
 ) -> str:
-    """Fill ``part`` from the first source that gives the pinned bytes, going on where an earlier try stopped.
+    """Fill ``part`` from the first source with the pinned bytes, resuming where an earlier try stopped.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def download(
 
 
 class _StalePartError(OSError):
-    """The server cannot go on from where the part ends."""
+    """The server cannot resume at the end of the part."""
 
 
 def _append(url: str, part: Path, n_bytes: int | None, patience_s: float, *, label: str, progress: bool) -> None:
@@ -234,7 +234,7 @@ def _size(path: Path) -> int:
 
 
 def _mismatch(path: Path, n_bytes: int | None, md5: str | None, sha256: str | None) -> str | None:
-    """What differs from the pins, or None."""
+    """The difference from the pins, or None."""
     size = _size(path)
     if n_bytes is not None and size != n_bytes:
         return f"{size:,} bytes, but {n_bytes:,} are pinned"
@@ -318,7 +318,7 @@ def exclusive(path: Path) -> Iterator[None]:
 
 
 def sweep(base: Path, name: str, *, complete: bool) -> None:
-    """Remove what a killed fetch of one set left in ``base``, unless a fetch of it is running.
+    """Remove the remains of a killed fetch of one set in ``base``, unless a fetch of it is running.
 
     The half of a folder that was being unpacked or replaced goes; the downloaded ``.part`` goes where the set is
     complete, and stays otherwise: the next fetch resumes from it.

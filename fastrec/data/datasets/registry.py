@@ -23,7 +23,7 @@ _LICENCE = (
 
 @dataclass(frozen=True)
 class DataSet:
-    """What is known of a named set.
+    """Description of a named set.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ SETS: dict[str, DataSet] = {s.name: s for s in _ALL}
 
 
 def cache_dir() -> Path:
-    """Where fetched sets are kept: ``$XDG_CACHE_HOME/fastrec``, else ``~/.cache/fastrec``. Not created here.
+    """The folder of fetched sets: ``$XDG_CACHE_HOME/fastrec``, else ``~/.cache/fastrec``. Not created here.
 
     Raises
     ------
@@ -355,7 +355,7 @@ def _fault(name: str, error: DataError) -> tuple[str | None, str]:
 
 
 def _unlisted(name: str, allow_path: bool) -> Path:
-    """A folder under ``$FASTREC_DATA`` that no set of ours is called after, or the error that fits."""
+    """A folder under ``$FASTREC_DATA`` that is not a known set, or the error that fits."""
     given = data_dir()
     plain = Path(name).name == name and name not in {"", ".", ".."}
     with one_line(name):
@@ -382,7 +382,7 @@ def _megabytes(known: DataSet) -> str:
 
 
 def _by_hand(known: DataSet, base: Path | None = None) -> str:
-    """Which folder to fill and how."""
+    """Advice: which folder to fill, and how."""
     given = data_dir()
     place = (base or given or cache_dir()) / known.name
     source = f"download {known.urls[0]} and unpack it" if known.urls else f"get the files from {known.page}"

@@ -183,7 +183,7 @@ class CudaEngine:
         self._size = max(1, 1024 // self._width)  # 8 elements of a tile a thread: under 100 registers
 
     def advance(self, cursor: Cursor, n_steps: int) -> Progress:
-        """Do up to ``n_steps`` steps, not beyond the cursor's epoch; reads the loss once, at the end."""
+        """Run up to ``n_steps`` steps, not beyond the cursor's epoch; reads the loss once, at the end."""
         n_steps = min(n_steps, len(self._starts(cursor)))
         rows = [min(self.batch_size, self.n_positives - at) for at in self._starts(cursor)[:n_steps]]
         moves = [self._units.step_lr(self.lr(self.step + k), n) for k, n in enumerate(rows)]
@@ -322,7 +322,7 @@ class CudaEngine:
         self.step = int(meta["step"])
 
     def describe(self) -> dict[str, Any]:
-        """What computes, on what, in which precision."""
+        """Backend, device and precision."""
         on_cuda = self._device.type == "cuda"
         return {
             "engine": "fused",

@@ -112,7 +112,7 @@ class FusedEngine:
         return batches * self.threads
 
     def advance(self, cursor: Cursor, n_steps: int) -> Progress:
-        """Do up to ``n_steps`` steps, not beyond the cursor's epoch."""
+        """Run up to ``n_steps`` steps, not beyond the cursor's epoch."""
         total, start, steps, columns = 0.0, cursor.position, 0, 1 + self.n_negatives
         while steps < n_steps and cursor.position < self.n_positives:
             starts = range(cursor.position, self.n_positives, self.batch_size)[: n_steps - steps]
@@ -170,7 +170,7 @@ class FusedEngine:
         self.step = int(meta["step"])
 
     def describe(self) -> dict[str, Any]:
-        """What computes, on what, in which precision."""
+        """Backend, device and precision."""
         return {
             "engine": "fused",
             "fused_mode": self.mode,

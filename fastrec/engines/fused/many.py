@@ -324,7 +324,7 @@ def items_kernel(dim: int, cosine: bool, adagrad: bool, coded: bool) -> Any:
 
 @functools.cache
 def refresh_kernel(dim: int, coded: bool) -> Any:
-    """What is kept of item rows next to them, from the rows."""
+    """Norms and codes of item rows, from the rows."""
 
     @njit
     def refresh(q, shadow, lo, hi):  # type: ignore[no-untyped-def]

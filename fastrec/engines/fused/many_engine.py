@@ -176,7 +176,7 @@ class ManyEngine:
             run_ranges(lambda lo, hi: refresh(self._q, self._shadow, lo, hi), len(self._q), self.threads, grain=4096)
 
     def advance(self, cursor: Cursor, n_steps: int) -> Progress:
-        """Do up to ``n_steps`` steps, not beyond the cursor's epoch."""
+        """Run up to ``n_steps`` steps, not beyond the cursor's epoch."""
         total, start, steps, columns = 0.0, cursor.position, 0, 1 + self.n_negatives
         self._refresh()  # the caller may have put other weights into the model
         while steps < n_steps and cursor.position < self.n_positives:
@@ -291,7 +291,7 @@ class ManyEngine:
         self._refresh()
 
     def describe(self) -> dict[str, Any]:
-        """What computes, on what, in which precision."""
+        """Backend, device and precision."""
         return {
             "engine": "fused",
             "pass": "many",

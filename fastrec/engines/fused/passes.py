@@ -60,7 +60,7 @@ class Prepared(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """What the passes of one step hand to each other."""
+    """Sums that the passes of one step exchange."""
 
     old: NDArray[np.float32]
     """float32[R, D]: user rows before the step, times h in GMF"""

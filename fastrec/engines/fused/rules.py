@@ -1,4 +1,4 @@
-"""What an optimiser does to one weight or one accumulator, shared by the deterministic and the lock-free kernels.
+"""Optimiser rules for one weight or one accumulator, shared by the deterministic and the lock-free kernels.
 
 Scalars in, scalars out where rows are updated: an array passed to a helper has its references counted at each call.
 """

@@ -177,7 +177,7 @@ class TorchEngine:
         return GraphedStep(step, self.device, batch_size, 1 + self.stream.n_negatives) if captured else step
 
     def _make_feed(self, batch_size: int) -> Feed | ResidentFeed:
-        """On CUDA the sampler's Triton twin, where it draws what the host's would; else the ring."""
+        """Choose the feed: on CUDA the sampler's Triton twin if it draws the same negatives, else the ring."""
         sampler, stream = self.stream.sampler, self.stream
         if self.device.kind == "cuda" and not stream.n_left_out and GPU_TWIN.items() <= sampler.describe().items():
             from fastrec.sampling.triton_twin import GpuStream
@@ -188,11 +188,11 @@ class TorchEngine:
 
     @property
     def optimizer(self) -> Any:
-        """What updates the weights."""
+        """The step that updates the weights."""
         return self._step.optimizer
 
     def advance(self, cursor: Cursor, n_steps: int) -> Progress:
-        """Do up to ``n_steps`` steps, not beyond the cursor's epoch; reads the loss once, at the end."""
+        """Run up to ``n_steps`` steps, not beyond the cursor's epoch; reads the loss once, at the end."""
         with flushed_denormals():
             return self._advance(cursor, n_steps)
 
@@ -261,7 +261,7 @@ class TorchEngine:
         return value if on_host else value.to(p.device)
 
     def describe(self) -> dict[str, Any]:
-        """What computes, on what, in which precision."""
+        """Backend, device and precision."""
         d = self.device.device
         name = torch.cuda.get_device_name(d) if d.type == "cuda" else "cpu"
         return {**self._about, "device": str(d), "device_name": name, "torch": torch.__version__}

@@ -28,7 +28,7 @@ from fastrec.optim.rule import Setting
 
 
 class Options(NamedTuple):
-    """What a step computes."""
+    """Loss, optimiser, decay and precision of a step."""
 
     loss: str = "bce"
     optimizer: str = "adam"

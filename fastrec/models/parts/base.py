@@ -1,4 +1,4 @@
-"""What every model shares: which weights are user rows, item rows and shared, and how it is scored and built.
+"""The base of every model: which weights are user rows, item rows and shared, scoring, and construction.
 
 B batch rows, K items a row, C items, U users, I items, D dim.
 """
@@ -91,7 +91,7 @@ class Model(nn.Module):
         return None
 
     def role_of(self, name: str) -> Role:
-        """What the parameter of this name is.
+        """The role of the parameter of this name.
 
         Raises
         ------

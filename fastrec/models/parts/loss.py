@@ -1,4 +1,4 @@
-"""What a loss is: its forms for torch, Numba and Triton, side by side, and how its mean is taken.
+"""The definition of a loss: its forms for torch, Numba and Triton side by side, and how its mean is taken.
 
 B batch rows, N negatives.
 """

@@ -114,10 +114,10 @@ def _by_ids(frame: pl.DataFrame, where: str, log: pl.Series, spellings: tuple[st
     if log.dtype == pl.Int64:  # only an integer in its plain spelling is that id
         made = pl.select(pl.when(numbers.cast(pl.String) == made).then(numbers)).to_series()
     if made.null_count():
-        row = int(made.is_null().arg_max() or 0)
+        row, a_use = int(made.is_null().arg_max() or 0), "an item" if use == "item" else "a user"
         raise DataError(
-            f"{where}, data row {row}: {column} {shown(str(ids[row]))} is not an {use} id of the log, whose ids are "
-            f"{'integers' if log.dtype == pl.Int64 else 'text'}. Fix or remove the row"
+            f"{where}, data row {row}: {column} {shown(str(ids[row]))} is not {a_use} id of the log, whose "
+            f"ids are {'integers' if log.dtype == pl.Int64 else 'text'}. Fix or remove the row"
         )
     if made.is_duplicated().any():
         row = int(made.is_duplicated().arg_max() or 0)
