@@ -1,6 +1,6 @@
 # fastrec: `make train` and `make test` do all the set-up by themselves.
 .DEFAULT_GOAL := help
-.PHONY: help train test lint learn bench bench-baselines clean
+.PHONY: help train test lint learn bench bench-baselines package test-lowest clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -17,7 +17,7 @@ help:  ## list the targets
 $(VENV)/.base: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || { echo "making $(VENV) with $(PYTHON)"; $(PYTHON) -m venv $(VENV); }
 	@echo "installing fastrec (pinned in constraints.txt)"
-	@$(PIP) -e .
+	@$(PIP) -e '.[train]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base
@@ -50,6 +50,12 @@ bench-baselines: $(VENV)/.base .venv-baselines/.done  ## LensKit, implicit and C
 	@echo "installing the baselines (pinned in $<)"
 	@.venv-baselines/bin/python -m pip install --quiet --disable-pip-version-check -c $< lenskit implicit cornac torch
 	@touch $@
+
+package: $(VENV)/.base  ## build wheel and sdist, check them, try each install in an environment of its own
+	@$(BIN)/python scripts/check_package.py
+
+test-lowest: $(VENV)/.base  ## the tests of sampler, data, models and runs with the lowest declared versions
+	@$(BIN)/python scripts/check_package.py --lowest
 
 clean:  ## remove the environment and the caches
 	rm -rf $(VENV) .venv-baselines .numba_cache .pytest_cache .mypy_cache .ruff_cache

@@ -13,7 +13,7 @@ _HOMES = {
     "fastrec.batches.adapters": ("BatchDataset",),
     "fastrec.config": ("Config",),
     "fastrec.data": ("Interactions", "Split", "leave_one_out", "load", "load_split", "ratio_split", "time_split"),
-    "fastrec.errors": ("CheckpointError", "ConfigError", "DataError", "FastrecError"),
+    "fastrec.errors": ("CheckpointError", "ConfigError", "DataError", "FastrecError", "MissingPackageError"),
     "fastrec.evaluation.given_scores": ("evaluate_scores",),
     "fastrec.evaluation.score": ("evaluate",),
     "fastrec.inference.export": ("export",),
@@ -30,7 +30,14 @@ __all__ = sorted([*_HOME_OF, "__version__"])
 
 def __getattr__(name: str) -> Any:
     if name in _HOME_OF:
-        return getattr(import_module(_HOME_OF[name]), name)
+        try:
+            return getattr(import_module(_HOME_OF[name]), name)
+        except ModuleNotFoundError as error:
+            from fastrec.errors import MissingPackageError, not_installed
+
+            if (error.name or "fastrec").partition(".")[0] == "fastrec":
+                raise
+            raise MissingPackageError(f"fastrec.{name}: {not_installed(error.name)}", name=error.name) from error
     raise AttributeError(f"module 'fastrec' has no attribute {name!r}")
 
 

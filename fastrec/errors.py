@@ -28,6 +28,26 @@ class CheckpointError(FastrecError):
     """A run folder or checkpoint that is damaged, incomplete, or belongs to another run."""
 
 
+class MissingPackageError(FastrecError, ImportError):
+    """An optional package that is not installed; the message gives the install line."""
+
+
+EXTRAS = {
+    "train": ("torch", "polars", "safetensors", "tensorboard", "unidecode", "tomli_w", "tqdm", "zstandard"),
+    "report": ("matplotlib",),
+}
+"""The packages of each extra of ``pip install 'fastrec[EXTRA]'``, by import name; ``pyproject.toml`` lists the same."""
+
+
+def not_installed(package: str | None) -> str:
+    """One line for a package that cannot be imported: what is missing, and how to install it."""
+    root = (package or "a package").partition(".")[0]
+    for extra, packages in EXTRAS.items():
+        if root in packages:
+            return f"{root} is not installed: pip install 'fastrec[{extra}]'"
+    return f"{root} is not installed; `fastrec doctor` shows what was found"
+
+
 def shown(value: object, limit: int = 80) -> str:
     """``repr`` for a message, cut to ``limit`` characters; also where Python refuses to print the value."""
     if isinstance(value, str):  # cut inside its quotes, and before a long text is escaped

@@ -10,7 +10,7 @@ from fastrec.bench import cases as registry
 from fastrec.bench import checkout
 from fastrec.bench import record as records
 from fastrec.bench.table import Printer
-from fastrec.errors import FastrecError
+from fastrec.errors import FastrecError, not_installed
 from fastrec.terminal import say
 
 
@@ -60,6 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             code: int = checkout.command(argv[0])(argv[1:])
             return code
         return _run(argv)
+    except ModuleNotFoundError as error:
+        say(f"error: {not_installed(error.name)}", err=True, keep="")
+        return 2
     except FastrecError as error:
         say(f"error: {error}", err=True, keep="")
         return 2

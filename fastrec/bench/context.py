@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from typing import Any
 
 from fastrec.bench import machine
@@ -116,8 +117,15 @@ def make_context(
     *, data: str | None = None, threads: int | None = None, device: str | None = None, quick: bool = False
 ) -> Context:
     """A context from what the command line gives; ``device=None`` takes CUDA where torch finds it."""
-    from fastrec.batches.device import check_device
-
-    device = check_device("auto" if device is None else device)  # before minutes of loading
+    device = _device(device)  # before minutes of loading
     interactions, source, origin = find_data(data)
     return Context(interactions, source, origin, resolve_threads(threads), device, quick)
+
+
+def _device(wanted: str | None) -> str:
+    """The device, checked; the CPU where torch is not installed, which the sampler's case does not need."""
+    if wanted in (None, "auto", "cpu") and find_spec("torch") is None:
+        return "cpu"
+    from fastrec.batches.device import check_device
+
+    return check_device("auto" if wanted is None else wanted)

@@ -19,7 +19,7 @@ from fastrec.bench.cases import Case
 from fastrec.bench.context import Context
 from fastrec.bench.harness import refused
 from fastrec.bench.table import Printer
-from fastrec.errors import DataError, FastrecError
+from fastrec.errors import DataError, FastrecError, not_installed
 from fastrec.files import write_bytes
 
 FORMAT = 1
@@ -98,9 +98,14 @@ def run(
         try:
             result = case.run(context)
         except Exception as error:  # one broken case must not cost the record of the others
-            if not isinstance(error, FastrecError):
+            if not isinstance(error, (FastrecError, ModuleNotFoundError)):
                 traceback.print_exc(file=sys.stderr)
-            result = refused(case.name, case.title, "failed", f"{type(error).__name__}: {error}", begun)
+            why = (
+                not_installed(error.name)
+                if isinstance(error, ModuleNotFoundError)
+                else f"{type(error).__name__}: {error}"
+            )
+            result = refused(case.name, case.title, "failed", why, begun)
         record["cases"][case.name] = plain(result)
         printer.case(result)
         record["seconds"] = (datetime.now(UTC) - started).total_seconds()

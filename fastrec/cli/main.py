@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import fastrec
 from fastrec.cli import baselines, data, doctor, recommend, runs, similar, train
 from fastrec.cli.exits import EXIT_DATA, EXIT_INTERRUPTED, EXIT_USAGE, fail
-from fastrec.errors import ConfigError, FastrecError
+from fastrec.errors import ConfigError, FastrecError, not_installed
 from fastrec.terminal import Parser, drop_unwritable, ended_by_signals, fill_closed, joined
 
 
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _refused(error: Exception) -> str:
     """One line for what the system refuses: a package, a file, memory."""
     if isinstance(error, ModuleNotFoundError):
-        return f"{error.name} is not installed, and this command needs it; `fastrec doctor` shows what was found"
+        return not_installed(error.name)
     if isinstance(error, ImportError):
         return f"{error.name or 'a package'} cannot be loaded ({error}); `fastrec doctor` shows what was found"
     if isinstance(error, OSError):

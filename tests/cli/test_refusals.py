@@ -138,7 +138,7 @@ def test_training_without_torch(
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.chdir(tmp_path)
     assert main(["train", "--data", "x.csv", "--no-progress"]) == 1
-    assert "torch is not installed, and this command needs it; `fastrec doctor`" in one_line(capsys)
+    assert "torch is not installed: pip install 'fastrec[train]'" in one_line(capsys)
 
 
 @pytest.mark.parametrize(
