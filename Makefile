@@ -1,6 +1,6 @@
 # fastrec: `make train` and `make test` do all the set-up by themselves.
 .DEFAULT_GOAL := help
-.PHONY: help train test lint learn bench bench-baselines package test-lowest clean
+.PHONY: help train test lint learn bench bench-baselines docs package test-lowest clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -50,6 +50,11 @@ bench-baselines: $(VENV)/.base .venv-baselines/.done  ## LensKit, implicit and C
 	@echo "installing the baselines (pinned in $<)"
 	@.venv-baselines/bin/python -m pip install --quiet --disable-pip-version-check -c $< lenskit implicit cornac torch
 	@touch $@
+
+docs: $(VENV)/.base  ## the pages of docs/ as a site in site/, and the options page from Config
+	@$(PIP) -e '.[docs]'
+	@$(BIN)/python scripts/make_options_page.py
+	@$(BIN)/mkdocs build --quiet
 
 package: $(VENV)/.base  ## build wheel and sdist, check them, try each install in an environment of its own
 	@$(BIN)/python scripts/check_package.py

@@ -35,6 +35,7 @@ class MissingPackageError(FastrecError, ImportError):
 EXTRAS = {
     "train": ("torch", "polars", "safetensors", "tensorboard", "unidecode", "tomli_w", "tqdm", "zstandard"),
     "report": ("matplotlib",),
+    "completion": ("shtab",),
 }
 """The packages of each extra of ``pip install 'fastrec[EXTRA]'``, by import name; ``pyproject.toml`` lists the same."""
 

@@ -137,10 +137,34 @@ def html_table(rows: Sequence[Sequence[str]], caption: str = "") -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """Prints help and errors, which quote what was typed, by ``say``; abbreviated flags are refused."""
+    """Prints help and errors, which quote what was typed, by ``say``; abbreviated flags are refused.
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    Parameters
+    ----------
+    brief : sequence of str, optional
+        Of the options in groups, the names that ``--help`` lists; ``--help-all`` lists every one.
+    """
+
+    def __init__(self, *args: Any, brief: Sequence[str] = (), **options: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **options})
+        self._brief = frozenset(brief)
+        if brief:
+            self.add_argument("--help-all", action=_HelpAll, nargs=0, help="list every option and exit")
+
+    def format_help(self, complete: bool = False) -> str:
+        """The help; of a parser with ``brief`` options only these, unless it is to be complete."""
+        own = set(self._action_groups[0]._group_actions + self._action_groups[1]._group_actions)
+        hidden = [a for a in self._actions if self._brief and not complete and a not in own | _named(self, self._brief)]
+        kept = [a.help for a in hidden]
+        for action in hidden:
+            action.help = argparse.SUPPRESS
+        try:
+            text = super().format_help()
+        finally:
+            for action, text_of in zip(hidden, kept):
+                action.help = text_of
+        more = sum(text_of != argparse.SUPPRESS for text_of in kept)
+        return f"{text}\n{more} more options: {self.prog} --help-all\n" if more else text
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's; an unknown flag is an error that names the flag meant."""
@@ -161,6 +185,16 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """End with exit code 2; the message is one line."""
         super().error(printable(message))
+
+
+def _named(parser: argparse.ArgumentParser, names: frozenset[str]) -> set[argparse.Action]:
+    return {action for action in parser._actions if action.dest in names}
+
+
+class _HelpAll(argparse.Action):
+    def __call__(self, parser: Any, *_: Any, **__: Any) -> None:
+        say(parser.format_help(complete=True), end="")
+        parser.exit()
 
 
 def joined(argv: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:

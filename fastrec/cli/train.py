@@ -16,6 +16,11 @@ from fastrec.errors import ConfigError, DataNotFoundError
 from fastrec.terminal import drop_unwritable, printable, say, table
 
 FALLBACK = "synthetic-1m"
+BRIEF = (
+    *("data", "item_table", "where", "model", "dim", "loss", "lr", "epochs", "batch_size", "negatives", "engine"),
+    *("device", "seed", "threads", "validation", "select", "baselines", "out"),
+)
+"""Options that ``--help`` lists; ``--help-all`` lists the rest too."""
 
 
 def add_commands(commands: Any) -> None:
@@ -26,6 +31,7 @@ def add_commands(commands: Any) -> None:
         help="train a model, evaluate it, leave a run folder",
         description="Train a model, evaluate it once on the test part, and leave a run folder. Every option is also a "
         "key of a TOML file (batch-size is batch_size there); later beats earlier: preset, file, command line.",
+        brief=BRIEF,
     )
     train.add_argument("--config", metavar="FILE", help="TOML file of options")
     train.add_argument(
