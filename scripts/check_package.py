@@ -4,7 +4,7 @@
     python scripts/check_package.py --lowest    # make test-lowest: the lowest versions that are declared
 
 It prints a line for each install: megabytes and seconds. The lowest versions are those of the sampler and of
-``fastrec[train]``; torch is the version of constraints.txt, since a lower one is no CPU build on every machine.
+``fastrec[train]``; torch is the version of constraints.txt, since lower ones have no CPU build everywhere.
 """
 
 from __future__ import annotations
