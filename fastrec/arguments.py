@@ -32,6 +32,35 @@ def as_int(name: str, value: Any) -> int:
     raise ConfigError(f"{name}={value!r} ({type(value).__name__}): must be an integer, such as 3")
 
 
+def as_float(name: str, value: Any) -> float:
+    """``value`` as a float: a number, of Python or NumPy, that is neither complex nor a bool.
+
+    Raises
+    ------
+    ConfigError
+        For anything else; NaN and infinities pass.
+    """
+    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            pass
+    raise ConfigError(f"{name}={value!r} ({type(value).__name__}): must be a number, such as 0.5")
+
+
+def as_bool(name: str, value: Any) -> bool:
+    """``value`` as a bool; only bools are: the text "no" is as true as any other.
+
+    Raises
+    ------
+    ConfigError
+        For anything else.
+    """
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise ConfigError(f"{name}={value!r} ({type(value).__name__}): must be True or False")
+
+
 def unmasked(name: str, values: Any) -> NDArray[Any]:
     """``np.asarray(values)``, or the host memory of a DLPack object; a masked array is refused.
 

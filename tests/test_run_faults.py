@@ -14,14 +14,16 @@ import numpy as np
 import pytest
 import torch
 
+from fastrec.batches.device import check_compiler
 from fastrec.config import Config
 from fastrec.data.interactions import Interactions
 from fastrec.data.split import Split, ratio_split
-from fastrec.errors import CheckpointError, FastrecError
+from fastrec.errors import CheckpointError, ConfigError, FastrecError
+from fastrec.runs import open_run
 from fastrec.runs.checkpoint import Checkpoints
 from fastrec.training.fit import fit, resume
 from fastrec.training.tracking import ProgressBar, Tracker
-from fastrec.training.trainer import Trainer
+from fastrec.training.trainer import Trainer, clear_memory_errors
 from tests.helpers.training import make_engine, positives
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -220,6 +222,54 @@ def test_divergence_before_any_checkpoint_claims_none(split: Split, tmp_path: Pa
         fit(split, Config(**{**SMALL, "lr": 1e6}), out=tmp_path / "run")
     assert not list(tmp_path.glob("run/checkpoints/*"))
     assert not (tmp_path / "run" / "model.safetensors").exists()
+    run = open_run(tmp_path / "run")
+    assert run.manifest["status"] == "diverged"
+    assert "training diverged" in run.manifest["error"]
+    with pytest.raises(CheckpointError, match=r"no weights yet \(status: diverged\); train again with a lower lr"):
+        run.model()
+
+
+def test_a_run_that_fails_says_so_and_can_be_taken_up(
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise FastrecError("checkpoints: cannot be written (No space left on device)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", full)
+        with pytest.raises(FastrecError, match="No space left"):
+            fit(split, Config(**SMALL), out=tmp_path / "run")
+    failed = open_run(tmp_path / "run").manifest
+    assert failed["status"] == "failed"
+    assert "No space left" in failed["error"]
+    assert resume(tmp_path / "run", progress=False).stopped == "all epochs"
+    done = open_run(tmp_path / "run").manifest
+    assert done["status"] == "done"
+    assert "error" not in done
+
+
+def test_compile_without_a_compiler_is_refused_before_training(
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._inductor import config as inductor
+
+    monkeypatch.setattr(inductor.cpp, "cxx", ("no-such-compiler",))
+    with pytest.raises(
+        ConfigError, match=r"compile = True: torch\.compile needs a C\+\+ compiler .* or leave compile out"
+    ):
+        fit(split, Config(**{**SMALL, "compile": True}), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with pytest.raises(ConfigError, match=r"compile = True: torch\.compile needs a C compiler \(gcc or clang\)"):
+        check_compiler("cuda:0")
+
+
+def test_a_compiler_that_fails_is_named() -> None:
+    from torch._inductor.exc import CppCompileError
+
+    says = r"torch\.compile cannot compile the model .*; leave compile out"
+    with pytest.raises(FastrecError, match=says), clear_memory_errors():
+        raise CppCompileError(["g++"], "Python.h: No such file or directory")
 
 
 def test_the_largest_start_is_no_divergence(split: Split, tmp_path: Path) -> None:

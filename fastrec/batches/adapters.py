@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from fastrec.arguments import as_int
+from fastrec.arguments import unmasked, as_int
 from fastrec.batches.epochs import Epochs, Iteration
 from fastrec.batches.stream import Stream
 from fastrec.errors import CheckpointError, ConfigError, DataError
@@ -60,6 +60,8 @@ class BatchDataset(IterableDataset[tuple[Tensor, Tensor]]):
 
     @cursor.setter
     def cursor(self, cursor: tuple[int, int]) -> None:
+        if not isinstance(cursor, (tuple, list)) or len(cursor) != 2:
+            raise ConfigError(f"cursor={cursor!r}: must be two whole numbers, (epoch, position)")
         epoch, position = as_int("epoch", cursor[0]), as_int("position", cursor[1])
         if not 0 <= epoch < 2**32 or not 0 <= position <= self.stream.n_positives:
             raise ConfigError(
@@ -174,8 +176,16 @@ def sampler_of_edges(edge_index: Tensor, *, n_users: int, n_items: int, **option
     return NegativeSampler(indptr, merged, n_items=n_items, **options)
 
 
-def _edges(edge_index: Tensor) -> NDArray[Any]:
-    edges = edge_index.cpu().numpy()
+def _host(name: str, values: Any) -> NDArray[Any]:
+    """A tensor, or anything that is an array already, in host memory."""
+    try:
+        return values.detach().cpu().numpy() if isinstance(values, Tensor) else unmasked(name, values)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name} is no array ({error})") from None
+
+
+def _edges(edge_index: Any) -> NDArray[Any]:
+    edges = _host("edge_index", edge_index)
     if edges.ndim != 2 or edges.shape[0] != 2 or edges.dtype.kind not in "iu":
         raise DataError(f"edge_index is {edges.dtype}{list(edges.shape)}; must be int64[2, E]")
     return edges
@@ -204,10 +214,13 @@ def negative_edges(
         those after them move up: -1 would index the last node.
     """
     users, items = _edges(edge_index)
-    where = identity(users, items) if positions is None else positions.cpu().numpy()
+    if items.size and (items.min() < 0 or items.max() >= sampler.n_items):
+        bad = int(np.flatnonzero((items < 0) | (items >= sampler.n_items))[0])
+        raise DataError(f"edge {bad} is ({users[bad]}, {items[bad]}), but there are n_items={sampler.n_items}")
+    where = identity(users, items) if positions is None else _host("positions", positions)
     drawn = sampler.sample(users, epoch=epoch, positions=where, threads=threads)
     if sampler.skipped_users.size:
         served = drawn[:, 0] >= 0
         users, drawn = users[served], drawn[served]
     pairs = np.stack((np.repeat(users, sampler.n_negatives), drawn.reshape(-1).astype(np.int64)))
-    return torch.from_numpy(pairs).to(edge_index.device)
+    return torch.from_numpy(pairs).to(getattr(edge_index, "device", "cpu"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -162,6 +164,34 @@ def _closest(name: str) -> str | None:
         if plain.startswith(kind):
             return kind
     return next(iter(difflib.get_close_matches(plain, ("cuda", "cpu", "auto"), 1)), None)
+
+
+def check_compiler(device: str) -> None:
+    """Refuse ``compile = True`` where torch.compile would fail at the first step: it calls the system's compiler.
+
+    Raises
+    ------
+    ConfigError
+        If there is no C++ compiler for the CPU, or no C compiler for Triton's launchers on CUDA.
+    """
+    if device.startswith("cuda"):
+        asked = os.environ.get("CC")
+        found = any(map(shutil.which, [asked] if asked else ["gcc", "clang"]))
+        what, variable = "C compiler (gcc or clang)", "CC"
+    else:
+        from torch._inductor.cpp_builder import get_cpp_compiler
+        from torch._inductor.exc import InvalidCxxCompiler
+
+        what, variable = "C++ compiler (g++)", "CXX"
+        try:
+            found = bool(get_cpp_compiler())
+        except InvalidCxxCompiler:
+            found = False
+    if not found:
+        raise ConfigError(
+            f"compile = True: torch.compile needs a {what}, and there is none here; install one, name it in the "
+            f"environment variable {variable}, or leave compile out"
+        )
 
 
 def open_device(name: str) -> HostDevice:

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from fastrec.data.csr_build import as_array, refuse_masked, text_array
 from fastrec.errors import DataError
 
+MAX_SECONDS = 10**11
+"""The year 5138; every date in milliseconds from 1973 on is larger."""
+
 Array = TypeVar("Array", bound=NDArray[Any])
 
 
@@ -86,3 +89,21 @@ def as_int64(values: Any, what: str) -> NDArray[np.int64]:
         row = int(values.argmax())
         raise DataError(f"{what}: {values[row]} in row {row} does not fit 64 bits with sign; no date is that far away")
     return np.ascontiguousarray(values, dtype=np.int64)
+
+
+def seconds(values: Any, what: str) -> NDArray[np.int64]:
+    """One-dimensional times as int64; those that milliseconds and finer units since 1970 would be are refused.
+
+    Raises
+    ------
+    DataError
+        Naming the first time of 10^11 and more, before or after 1970.
+    """
+    times = as_int64(values, what)
+    if times.size and (times.max() >= MAX_SECONDS or times.min() <= -MAX_SECONDS):
+        row = int(np.flatnonzero((times >= MAX_SECONDS) | (times <= -MAX_SECONDS))[0])
+        raise DataError(
+            f"{what}: {times[row]} in row {row} is too large for seconds since 1970; divide milliseconds by 1000, "
+            "microseconds by 10^6, nanoseconds by 10^9"
+        )
+    return times

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrec.data.arrays import as_int64, frozen, immutable, plain, texts
+from fastrec.arguments import as_int
+from fastrec.data.arrays import as_int64, frozen, immutable, plain, seconds, texts
 from fastrec.data.csr_build import MAX_IDS, as_array, core_mask, csr_from_pairs, factorize, plain_ids
 from fastrec.data.packed import from_tensors, pack, unpack
 from fastrec.errors import DataError, shown
@@ -131,9 +132,11 @@ class Interactions:
         Parameters
         ----------
         users, items : integer[R] or str[R]
-            Source ids of each row. Contiguous ids follow the ascending order of source ids.
+            Source ids of each row. Contiguous ids follow the ascending order of source ids. NumPy drops NUL at the end
+            of text in arrays of fixed width (``<U8``, ``S8``) before anything can see it: ``u`` and ``u\\0`` are one id
+            there, and refused in lists, object arrays and ``StringDType``.
         timestamps : integer[R], optional
-            Seconds since 1970 UTC.
+            Seconds since 1970 UTC; what is too large for them (from the year 5138 on) is refused.
         ratings : float[R], optional
             Used by ``min_rating`` only.
         min_rating : float, optional
@@ -155,6 +158,8 @@ class Interactions:
         Of rows with one (user, item) the latest is kept, ties in time to the later row; ``notes`` says how
         many were merged.
         """
+        if timestamps is not None:
+            timestamps = seconds(timestamps, f"{name}: timestamps")
         user_codes, user_ids = factorize(users, "user", max_ids=max_ids)
         item_codes, item_ids = factorize(items, "item", max_ids=max_ids)
         return Interactions.from_codes(
@@ -300,6 +305,7 @@ class Interactions:
         DataError
             If nothing is left, or ``k`` is negative.
         """
+        k = as_int("k_core", k)
         if k < 0:
             raise DataError(f"k_core={k}: must be at least 0 (0 keeps all)")
         if k <= 1:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrec.arguments import as_float, as_int
 from fastrec.data.interactions import Interactions
 from fastrec.data.split_kernels import draw_keys, first_shared, mark_fraction, mark_last
 from fastrec.errors import ConfigError, DataError
@@ -99,14 +100,16 @@ class Split:
 
 
 def _fraction(name: str, value: float) -> float:
+    value = as_float(name, value)
     if not 0 <= value < 1:
         raise ConfigError(f"{name}={value}: a fraction of the interactions, from 0 (none) to below 1")
-    return float(value)
+    return value
 
 
 def _draw(
     interactions: Interactions, parts: NDArray[np.uint8], fraction: float, part: int, epoch: int, seed: int
 ) -> None:
+    seed = as_int("split seed", seed)
     if not 0 <= seed < 2**32:
         raise ConfigError(f"split seed {seed}: must be in 0 to {2**32 - 1}")
     if fraction == 0:

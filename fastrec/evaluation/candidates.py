@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrec.arguments import as_int
 from fastrec.data.split import Split
 from fastrec.errors import ConfigError
 from fastrec.evaluation.full_ranking import candidate_ranks
@@ -22,6 +23,9 @@ from fastrec.jit import resolve_threads
 from fastrec.runs import fingerprints
 from fastrec.sampling import NegativeSampler, identity
 from fastrec.sampling.philox import TAG_CANDIDATES
+
+MAX_CANDIDATES = 2**16
+"""Most negatives that the sampler draws for a row."""
 
 PARTS = ("test", "validation")
 """The epoch word of a row's address is the index here: both parts draw from streams of their own."""
@@ -122,8 +126,15 @@ def candidates_for(
             own.any()
         )
         return Candidates(pairs.users, pairs.items, items, source, tuple(notes))
-    if n < 1:
-        raise ConfigError(f"{n} candidates: each positive needs at least 1 to be ranked against")
+    n = as_int("candidates", n)
+    if not 1 <= n <= MAX_CANDIDATES:
+        raise ConfigError(
+            f"{n} candidates: each positive needs at least 1 to be ranked against, and at most {MAX_CANDIDATES} are "
+            "drawn; rank against every item instead"
+        )
+    seed = as_int("candidate_seed", seed)
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"candidate_seed={seed}: must lie in 0 to 2^32-1")
     source |= {"n": n, "seed": seed}
     parts = (split.train, split.validation, split.test)
     sampler = NegativeSampler(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrec.arguments import unmasked
 from fastrec.data.split import Split
 from fastrec.errors import ConfigError, DataError, shown
 from fastrec.evaluation.metrics import CUTOFFS, check_scores
@@ -77,7 +78,7 @@ def evaluate_scores(
 
 def _function(scores: Any, split: Split) -> Callable[[NDArray[np.int32]], NDArray[Any]]:
     if isinstance(scores, np.ndarray) or hasattr(scores, "detach"):
-        table = scores.detach().cpu().numpy() if hasattr(scores, "detach") else scores
+        table = _host(scores)
         if table.shape != (split.n_users, split.n_items):
             raise ConfigError(f"scores are {list(table.shape)}, the split has [{split.n_users}, {split.n_items}] pairs")
         check_scores(table)  # also those of users without a test item
@@ -89,10 +90,14 @@ def _function(scores: Any, split: Split) -> Callable[[NDArray[np.int32]], NDArra
     raise ConfigError(f"scores is a {type(scores).__name__}: give an array [U, I], a function of users, or a frame")
 
 
+def _host(scores: Any) -> NDArray[Any]:
+    return unmasked("scores", scores.detach().cpu().numpy() if hasattr(scores, "detach") else scores)
+
+
 def _checked(function: Callable[..., Any], n_items: int) -> Callable[[NDArray[np.int32]], NDArray[Any]]:
     def call(users: NDArray[np.int32]) -> NDArray[Any]:
         given = function(users)
-        table = np.asarray(given.detach().cpu().numpy() if hasattr(given, "detach") else given)
+        table = _host(given)
         if table.shape != (users.size, n_items):
             raise ConfigError(f"the function gave {list(table.shape)} for {users.size} users, not [B, {n_items}]")
         return table
@@ -154,7 +159,7 @@ def _column(frame: Any, names: Sequence[str], wanted: Sequence[str]) -> NDArray[
     for name in wanted:
         if name in names:
             column = frame[name]
-            return np.asarray(column.to_numpy() if hasattr(column, "to_numpy") else column)
+            return unmasked(f"column {name}", column.to_numpy() if hasattr(column, "to_numpy") else column)
     raise ConfigError(f"the frame has {', '.join(names)}: it needs a column {' or '.join(wanted)}")
 
 

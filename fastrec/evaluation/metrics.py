@@ -22,13 +22,14 @@ question answering track report", 1999 (reciprocal rank of the first hit).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrec.arguments import as_int
 from fastrec.errors import ConfigError, DataError
 from fastrec.terminal import html_table
 
@@ -185,11 +186,14 @@ def check_cutoffs(ks: Sequence[int]) -> tuple[int, ...]:
     Raises
     ------
     ConfigError
-        If there is none, or one below 1.
+        If there is none, one below 1, or one that is no whole number.
     """
-    if not len(ks) or min(ks) < 1:
-        raise ConfigError(f"cutoffs {list(ks)}: give at least one K, each at least 1")
-    return tuple(sorted({int(k) for k in ks}))
+    if isinstance(ks, str) or not isinstance(ks, Iterable):
+        raise ConfigError(f"cutoffs={ks!r}: must be a sequence of whole numbers, such as (5, 10)")
+    found = sorted({as_int("cutoffs", k) for k in ks})
+    if not found or found[0] < 1:
+        raise ConfigError(f"cutoffs {found}: give at least one K, each at least 1")
+    return tuple(found)
 
 
 def check_scores(scores: NDArray[Any], what: str = "scores") -> None:

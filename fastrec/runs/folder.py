@@ -122,9 +122,11 @@ class Run:
         from fastrec.models import build
 
         if MODEL not in self.manifest["files"]:
+            status = self.manifest.get("status")
+            end = f"end the training with fastrec train --resume {self.path}, or train again"
             raise CheckpointError(
-                f"{self.path}: has no weights yet (status: {self.manifest.get('status')}); end the training with "
-                f"fastrec train --resume {self.path}, or train again"
+                f"{self.path}: has no weights yet (status: {status}); "
+                + ("train again with a lower lr or a higher l2" if status == "diverged" else end)
             )
         path, args = self.verified(MODEL), self.manifest.get("model", {})
         try:

@@ -61,6 +61,7 @@ _SCHEMA = {
     "selection?": {str: object},
     "model?": MODEL_ARGS,
     "result?": _RESULT,
+    "error?": str,
 }
 
 

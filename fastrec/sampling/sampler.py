@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrec.arguments import as_int
+from fastrec.arguments import as_bool, as_float, as_int
 from fastrec.errors import ConfigError, DataError
 from fastrec.jit import resolve_threads, run_ranges
 from fastrec.sampling.csr import bitmap_of, check_csr, filter_of, union
@@ -142,9 +142,13 @@ class NegativeSampler:
         self.n_items, self.n_users = n_items, self._indptr.size - 1
         self.n_negatives, self.seed, self.tag = n_negatives, seed, tag
         self._merged = (0, 0)
-        self.distribution, self.distinct, self.on_full = distribution, bool(distinct), on_full
-        self.alpha = (DEFAULT_ALPHA if alpha is None else float(alpha)) if distribution == "popularity" else None
+        self.distribution, self.distinct, self.on_full = distribution, as_bool("distinct", distinct), on_full
+        self.alpha = (
+            (DEFAULT_ALPHA if alpha is None else as_float("alpha", alpha)) if distribution == "popularity" else None
+        )
         self._excluded: list[tuple[int, int, int]] = []
+        if not isinstance(exclude, Iterable):
+            raise ConfigError(f"exclude is a {type(exclude).__name__}: must be a list of CSRs, such as [interactions]")
         for k, other in enumerate(exclude):
             name = f"exclude[{k}]"
             source = csr_of(other, self.n_items, n_users=self.n_users)

@@ -32,9 +32,11 @@ def popularity(counts: NDArray[np.int64], alpha: float) -> NDArray[np.float64]:
     """
     if not np.isfinite(alpha) or alpha < 0:
         raise ConfigError(f"alpha={alpha}: the exponent of popularity must be finite and not negative")
-    context, exponent = Context(prec=30), Decimal(float(alpha))
+    context, exponent = Context(prec=30, traps=[]), Decimal(float(alpha))
     values, where = np.unique(counts, return_inverse=True)
     powers = [1.0 if alpha == 0 else (float(context.power(Decimal(int(v)), exponent)) if v else 0.0) for v in values]
+    if not np.isfinite(powers).all():
+        raise ConfigError(f"alpha={alpha}: {values[-1]} ** {alpha} is beyond any float; lower alpha")
     return np.array(powers, np.float64)[where]
 
 
@@ -46,7 +48,10 @@ def quantise(weights: Any, n_items: int) -> NDArray[np.uint64]:
     DataError
         Naming the first weight that is negative or not finite; or where none is positive.
     """
-    w = unmasked("weights", weights).astype(np.float64)
+    given = unmasked("weights", weights)
+    if given.dtype.kind not in "biuf":
+        raise DataError(f"weights are {given.dtype}: item weights must be real numbers")
+    w = given.astype(np.float64)
     if w.shape != (n_items,):
         raise DataError(f"weights has shape {w.shape}; it needs one weight for each of n_items={n_items}")
     bad = np.flatnonzero(~(np.isfinite(w) & (w >= 0)))

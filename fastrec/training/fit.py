@@ -13,7 +13,7 @@ import numpy as np
 from fastrec.config import Config, restored
 from fastrec.data.split import Split
 from fastrec.engines.base import Engine
-from fastrec.errors import CheckpointError
+from fastrec.errors import CheckpointError, FastrecError, shown
 from fastrec.evaluation.selection import LEGACY, Selection, Validator, for_model, resolve_selection
 from fastrec.runs import Run, create, locked, open_run, write_card
 from fastrec.runs.checkpoint import Checkpoints
@@ -29,7 +29,7 @@ from fastrec.training.resolve import (
     settle_for,
 )
 from fastrec.training.tracking import Tracker
-from fastrec.training.trainer import Trainer, clear_memory_errors
+from fastrec.training.trainer import Diverged, Trainer, clear_memory_errors
 
 if TYPE_CHECKING:
     from fastrec.inference.recommender import Recommender
@@ -122,7 +122,9 @@ def fit(
         run = create(out or config.run.out, config=kept.to_dict(), split=split, toml=kept.to_toml())
         with locked(run.path):
             run.record(engine=engine.describe(), avoided=config.negatives.exclude)
-            return _train(run, split, config, engine, progress=config.run.progress if progress is None else progress)
+            shown = config.run.progress if progress is None else progress
+            with _recorded(run):
+                return _train(run, split, config, engine, progress=shown)
 
 
 def resume(path: str | Path, *, progress: bool | None = None, **given: Any) -> Result:
@@ -171,8 +173,21 @@ def resume(path: str | Path, *, progress: bool | None = None, **given: Any) -> R
         if run.manifest.get("status") == "done":
             return _finished(run, config)
         engine = build_engine(run.split(), asked)
-        with clear_memory_errors(), _closing(engine, asked.training.threads):
+        with clear_memory_errors(), _closing(engine, asked.training.threads), _recorded(run):
+            run.record(status="training")
             return _train(run, run.split(), asked, engine, progress=shown, again=True)
+
+
+@contextlib.contextmanager
+def _recorded(run: Run) -> Iterator[None]:
+    """Put into the manifest that training diverged or failed, and why; checkpoints and weights stay as they are."""
+    try:
+        yield
+    except Exception as error:
+        why = shown(str(error).strip() or type(error).__name__, 500)[1:-1]
+        with contextlib.suppress(FastrecError):  # a full disk, which may be the error itself
+            run.record(status="diverged" if isinstance(error, Diverged) else "failed", error=why)
+        raise
 
 
 @contextlib.contextmanager
@@ -251,6 +266,7 @@ def _train(run: Run, split: Split, config: Config, engine: Engine, *, progress: 
     finally:
         tracker.close()
     notes += tracker.notes
+    run.manifest.pop("error", None)  # of an earlier try
     run.record(
         status="interrupted" if stopped == "interrupted" else "done",
         result={**summary, "metrics": metrics, "notes": notes},

@@ -50,13 +50,15 @@ def resolve(config: Config) -> Config:
     Raises
     ------
     ConfigError
-        If the device does not exist on this machine, no backend takes the options together, or an option that was
-        given has no effect.
+        If the device does not exist on this machine, compile finds no compiler, no backend takes the options together,
+        or an option that was given has no effect.
     """
-    from fastrec.batches.device import check_device
+    from fastrec.batches.device import check_compiler, check_device
 
     refuse_distributed()
     device = check_device(config.training.device)
+    if config.training.compile:
+        check_compiler(device)
     engine = choose(wish(config, device)).engine
     precision = config.training.precision
     if precision == "auto":  # bf16 keeps a float32 master in the torch engine, and none in the fused one

@@ -24,6 +24,10 @@ MAX_WEIGHT = 1e4
 _PATIENT_S = 1.0  # an advance lasts about this long at most, so that a signal is answered
 
 
+class Diverged(FastrecError):
+    """The loss or the weights are NaN, infinite or absurd; the last checkpoint is from before."""
+
+
 _STATE = {
     **dict.fromkeys(("epoch", "position", "step", "n_samples", "waited", "total_samples", "metrics_bytes"), COUNT),
     **dict.fromkeys(("loss_sum", "train_s", "wall_s"), float),
@@ -247,9 +251,9 @@ class Trainer:
                     f"(more than {MAX_WEIGHT:,.0f} means nothing)"
                 )
 
-    def _diverged(self, what: str) -> FastrecError:
+    def _diverged(self, what: str) -> Diverged:
         left = f". {self.checkpoints.left(resume=False)}" if self.checkpoints is not None else ""
-        return FastrecError(f"{what}: training diverged; train again with a lower lr or a higher l2{left}")
+        return Diverged(f"{what}: training diverged; train again with a lower lr or a higher l2{left}")
 
     def _end_epoch(self, bar: ProgressBar) -> None:
         """Validate, record, decide; then the cursor is at the start of the next epoch."""
@@ -339,7 +343,7 @@ class Trainer:
 
 @contextlib.contextmanager
 def clear_memory_errors() -> Iterator[None]:
-    """Say what to do when memory runs out, on the host or on the device."""
+    """Say what to do when memory runs out, on the host or on the device, or torch.compile fails."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -350,4 +354,7 @@ def clear_memory_errors() -> Iterator[None]:
                 f"out of memory while training ({text.splitlines()[0] if text else 'host memory'}); lower batch_size "
                 "or dim, or set accumulate"
             ) from error
+        if type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
+            why = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+            raise FastrecError(f"torch.compile cannot compile the model ({why}); leave compile out") from error
         raise

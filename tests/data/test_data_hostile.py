@@ -92,7 +92,9 @@ def test_a_long_id_in_the_first_row_of_a_table(tmp_path: Path) -> None:
     path.write_text(f"user,item\n1,{'z' * 200_000}\n2,b\n")
     assert load(path).n_items == 2
     path.write_text(f'user,item\n1,"{"z" * 200_000}"\n2,b\n')
-    with pytest.raises(DataError, match=r"log\.csv, line 2: field larger than field limit \(131072\)\. Shorten it"):
+    with pytest.raises(
+        DataError, match=r"log\.csv, line 2: field larger than field limit \(131072\)\. Shorten it, or .* Parquet"
+    ):
         load(path)
 
 
@@ -155,7 +157,8 @@ def test_numbers_of_4300_digits_are_ids_of_text_in_tables(tmp_path: Path) -> Non
         ("movies.dat", "{}::A::B\n", r"movies\.dat, line 1: MovieID '7+\.\.\.' is not a 64-bit integer"),
         ("users.dat", "{}::F::1::1::1\n", r"users\.dat, line 1: user '7+\.\.\.' does not fit 64 bits"),
         ("users.dat", "1::F::{}::1::1\n", r"users\.dat, line 1: age '7+\.\.\.' does not fit 64 bits"),
-        ("users.dat", "1::F::1::1::1::more\n", r"users\.dat, line 1: 6 fields .* user::gender::age::occupation::zip"),
+        ("users.dat", "1::F::1::1\n", r"users\.dat, line 1: only 4 fields .* user::gender::age::occupation::zip"),
+        ("users.dat", "1::F::1::1::1::x\n2::F::1::1::1\n", r"users\.dat, line 2: only 5 fields .*::zip::field6"),
         ("movies.dat", "1::A\n", r"movies\.dat, line 1: '1::A' is not MovieID::Title::Genres"),
     ],
 )
@@ -165,6 +168,35 @@ def test_catalogues_of_movielens_name_line_and_layout(tmp_path: Path, name: str,
     with pytest.raises(DataError, match=says) as error:
         load(tmp_path)
     assert len(str(error.value)) < 600
+
+
+def test_further_fields_of_the_films_and_users_stop_nothing(tmp_path: Path) -> None:
+    plain, more = tmp_path / "plain", tmp_path / "more"
+    for folder, user, film in ((plain, "", ""), (more, "::x y::1", "::1999::de")):
+        folder.mkdir()
+        (folder / "ratings.dat").write_text("1::2::3::4\n1::3::3::5\n2::2::3::4\n")
+        (folder / "users.dat").write_text(f"1::F::1::10::48067{user}\n2::M::56::16::70072{user}\n")
+        (folder / "movies.dat").write_text(f"2::A::Drama{film}\n3::B::War|Drama{film}\n")
+    one, other = load(plain), load(more)
+    assert other.titles is not None
+    assert other.titles.tolist() == ["A", "B"]
+    for table in ("movies", "users"):
+        assert getattr(one.catalog, table).equals(getattr(other.catalog, table)), table
+
+
+def test_further_fields_of_ml_100k_stop_nothing(tmp_path: Path) -> None:
+    flags = "|".join("0" * 18 + "1")
+    (tmp_path / "u.data").write_text("1\t2\t3\t4\n1\t3\t3\t5\n")
+    (tmp_path / "u.user").write_text("1|24|M|tech|85711|more\n")
+    (tmp_path / "u.item").write_text(f"2|A|1-1-1990||url|{flags}|x\n3|B|1-1-1990||url|{flags}|y\n")
+    log = load(tmp_path)
+    assert log.titles is not None
+    assert log.titles.tolist() == ["A", "B"]
+    assert log.catalog.movies["genres"].to_list() == [["Western"], ["Western"]]
+    assert log.catalog.users.columns == ["user", "gender", "age", "occupation", "zip"]
+    (tmp_path / "u.genre").write_text("a|0\nb|1\n")  # flags of genres that it does not name
+    with pytest.raises(DataError, match=r"u\.item, line 1: 25 fields .* 2 genre flags make 7"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize("row", ["({0},3)\t1\n", "(1,{0})\t1\n", "(1,3)\t{0}\n"])

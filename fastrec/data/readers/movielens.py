@@ -11,7 +11,7 @@ import polars as pl
 from fastrec.data.catalog import Catalog, movies_frame
 from fastrec.data.content import content_of, open_content
 from fastrec.data.readers.base import TEXT_ORDER, Probe, Reader, by_suffix, register
-from fastrec.data.readers.parts.text import open_text, read_delimited
+from fastrec.data.readers.parts.text import Schema, lines_of, open_text, read_delimited
 from fastrec.data.readers.parts.unnamed import TABBED, read_columns
 from fastrec.data.source import Columns, Source, is_integer, is_number, present, suffix_of
 from fastrec.errors import DataError, shown
@@ -106,13 +106,21 @@ def _number(path: Path, number: int, what: str, text: str) -> int:
 
 
 def movies_dat(folder: Path) -> pl.DataFrame | None:
-    """``movies.dat``: id::title::genre|genre. The title is all between the first and the last ``::``."""
+    """``movies.dat``: id::title::genre|genre. The title is all between the first and the last ``::``.
+
+    Where every one of several lines has the same fields more, these are columns of their own and not read.
+    """
     path = present(folder, "movies.dat")
     if path is None:
         return None
     ids, titles, genres = [], [], []
-    for number, line in enumerate(decoded_lines(path), 1):
+    lines = decoded_lines(path)
+    widths = {line.count("::") for line in lines}
+    further = min(widths) - 2 if len(widths) == 1 and len(lines) > 1 else 0
+    for number, line in enumerate(lines, 1):
         head, mid, tail = line.partition("::")
+        if further > 0:
+            tail = tail.rsplit("::", further)[0]
         title, mid, kinds = tail.rpartition("::")
         if not mid:
             raise DataError(
@@ -130,7 +138,14 @@ def users_dat(folder: Path) -> pl.DataFrame | None:
     if path is None:
         return None
     schema = {"user": pl.Int64, "gender": pl.String, "age": pl.Int64, "occupation": pl.Int64, "zip": pl.String}
-    return read_delimited(path, "::", schema)
+    return _users(path, "::", schema)
+
+
+def _users(path: Path, separator: str, schema: Schema) -> pl.DataFrame:
+    """A table of users; further fields, as many in every line, are not read."""
+    first = next((line for _, line in lines_of(path) if line), "")
+    further = range(len(schema), first.count(separator) + 1)
+    return read_delimited(path, separator, {**schema, **{f"field{k + 1}": pl.String for k in further}}, keep=schema)
 
 
 def movies_100k(folder: Path) -> pl.DataFrame:
@@ -142,9 +157,12 @@ def movies_100k(folder: Path) -> pl.DataFrame:
     if genre_file is not None:
         names = [line.split("|")[0] for line in decoded_lines(genre_file) if line]
     ids, titles, genres = [], [], []
-    for number, line in enumerate(decoded_lines(path), 1):
+    lines = decoded_lines(path)
+    width = max(5 + len(names), lines[0].count("|") + 1)
+    for number, line in enumerate(lines, 1):
         fields = line.split("|")
-        if len(fields) != 5 + len(names):
+        further = fields[5 + len(names) :]  # columns of their own, not read, unless they are flags of unnamed genres
+        if len(fields) != width or {"0", "1"} & set(further):
             raise DataError(
                 f"{path}, line {number}: {len(fields)} fields in {shown(line)}, but id, title, two dates, URL and "
                 f"{len(names)} genre flags make {5 + len(names)}. Fix or remove the line"
@@ -161,7 +179,7 @@ def users_100k(folder: Path) -> pl.DataFrame | None:
     if path is None:
         return None
     schema = {"user": pl.Int64, "age": pl.Int64, "gender": pl.String, "occupation": pl.String, "zip": pl.String}
-    return read_delimited(path, "|", schema).select("user", "gender", "age", "occupation", "zip")
+    return _users(path, "|", schema).select("user", "gender", "age", "occupation", "zip")
 
 
 CSV_COLUMNS = {

@@ -151,7 +151,9 @@ def rows_of(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
             for row in reader:
                 yield reader.line_num, row
         except csv.Error as error:
-            hint = "Shorten it" if "limit" in str(error) else "Correct the quotes"
+            hint = "Correct the quotes"
+            if "limit" in str(error):
+                hint = "Shorten it, or write the table as Parquet, which has no such limit"
             raise DataError(f"{path}, line {reader.line_num}: {error}. {hint}") from None
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise DataError(f"{path}: not a complete gzip file ({error}); fetch it again") from None
