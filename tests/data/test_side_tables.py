@@ -76,6 +76,14 @@ def test_a_table_that_cannot_be_joined_is_refused(table: dict[str, Any], says: s
     assert says in str(error.value)
 
 
+@pytest.mark.parametrize("header", [b"item,ti\rtle", b"item," + b"t" * 140_000])
+def test_a_first_line_that_csv_does_not_read_is_named(tmp_path: Path, header: bytes) -> None:
+    (tmp_path / "items.csv").write_bytes(header + b"\n1,A\n")
+    with pytest.raises(DataError, match=r"items\.csv, line 1: .* holds no names of columns") as error:
+        load({"user": [1, 2], "item": [1, 2]}, item_table=tmp_path / "items.csv")
+    assert len(str(error.value)) < 400
+
+
 def test_a_ragged_or_missing_table_is_refused_and_a_csr_takes_none(tmp_path: Path) -> None:
     (tmp_path / "items.csv").write_text("item,title\n10,a,b\n")
     for path in (tmp_path / "items.csv", tmp_path / "none.csv", tmp_path):

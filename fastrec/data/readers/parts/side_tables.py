@@ -82,7 +82,12 @@ def _table(given: Any, option: str) -> tuple[pl.DataFrame, str]:
             return pl.read_ipc(path.read_bytes()), str(path)
         first = next((line for _, line in lines_of(path)), "")
         separator = max(",\t;|", key=first.count)
-        header = next(csv.reader([first], delimiter=separator), [])
+        try:
+            header = next(csv.reader([first], delimiter=separator), [])
+        except csv.Error as error:
+            raise DataError(
+                f"{path}, line 1: {shown(first)} holds no names of columns ({error}); is this a table?"
+            ) from None
         if len(set(header)) < len(header):
             raise DataError(f"{path}: two columns are called {shown(max(header, key=header.count))}; rename one")
         schema = dict.fromkeys(header, pl.String)
