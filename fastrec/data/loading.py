@@ -46,7 +46,8 @@ def load(
         A file or folder in a known format (MovieLens ``.dat``, ml-100k, MovieLens csv, the NCF paper's files, adjacency
         lists, any CSV, TSV or Parquet with named columns, each also as ``.gz`` or ``.zst``), a ``.safetensors`` file
         written by ``Interactions.save``, or a name that ``fastrec data list`` shows. A glob (``logs/*.parquet``) and a
-        folder of parts are read as one table. Or a frame: Polars, pandas, PyArrow, or a mapping of columns.
+        folder of parts are read as one table. Or a frame: Polars, pandas, PyArrow, or a mapping of columns. Ids
+        with NUL are refused, but NumPy arrays of fixed width (``<U8``, ``S8``) drop it at the end unseen.
     user_col, item_col, rating_col, time_col : str, optional
         Columns of a table; usual names are recognised.
     time_format : str, optional
