@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from fastrec.arguments import unmasked, as_int
+from fastrec.arguments import as_int, unmasked
 from fastrec.batches.epochs import Epochs, Iteration
 from fastrec.batches.stream import Stream
 from fastrec.errors import CheckpointError, ConfigError, DataError
@@ -61,7 +61,7 @@ class BatchDataset(IterableDataset[tuple[Tensor, Tensor]]):
     @cursor.setter
     def cursor(self, cursor: tuple[int, int]) -> None:
         if not isinstance(cursor, (tuple, list)) or len(cursor) != 2:
-            raise ConfigError(f"cursor={cursor!r}: must be two whole numbers, (epoch, position)")
+            raise ConfigError(f"cursor={cursor!r}: must be two integers, (epoch, position)")
         epoch, position = as_int("epoch", cursor[0]), as_int("position", cursor[1])
         if not 0 <= epoch < 2**32 or not 0 <= position <= self.stream.n_positives:
             raise ConfigError(
@@ -181,7 +181,7 @@ def _host(name: str, values: Any) -> NDArray[Any]:
     try:
         return values.detach().cpu().numpy() if isinstance(values, Tensor) else unmasked(name, values)
     except (TypeError, ValueError) as error:
-        raise DataError(f"{name} is no array ({error})") from None
+        raise DataError(f"{name} is not an array ({error})") from None
 
 
 def _edges(edge_index: Any) -> NDArray[Any]:

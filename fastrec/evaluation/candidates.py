@@ -134,7 +134,7 @@ def candidates_for(
         )
     seed = as_int("candidate_seed", seed)
     if not 0 <= seed < 2**32:
-        raise ConfigError(f"candidate_seed={seed}: must lie in 0 to 2^32-1")
+        raise ConfigError(f"candidate_seed={seed}: must be in 0 to 2^32-1")
     source |= {"n": n, "seed": seed}
     parts = (split.train, split.validation, split.test)
     sampler = NegativeSampler(

@@ -186,10 +186,10 @@ def check_cutoffs(ks: Sequence[int]) -> tuple[int, ...]:
     Raises
     ------
     ConfigError
-        If there is none, one below 1, or one that is no whole number.
+        If there is none, one below 1, or one that is not an integer.
     """
     if isinstance(ks, str) or not isinstance(ks, Iterable):
-        raise ConfigError(f"cutoffs={ks!r}: must be a sequence of whole numbers, such as (5, 10)")
+        raise ConfigError(f"cutoffs={ks!r}: must be a sequence of integers, such as (5, 10)")
     found = sorted({as_int("cutoffs", k) for k in ks})
     if not found or found[0] < 1:
         raise ConfigError(f"cutoffs {found}: give at least one K, each at least 1")

@@ -58,9 +58,9 @@ def test_exclude_takes_a_list_and_refuses_interactions_themselves(log: Interacti
 
 
 @pytest.mark.parametrize("cursor", [None, (1,), (1, 2, 3), 5])
-def test_a_cursor_is_two_whole_numbers(cursor: Any) -> None:
+def test_a_cursor_is_two_integers(cursor: Any) -> None:
     data = BatchDataset(make_stream(), 8)
-    with pytest.raises(ConfigError, match=r"cursor=.*: must be two whole numbers"):
+    with pytest.raises(ConfigError, match=r"cursor=.*: must be two integers"):
         data.cursor = cursor
 
 
@@ -74,20 +74,20 @@ def test_edges_may_be_arrays_and_must_lie_in_the_catalogue(log: Interactions) ->
     for item in (-1, N_ITEMS):
         with pytest.raises(DataError, match=rf"edge 1 is \(1, {item}\), but there are n_items={N_ITEMS}"):
             negative_edges(sampler, torch.tensor([[0, 1], [1, item]]), epoch=0)
-    with pytest.raises(DataError, match="edge_index is no array"):
+    with pytest.raises(DataError, match="edge_index is not an array"):
         negative_edges(sampler, [[0, 1], [1]], epoch=0)
     with pytest.raises(DataError, match="masked array"):
         negative_edges(sampler, np.ma.masked_array(edges, mask=[[0, 1], [0, 1]]), epoch=0)
 
 
 @pytest.mark.parametrize("seed", [0.5, 1.0, True, "1"])
-def test_the_seed_of_a_split_is_a_whole_number(log: Interactions, split: Split, seed: Any) -> None:
+def test_the_seed_of_a_split_is_an_integer(log: Interactions, split: Split, seed: Any) -> None:
     for draw in (
         lambda: ratio_split(log, seed=seed),
         lambda: add_validation(split, 0.2, seed=seed),
         lambda: leave_one_out(_timed(log), validation=0.2, seed=seed),
     ):
-        with pytest.raises(ConfigError, match=r"split seed=.*must be a whole number"):
+        with pytest.raises(ConfigError, match=r"split seed=.*must be an integer"):
             draw()
 
 
@@ -99,9 +99,9 @@ def test_shares_and_cores_are_numbers(log: Interactions) -> None:
     with pytest.raises(ConfigError, match=r"test='a'.*must be a number"):
         ratio_split(log, test="a")  # type: ignore[arg-type]
     for k in (2.5, True, "2"):
-        with pytest.raises(ConfigError, match=r"k_core=.*must be a whole number"):
+        with pytest.raises(ConfigError, match=r"k_core=.*must be an integer"):
             Interactions.from_arrays([1, 1], [1, 2], k_core=k)  # type: ignore[arg-type]
-        with pytest.raises(ConfigError, match=r"k_core=.*must be a whole number"):
+        with pytest.raises(ConfigError, match=r"k_core=.*must be an integer"):
             fastrec.load({"user": [1, 1], "item": [1, 2]}, k_core=k)  # type: ignore[arg-type]
 
 
@@ -112,15 +112,15 @@ def _scores() -> Any:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"cutoffs": (1.5,)}, "cutoffs=1.5 (float): must be a whole number"),
-        ({"cutoffs": (True,)}, "cutoffs=True (bool): must be a whole number"),
-        ({"cutoffs": ("a",)}, "cutoffs='a' (str): must be a whole number"),
+        ({"cutoffs": (1.5,)}, "cutoffs=1.5 (float): must be an integer"),
+        ({"cutoffs": (True,)}, "cutoffs=True (bool): must be an integer"),
+        ({"cutoffs": ("a",)}, "cutoffs='a' (str): must be an integer"),
         ({"cutoffs": 5}, "cutoffs=5: must be a sequence"),
         ({"n_candidates": 2**31 - 1}, "2147483647 candidates: each positive needs at least 1"),
-        ({"n_candidates": 9.5}, "candidates=9.5 (float): must be a whole number"),
-        ({"n_candidates": "a"}, "candidates='a' (str): must be a whole number"),
-        ({"candidate_seed": 0.5}, "candidate_seed=0.5 (float): must be a whole number"),
-        ({"candidate_seed": -1}, "candidate_seed=-1: must lie in"),
+        ({"n_candidates": 9.5}, "candidates=9.5 (float): must be an integer"),
+        ({"n_candidates": "a"}, "candidates='a' (str): must be an integer"),
+        ({"candidate_seed": 0.5}, "candidate_seed=0.5 (float): must be an integer"),
+        ({"candidate_seed": -1}, "candidate_seed=-1: must be in"),
     ],
 )
 def test_evaluation_names_its_own_option(split: Split, options: Any, says: str) -> None:
