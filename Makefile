@@ -1,6 +1,6 @@
 # fastrec: `make train` and `make test` do all the set-up by themselves.
 .DEFAULT_GOAL := help
-.PHONY: help train test lint learn bench bench-baselines docs package test-lowest clean
+.PHONY: help train test test-all lint learn bench bench-baselines docs package test-lowest clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -28,8 +28,11 @@ $(VENV)/.dev: $(VENV)/.base
 train: $(VENV)/.base  ## train GMF on MovieLens-1M, evaluate, print the closing table
 	@$(BIN)/python -m fastrec train $(if $(DATA),--data "$(DATA)") --synthetic-if-missing $(ARGS)
 
-test: $(VENV)/.dev  ## run the tests, a worker a processor
-	@$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
+test: $(VENV)/.dev  ## run the tests, one worker per processor
+	@$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
+
+test-all: export FASTREC_TESTS = all
+test-all: test  ## run the slow tests too: every damaged byte, every combination of options
 
 lint: $(VENV)/.dev  ## ruff (style, imports, bugs) and mypy (types)
 	@$(BIN)/ruff check .

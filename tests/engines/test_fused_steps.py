@@ -1,4 +1,7 @@
-"""A fused step is the torch engine's step and the float64 reference's, for every model, loss, optimiser and dim."""
+"""A fused step is the torch engine's step and the float64 reference's, for every model, loss, optimiser and dim.
+
+Each combination is a kernel to compile, which takes about 5 s: ``make test`` runs every pair of values.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,16 @@ import pytest
 from fastrec.engines.fused.engine import FusedEngine
 from fastrec.engines.minibatch.engine import TorchEngine
 from fastrec.sampling.order import Cursor
+from tests.helpers.cases import pairwise
 from tests.helpers.fused_reference import Reference
 from tests.helpers.training import make_model, make_stream
 
 CASES = [("mf", "bce"), ("mf", "bpr"), ("gmf", "bce")]
 H_APART: dict[str, Any] = {"output_l2": 0.03, "output_lr": 0.3}
 WITH_H = [(*case, {}) for case in CASES] + [("gmf", "bce", H_APART)]
+KERNELS = [0, 1, 2, 2]
+"""The last two cases share their kernels."""
+DIMS = [1, 20, 64]
 OPTIMIZERS = [("sgd", 0.009), ("row-adagrad", 0.05), ("lazy-adam", 0.02)]
 
 
@@ -41,9 +48,9 @@ def weights(engine: Any) -> dict[str, np.ndarray]:
     return {k: v.numpy().copy() for k, v in engine.state()[0].items()}
 
 
-@pytest.mark.parametrize("dim", [1, 20, 64])
-@pytest.mark.parametrize(("optimizer", "lr"), OPTIMIZERS)
-@pytest.mark.parametrize(("model", "loss", "apart"), WITH_H)
+@pytest.mark.parametrize(
+    ("model", "loss", "apart", "optimizer", "lr", "dim"), pairwise(WITH_H, OPTIMIZERS, DIMS, kinds=KERNELS)
+)
 def test_deterministic_step_equals_torch_and_float64(
     model: str, loss: str, apart: dict[str, Any], optimizer: str, lr: float, dim: int
 ) -> None:
@@ -75,9 +82,9 @@ def test_deterministic_step_equals_torch_and_float64(
         np.testing.assert_allclose(engine.weights.named[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("dim", [1, 20, 64])
-@pytest.mark.parametrize("optimizer", ["sgd", "row-adagrad"])
-@pytest.mark.parametrize(("model", "loss", "apart"), WITH_H)
+@pytest.mark.parametrize(
+    ("model", "loss", "apart", "optimizer", "dim"), pairwise(WITH_H, ["sgd", "row-adagrad"], DIMS, kinds=KERNELS)
+)
 def test_lock_free_epoch_on_one_thread_equals_float64(
     model: str, loss: str, apart: dict[str, Any], optimizer: str, dim: int
 ) -> None:
