@@ -73,7 +73,7 @@ def unmasked(name: str, values: Any) -> NDArray[Any]:
     """
     if isinstance(values, np.ma.MaskedArray):
         raise DataError(
-            f"{name} is a masked array ({int(np.ma.count_masked(values))} values masked): pass a plain array, "
+            f"{name} is a masked array ({int(np.ma.count_masked(values))} values masked): pass a plain array, "  # type: ignore[no-untyped-call]
             "for example its .compressed()"
         )
     if not hasattr(values, "__dlpack__"):

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numba
 import numpy as np
@@ -32,6 +32,8 @@ from fastrec.arguments import as_int
 from fastrec.errors import ConfigError, FastrecError
 
 F = TypeVar("F", bound=Callable[..., Any])
+Kernel = Callable[..., Any]
+"""A compiled function. Its arguments are not typed: Numba compiles one form per types that it is called with."""
 
 
 ROOMS = (
@@ -189,36 +191,40 @@ def _constants_of(function: Any) -> list[Any]:
     return found
 
 
-def njit(function: F) -> F:
+def njit(function: Callable[..., Any]) -> Kernel:
     """Compile a sampling or scoring kernel: releases the GIL, cached on disk if possible, IEEE division, no fast math.
 
     The result keeps the plain Python function as ``.py_func``, which tests call.
     """
     # fastmath is named because Numba otherwise takes it from whichever kernel happens to compile this one first
-    return cast(F, _cached(numba.njit(nogil=True, error_model="numpy", fastmath=False)(_named_by_content(function))))
+    kernel: Kernel = _cached(numba.njit(nogil=True, error_model="numpy", fastmath=False)(_named_by_content(function)))
+    return kernel
 
 
-def inline(function: F) -> F:
+def inline(function: Callable[..., Any]) -> Kernel:
     """Compile a helper that is always inlined by LLVM into the kernel that calls it, and takes over its float flags."""
-    return cast(F, numba.njit(nogil=True, error_model="numpy", forceinline=True)(_named_by_content(function)))
+    kernel: Kernel = numba.njit(nogil=True, error_model="numpy", forceinline=True)(_named_by_content(function))
+    return kernel
 
 
-def helper(function: F) -> F:
+def helper(function: Callable[..., Any]) -> Kernel:
     """Compile a part of a kernel that is called once a piece, and so may take NamedTuples of arrays.
 
     Their references are counted once for hundreds of samples.
     """
-    return cast(F, numba.njit(nogil=True, error_model="numpy")(_named_by_content(function)))
+    kernel: Kernel = numba.njit(nogil=True, error_model="numpy")(_named_by_content(function))
+    return kernel
 
 
-def njit_float(function: F) -> F:
+def njit_float(function: Callable[..., Any]) -> Kernel:
     """Compile a floating-point kernel that may contract and reorder sums (``contract``, ``reassoc``, ``nsz``).
 
     Results still depend only on the arguments, on one machine with one set of versions: the same machine code runs for
     every thread. NaN and infinity are kept exact, so that a diverging run is seen.
     """
     flags = {"contract", "reassoc", "nsz"}
-    return cast(F, _cached(numba.njit(nogil=True, error_model="numpy", fastmath=flags)(_named_by_content(function))))
+    kernel: Kernel = _cached(numba.njit(nogil=True, error_model="numpy", fastmath=flags)(_named_by_content(function)))
+    return kernel
 
 
 def triton_runs(kind: str) -> bool:
@@ -274,7 +280,7 @@ def _after_fork() -> None:
     _lock = threading.Lock()
     _pools.clear()
     if not all(holder._lock.acquire(blocking=False) for holder in (global_compiler_lock, ffi.lib._lock)):
-        global_compiler_lock._lock = ffi.lib._lock._lock = _HeldForEver()
+        global_compiler_lock._lock = ffi.lib._lock._lock = _HeldForEver()  # type: ignore[assignment]
         ffi.ObjectRef.close = lambda _: None  # freeing what LLVM was at work on ends the child by a signal,
         libc = ctypes.CDLL(None)
         if hasattr(libc, "on_exit"):  # and so does LLVM's own end: the child exits with its status before that

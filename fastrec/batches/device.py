@@ -67,7 +67,7 @@ class CudaDevice(HostDevice):
         self.device = torch.device(name)
         if self.device.index is None:
             self.device = torch.device("cuda", torch.cuda.current_device())
-        self._copies = torch.cuda.Stream(self.device)
+        self._copies = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
 
     def host_buffer(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Pinned: the copy is asynchronous only then."""
@@ -84,7 +84,7 @@ class CudaDevice(HostDevice):
                 self._copies.wait_event(after)
             for source, target in zip(host, device):
                 target.copy_(source, non_blocking=True)
-            event = torch.cuda.Event()
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record(self._copies)
         return event
 
@@ -100,7 +100,7 @@ class CudaDevice(HostDevice):
 
     def record(self) -> Any:
         """An event on the compute stream."""
-        event = torch.cuda.Event()
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record(torch.cuda.current_stream(self.device))
         return event
 
@@ -110,7 +110,7 @@ class CudaDevice(HostDevice):
 
     def warm_up(self, work: Callable[[], None]) -> None:
         """On a side stream, as torch.cuda.graphs asks."""
-        side, main = torch.cuda.Stream(self.device), torch.cuda.current_stream(self.device)
+        side, main = torch.cuda.Stream(self.device), torch.cuda.current_stream(self.device)  # type: ignore[no-untyped-call]
         side.wait_stream(main)
         with torch.cuda.stream(side):
             work()

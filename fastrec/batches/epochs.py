@@ -42,7 +42,7 @@ class Epochs:
     """
 
     def __init__(self) -> None:
-        self._shared = torch.zeros(_DONE + MAX_WORKERS, dtype=torch.int64).share_memory_()
+        self._shared = torch.zeros(_DONE + MAX_WORKERS, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self._turn = (0, 0)
         self._taken = (0, 0)
 
@@ -53,7 +53,8 @@ class Epochs:
 
     @property
     def _memory(self) -> NDArray[Any]:
-        return self._shared.numpy()
+        shared: NDArray[Any] = self._shared.numpy()
+        return shared
 
     @property
     def next(self) -> Cursor:

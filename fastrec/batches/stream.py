@@ -127,7 +127,8 @@ class Stream:
     @cached_property
     def items_of(self) -> NDArray[np.int32]:
         """int32[E]: the item of each positive, in CSR order."""
-        return (self._pairs & self._pairs.dtype.type((1 << self._bits) - 1)).astype(np.int32)
+        items: NDArray[np.int32] = (self._pairs & self._pairs.dtype.type((1 << self._bits) - 1)).astype(np.int32)
+        return items
 
     def _find_eligible(self, indptr: NDArray[np.int64]) -> NDArray[np.int64]:
         """CSR indices of the positives that the sampler can serve; empty when that is all of them."""

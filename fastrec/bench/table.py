@@ -135,7 +135,7 @@ def samples_per_s(result: dict[str, Any]) -> float:
     """A case's headline in samples per second; N negatives per second are N + 1 samples for every N."""
     rate: float = result["rate"]
     if result["unit"] == "negatives/s":
-        n = result["facts"].get("n_negatives", 4)
+        n: int = result["facts"].get("n_negatives", 4)
         return rate * (n + 1) / n
     return rate
 

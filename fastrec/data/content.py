@@ -298,7 +298,8 @@ def open_content(path: Path, *, json: bool = False) -> IO[bytes]:
         content.close()
         inside = f"{how} file that holds " if how else ""
         raise DataError(f"{path}: is {'a ' if how else ''}{inside}{what[0]}, not a log in text; {what[1]}")
-    return content
+    opened: IO[bytes] = content
+    return opened
 
 
 def content_of(path: Path, *, json: bool = False) -> Path | bytes:

@@ -157,7 +157,7 @@ def plain_ids(values: Any, what: str) -> NDArray[Any]:
         nul = _inner_nul(values)
         if nul is not None:
             raise holds_nul(f"{what} id {shown(str(values[nul]))} in row {nul}")
-        return values
+        return np.asarray(values)
     raise DataError(f"{what} ids are {values.dtype}; they must be integers or strings, never floats")
 
 

@@ -245,7 +245,8 @@ def ranks(positives: NDArray[Any], others: NDArray[Any], valid: NDArray[np.bool_
     ahead = others >= positives[:, None]
     if valid is not None:
         ahead &= valid
-    return 1 + np.count_nonzero(ahead, axis=1).astype(np.int64)
+    ranks: NDArray[np.int64] = 1 + np.count_nonzero(ahead, axis=1).astype(np.int64)
+    return ranks
 
 
 def single(ranks: NDArray[np.integer[Any]], users: NDArray[np.integer[Any]], ks: Sequence[int] = CUTOFFS) -> Metrics:

@@ -130,7 +130,8 @@ class Recommender:
 
     def popularity(self) -> NDArray[np.int64]:
         """int64[I]: interactions of each item in all parts."""
-        return np.sum([part.item_counts() for part in self._parts], axis=0, dtype=np.int64)
+        counts: NDArray[np.int64] = np.sum([part.item_counts() for part in self._parts], axis=0, dtype=np.int64)
+        return counts
 
     def find_items(self, text: str) -> list[int]:
         """Contiguous ids of the item with this id, or else of those whose title contains the text, most popular first.
@@ -144,7 +145,8 @@ class Recommender:
         if exact.size:
             return [int(exact[0])]
         if self.titles is None:
-            return self.item_index.find([text])[0].tolist()
+            found: list[int] = self.item_index.find([text])[0].tolist()
+            return found
         return search_titles(self.titles, text, self.popularity())
 
     def favourites(self, user: int, k: int) -> NDArray[np.int32]:

@@ -35,12 +35,14 @@ class GMF(Model):
         """float32[B, K]: one user row serves all K items."""
         p = self.gather(users, self.user_factors) * self.h
         q = self.gather(items, self.item_factors)
-        return (q * p.unsqueeze(1)).sum(-1) + self.bias
+        logits: Tensor = (q * p.unsqueeze(1)).sum(-1) + self.bias
+        return logits
 
     def cross(self, users: Tensor, items: Tensor) -> Tensor:
         """float32[B, C]: one matrix product."""
         p = self.gather(users, self.user_factors) * self.h
-        return p @ self.gather(items, self.item_factors).to(p.dtype).T + self.bias
+        logits: Tensor = p @ self.gather(items, self.item_factors).to(p.dtype).T + self.bias
+        return logits
 
     def score_all(self, users: Tensor) -> Tensor:
         """float32[B, I]: every item's logit."""

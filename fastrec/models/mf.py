@@ -34,14 +34,16 @@ class MF(Model):
         q = self.gather(items, self.item_factors)
         b_u = F.embedding(users, self.user_bias.unsqueeze(1))
         b_i = F.embedding(items, self.item_bias.unsqueeze(1)).squeeze(-1)
-        return (q * p.unsqueeze(1)).sum(-1) + b_u + b_i + self.bias
+        logits: Tensor = (q * p.unsqueeze(1)).sum(-1) + b_u + b_i + self.bias
+        return logits
 
     def cross(self, users: Tensor, items: Tensor) -> Tensor:
         """float32[B, C]: one matrix product."""
         p = self.gather(users, self.user_factors).to(self.bias.dtype)
         b_u = F.embedding(users, self.user_bias.unsqueeze(1))
         b_i = F.embedding(items, self.item_bias.unsqueeze(1)).squeeze(-1)
-        return p @ self.gather(items, self.item_factors).to(p.dtype).T + b_u + b_i + self.bias
+        logits: Tensor = p @ self.gather(items, self.item_factors).to(p.dtype).T + b_u + b_i + self.bias
+        return logits
 
     def score_all(self, users: Tensor) -> Tensor:
         """float32[B, I]."""

@@ -47,7 +47,10 @@ class NeuMF(MLPLayers):
         """float32[B, K]."""
         p = self.gather(users, self.user_factors) * self.h[: self.dim]
         q = self.gather(items, self.item_factors)
-        return (q * p.unsqueeze(-2)).sum(-1) + self.mlp(users, items).to(self.h.dtype) @ self.h[self.dim :] + self.bias
+        logits: Tensor = (
+            (q * p.unsqueeze(-2)).sum(-1) + self.mlp(users, items).to(self.h.dtype) @ self.h[self.dim :] + self.bias
+        )
+        return logits
 
     def start_from(self, gmf: GMF, mlp: MLP, alpha: float) -> None:
         """Copy both parts in; h is [alpha * h_gmf; (1 - alpha) * h_mlp], and the bias the same mixture.

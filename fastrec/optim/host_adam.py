@@ -69,4 +69,4 @@ class HostAdam:
                 scalars = (group["lr"] / (1 - b1**t), b2, 1 - b1, 1 - b2, group["eps"], (1 - b2**t) ** -0.5)
                 keep = 1 - group["lr"] * group["weight_decay"]
                 arrays = [x.view(-1).numpy() for x in (p, state["exp_avg"], state["exp_avg_sq"], p.grad)]
-                _adam(*arrays, *map(kind, (*scalars, keep)), 0, p.numel())  # type: ignore[call-arg]
+                _adam(*arrays, *map(kind, (*scalars, keep)), 0, p.numel())

@@ -120,7 +120,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: made as {shown(kind)}, this fastrec reads 'run {VERSION}'; open it with that version"
         )
-    return manifest
+    checked: dict[str, Any] = manifest
+    return checked
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:

@@ -321,13 +321,13 @@ class NegativeSampler:
             any_full = self.on_full == "skip" and bool(self._unfit.any())
             positives = (self._indptr, self._items, self._bits, self._row_words, self._filter, self.n_items)
 
-            def work(lo: int, hi: int) -> tuple[int, int, int, int]:
+            def work(lo: int, hi: int) -> Any:
                 return sample_uniform(positives, users, pos, first, (e, s, tag), any_full, out, lo, hi)
         else:
             w = self._weights
             tables = (_NO_CUT, _NO_ALIAS, _NO_SUMS, _NO_SUMS) if w is None else (w.cut, w.alias, w.of_items, w.of_rows)
 
-            def work(lo: int, hi: int) -> tuple[int, int, int, int]:
+            def work(lo: int, hi: int) -> Any:
                 return sample_general(
                     self._indptr, self._items, self._bits, self._row_words, self.n_items, *tables, self._unfit, users,
                     pos, first, e, s, tag, self.distinct, out, lo, hi,
@@ -345,7 +345,8 @@ class NegativeSampler:
         draws = (users.size - skipped) * self.n_negatives
         with _lock:
             self._counts = tuple(x + y for x, y in zip(self._counts, (draws, rejections, finishes, skipped)))
-        return out if given is None else given
+        filled: NDArray[np.int32] = out if given is None else given
+        return filled
 
     @property
     def stats(self) -> dict[str, int]:

@@ -32,13 +32,14 @@ def output(out: Any, shape: tuple[int, int]) -> NDArray[np.int32]:
     ConfigError
         For another shape, dtype or layout, or memory that the host cannot write to.
     """
-    array = memory("out", out)
+    array: Any = memory("out", out)
     fits = isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray)
     if not fits or array.dtype != np.int32 or array.shape != shape:
         raise ConfigError(f"out is {described(array)}; must be a NumPy array or CPU tensor, int32{list(shape)}")
     if not array.flags.c_contiguous or not array.flags.writeable:
         raise ConfigError("out must be C-contiguous and writeable; pass a complete array, not a slice of columns")
-    return array
+    checked: NDArray[np.int32] = array
+    return checked
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:

@@ -194,13 +194,13 @@ class Events:
         """Write one point."""
         from torch.utils.tensorboard.summary import scalar
 
-        self._write(self._event(wall_time=time.time(), step=step, summary=scalar(name, value)))
+        self._write(self._event(wall_time=time.time(), step=step, summary=scalar(name, value)))  # type: ignore[no-untyped-call]
 
     def add_text(self, name: str, text: str) -> None:
         """Write a text in Markdown."""
         from torch.utils.tensorboard import summary
 
-        self._write(self._event(wall_time=time.time(), summary=summary.text(name, text)))
+        self._write(self._event(wall_time=time.time(), summary=summary.text(name, text)))  # type: ignore[no-untyped-call]
 
     def flush(self) -> None:
         """Flush the points to the system."""

@@ -177,7 +177,7 @@ def kernel(dim: int, gmf: bool, by_row: bool, loss: str) -> Any:
 
 def _private(array: NDArray[np.float32]) -> NDArray[np.float32]:
     """A copy whose cache lines no other thread writes to: a plain one of four bytes shares its line with the next."""
-    copy = aligned(1, array.size)[0]
+    copy: NDArray[np.float32] = aligned(1, array.size)[0]
     copy[:] = array
     return copy
 

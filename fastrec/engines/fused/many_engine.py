@@ -209,7 +209,7 @@ class ManyEngine:
         numbers = tuple(map(np.float32, self.loss.numbers(self.n_negatives, s.n_items)))
         places = (self._runs[:n], self._old, self._losses, self._slopes)
 
-        def work(lo: int, hi: int) -> tuple[float, int, int]:
+        def work(lo: int, hi: int) -> Any:
             return self._train(
                 self._users[:n], self._positives[:n], self._positions[:n], s.indptr, s.items, self.n_negatives, epoch,
                 np.uint64(s.seed), np.uint64(s.tag), self._p, self._q, biases, sums, self._shadow, numbers,

@@ -114,7 +114,8 @@ class Weights:
         return Tables(self.user_factors, self.item_factors, self.h, self.user_bias, self.item_bias, self.bias)
 
     def _view(self, name: str) -> NDArray[np.float32]:
-        return self.named.get(name, np.empty(0, np.float32))
+        view: NDArray[np.float32] = self.named.get(name, np.empty(0, np.float32))
+        return view
 
     def _sum(self, name: str) -> NDArray[np.float32]:
         return self.sums.get(name, np.empty(0, np.float32))

@@ -124,7 +124,7 @@ class CpuFactors:
         weights, grads = self._weights, self._grads
         kind = weights[0].dtype.type
         decay = kind(l2), kind(l2 if output_l2 is None else output_l2)
-        _gradients(*weights, users, items, g.numpy(), *decay, *grads)  # type: ignore[call-arg]
+        _gradients(*weights, users, items, g.numpy(), *decay, *grads)
 
 
 def _array(p: Tensor) -> np.ndarray:

@@ -174,11 +174,11 @@ class CpuMlp:
             x = x @ self._weights[k].T
             _bend(self._biases[k], x.numpy())
             self._x.append(self._dropped(x, k + 1, rows.shape, epoch, positions))
-        out = (x @ self._h).view(rows.shape)
+        out: Tensor = (x @ self._h).view(rows.shape)
         if not self._gmf:
             return out.add_(model.bias)
         part = np.empty(rows.shape, self._kind)
-        _logits(*self._factors()[0], users, self._items[lo:hi], part)  # type: ignore[call-arg]
+        _logits(*self._factors()[0], users, self._items[lo:hi], part)
         return out.add_(torch.from_numpy(part))
 
     def _dropped(
@@ -231,7 +231,7 @@ class CpuMlp:
             weights, factor_grads = self._factors()
             _gradients(
                 *weights, users, self._items[lo:hi], g.numpy(), self._kind(l2), self._kind(output_l2), *factor_grads
-            )  # type: ignore[call-arg]
+            )
 
     @torch.no_grad()
     def finish(self, l2: float, output_l2: float) -> None:

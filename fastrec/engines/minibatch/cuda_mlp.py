@@ -42,7 +42,8 @@ TILES = {"last": 1024, "unbend": 2048}
 
 def wide(width: int) -> int:
     """The power of two that holds a row."""
-    return triton.next_power_of_2(max(width, 16))
+    power: int = triton.next_power_of_2(max(width, 16))
+    return power
 
 
 class CudaMlp:

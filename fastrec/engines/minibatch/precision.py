@@ -62,7 +62,7 @@ class MixedPrecision:
     def gather(self, indices: Tensor, table: Tensor) -> Tensor:
         """16-bit rows of a table while gradients are wanted; float32 rows for evaluation, where ties would cost."""
         if torch.is_grad_enabled():
-            rows: Tensor = _Gather.apply(table, self._copy_of[id(table)], indices)
+            rows: Tensor = _Gather.apply(table, self._copy_of[id(table)], indices)  # type: ignore[no-untyped-call]
             return rows
         return F.embedding(indices, table)
 

@@ -168,7 +168,7 @@ class CpuStep:
         else:
             logits.requires_grad_()
             loss = self._form.mean(logits)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             assert logits.grad is not None
             gradient = logits.grad
         return loss.detach(), gradient * fraction if fraction != 1.0 else gradient
@@ -231,7 +231,7 @@ class AutogradStep:
                 items = hardest(items, self._score(users, items, drop=False), self._options.n_hard)
         loss = self._mean_loss(users, items)
         scaled = loss * fraction if fraction != 1.0 else loss
-        (self.scaler.scale(scaled) if self.scaler else scaled).backward()
+        (self.scaler.scale(scaled) if self.scaler else scaled).backward()  # type: ignore[no-untyped-call]
         if self._l2 or self._output_l2:
             self._count_uses(users, items, fraction)
         return loss.detach()
@@ -273,7 +273,8 @@ class AutogradStep:
     def _mean_loss(self, users: Tensor, items: Tensor) -> Tensor:
         logits = self._score(users, items, drop=True)
         if self._in_batch is not None:
-            return self._in_batch(logits, self.model.cross(users, items[:, 0]), users, items)
+            mean: Tensor = self._in_batch(logits, self.model.cross(users, items[:, 0]), users, items)
+            return mean
         return self._form.mean(logits)
 
     @torch.no_grad()

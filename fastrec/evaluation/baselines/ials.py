@@ -59,7 +59,7 @@ def half_step(
         args = (indptr, items, table, base, a, b, first)
 
         def work(lo: int, hi: int, args: tuple[Any, ...] = args) -> None:
-            _systems(*args, lo, hi)  # type: ignore[call-arg]
+            _systems(*args, lo, hi)
 
         run_ranges(work, rows, threads, grain=16)
         counts = np.diff(indptr[first : first + rows + 1])

@@ -33,7 +33,7 @@ def bce_with_gradient(logits: Tensor) -> tuple[Tensor, Tensor]:
     as long as another thread, such as the feed's, has the second core (10 times the step at 8,192 positives).
     """
     total, n = torch.zeros((), dtype=logits.dtype), logits.numel()
-    for part in logits.split(max(1, _ONE_THREAD // logits.shape[1])):
+    for part in logits.split(max(1, _ONE_THREAD // logits.shape[1])):  # type: ignore[no-untyped-call]
         total += F.softplus(part).sum() - part[:, 0].sum()
         part.sigmoid_()
         part[:, 0] -= 1.0

@@ -81,7 +81,7 @@ class Model(nn.Module):
         """float32[B, I]: every item's logit, a block of items at a time, since all pairs at once may not fit."""
         block = max(1, _PAIRS_AT_ONCE // max(1, users.numel()))
         items = torch.arange(self.n_items, device=users.device)
-        return torch.cat([self(users, part.expand(users.numel(), -1)).float() for part in items.split(block)], 1)
+        return torch.cat([self(users, part.expand(users.numel(), -1)).float() for part in items.split(block)], 1)  # type: ignore[no-untyped-call]
 
     def vectors(self) -> tuple[Tensor, Tensor, Tensor] | None:
         """(users float32[U, D], items float32[I, D], item bias float32[I]), or None where no such vectors exist.

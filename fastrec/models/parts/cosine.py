@@ -93,7 +93,7 @@ class CosineMF(Model):
 
     def _users(self, users: Tensor, weight: float) -> Tensor:
         """z_u of users [B] at a weight of the history."""
-        p = self.gather(users, self.user_factors)
+        p: Tensor = self.gather(users, self.user_factors)
         if not weight:
             return p
         u = users.long().cpu()
@@ -102,7 +102,8 @@ class CosineMF(Model):
         at = torch.arange(int(count.sum())) + torch.repeat_interleave(first - offsets, count)
         unit = F.normalize(self.item_factors.detach(), dim=-1)
         past = F.embedding_bag(self._items[at].to(unit.device), unit, offsets.to(unit.device), mode="sum")
-        return p + weight * F.normalize(past, dim=-1)
+        blended: Tensor = p + weight * F.normalize(past, dim=-1)
+        return blended
 
     def forward(self, users: Tensor, items: Tensor) -> Tensor:
         """float32[B, K]."""
