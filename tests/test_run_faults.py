@@ -357,7 +357,13 @@ def test_an_ignored_hangup_stays_ignored(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("shell", "code"),
-    [("2>&-", 0), (">&- 2>&- <&-", 0), ("2>&1 | head -1", 0), ("> /dev/full", 1), ("> /dev/full 2>&1", 1)],
+    [
+        pytest.param("2>&-", 0, marks=pytest.mark.slow),
+        (">&- 2>&- <&-", 0),
+        ("2>&1 | head -1", 0),
+        ("> /dev/full", 1),
+        pytest.param("> /dev/full 2>&1", 1, marks=pytest.mark.slow),
+    ],
 )
 def test_output_that_cannot_be_shown_never_stops_a_run(tmp_path: Path, shell: str, code: int) -> None:
     if "/dev/full" in shell and not Path("/dev/full").exists():

@@ -51,9 +51,9 @@ def test_a_bad_line_of_ratings_dat_is_named(tmp_path: Path, bad: str, says: str,
     assert str(path) in str(raised.value)
 
 
-@pytest.mark.parametrize("at", [1, 70_001, 200_000])
+@pytest.mark.parametrize("at", [1, 70_001, 100_000])
 def test_one_bad_line_among_many_is_found_wherever_it_stands(tmp_path: Path, at: int) -> None:
-    lines = [f"{k % 900}::{k}::5::{k}" for k in range(200_000)]
+    lines = [f"{k % 900}::{k}::5::{k}" for k in range(100_000)]
     path = tmp_path / "ratings.dat"
     for bad in ("7::8::5::1::9", "7::8::5", "7::8::x::9"):
         path.write_text("\n".join([*lines[: at - 1], bad, *lines[at:]]) + "\n")

@@ -22,6 +22,7 @@ import zstandard
 
 from fastrec.data import has_split, load, load_split
 from fastrec.errors import FastrecError
+from tests.helpers.cases import sampled
 
 MOVIES_100K = b"".join(
     b"%d|Film %d (1995)|01-Jan-1995||url|" % (k, k) + b"|".join([b"1"] * 19) + b"\n" for k in (1, 2, 3)
@@ -125,10 +126,10 @@ def try_one(name: str, seed: int, folder: Path) -> str:
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.timeout(240)
 def test_only_a_fastrec_error_comes_out_of_a_damaged_file(name: str, tmp_path: Path) -> None:
-    count = collections.Counter(try_one(name, seed, tmp_path / "case") for seed in range(300))
+    count = collections.Counter(try_one(name, seed, tmp_path / "case") for seed in range(sampled(300)))
     raw = {what: n for what, n in count.items() if what not in ("read", "refused")}
     assert not raw
-    assert count["refused"] > 20
+    assert count["refused"] > sampled(300) // 15
 
 
 def test_the_valid_files_are_read(tmp_path: Path) -> None:

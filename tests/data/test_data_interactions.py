@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fastrec.data import Interactions, load
 from fastrec.data.csr_build import factorize
 from fastrec.errors import DataError
+from tests.helpers.cases import examples
 
 ROW = st.tuples(st.integers(-3, 6), st.integers(0, 7), st.integers(0, 4), st.integers(1, 5))
 """user, item, timestamp, rating: few values, so that duplicates and ties abound."""
@@ -37,7 +38,7 @@ def latest(rows: list[tuple[int, int, int, int]]) -> dict[tuple[int, int], tuple
     return kept
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.lists(ROW, min_size=1, max_size=60))
 def test_from_arrays_keeps_the_latest_of_each_pair(rows: list[tuple[int, int, int, int]]) -> None:
     made = Interactions.from_arrays(*columns(rows))
@@ -52,7 +53,7 @@ def test_from_arrays_keeps_the_latest_of_each_pair(rows: list[tuple[int, int, in
     assert made.notes == ((f"{dropped} duplicate (user, item) rows merged, the latest kept",) if dropped else ())
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.lists(ROW, min_size=1, max_size=60), st.integers(2, 5))
 def test_min_rating_is_asked_of_the_latest_rating(rows: list[tuple[int, int, int, int]], least: int) -> None:
     expected = {(u, i, t) for (u, i), (t, _, r) in latest(rows).items() if r >= least}
@@ -76,7 +77,7 @@ def core_by_sets(pairs: set[tuple[int, int]], k: int) -> set[tuple[int, int]]:
         pairs = kept
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.sets(st.tuples(st.integers(0, 8), st.integers(0, 8)), min_size=1), st.integers(0, 4))
 def test_k_core_is_the_largest_subset(pairs: set[tuple[int, int]], k: int) -> None:
     users, items = (np.array(c) for c in zip(*sorted(pairs)))
@@ -101,7 +102,7 @@ def test_k_core_takes_as_many_rounds_as_it_needs() -> None:
     assert made.notes == ("100 interactions outside the 2-core left out",)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.lists(st.integers(-(2**62), 2**62), min_size=1, max_size=50), st.integers(0, 40))
 def test_contiguous_is_unique_with_inverse(values: list[int], shift: int) -> None:
     for ids in (np.array(values), np.array(values) >> shift, np.array([str(v) for v in values])):
@@ -219,7 +220,7 @@ def test_ids_follow_the_rows_and_not_the_threads(monkeypatch: pytest.MonkeyPatch
     assert len(prints) == 1
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=60))
 def test_without_timestamps_the_later_row_is_the_latest(rows: list[tuple[int, int]]) -> None:
     made = Interactions.from_arrays(*(np.array(column) for column in zip(*rows)))

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fastrec.data import load, load_split
 from fastrec.errors import DataError
+from tests.helpers.cases import examples
 
 Row = tuple[str, str]
 
@@ -82,7 +83,7 @@ def outcomes(
 
 
 @pytest.mark.parametrize("reader", WRITERS)
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(rows=ROWS)
 def test_shuffled_rows_give_the_same_pairs_or_the_same_refusal(reader: str, rows: list[Row]) -> None:
     if "lists" in reader:  # the form of a line depends on its row, not on its place
@@ -99,7 +100,7 @@ def test_shuffled_rows_give_the_same_pairs_or_the_same_refusal(reader: str, rows
 
 
 @pytest.mark.parametrize("reader", WRITERS)
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(rows=st.lists(st.tuples(PLAIN_IDS, PLAIN_IDS), min_size=1, max_size=3, unique_by=lambda row: row[0]))
 def test_plain_integers_are_read_as_integers(reader: str, rows: list[Row]) -> None:
     expected = {(int(u), int(i)) for u, i in rows}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fastrec import runs
@@ -17,6 +17,7 @@ from fastrec.data.earlier import numbered_as
 from fastrec.data.interactions import Interactions
 from fastrec.data.split import leave_one_out
 from fastrec.errors import ConfigError, DataError
+from tests.helpers.cases import examples
 
 OLD = "user,item,timestamp\n30,a,1\n10,b,2\n30,c,3\n20,c,4\n30,b,9\n"
 NEW = "user,item,timestamp\n5,z,7\n30,b,5\n10,aa,6\n30,c,3\n40,c,8\n5,b,9\n"
@@ -84,7 +85,7 @@ def test_titles_are_those_of_the_data_then_the_earlier_ones_then_the_id() -> Non
 ROWS = st.lists(st.tuples(st.integers(-5, 9), st.integers(-5, 9)), min_size=1, max_size=30)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(ROWS, ROWS, st.booleans())
 def test_numbers_are_kept_for_any_two_logs(one: list, two: list, text: bool) -> None:
     def build(rows: list) -> Interactions:

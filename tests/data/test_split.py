@@ -9,13 +9,14 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fastrec.data import Interactions, Split, add_validation, has_split, leave_one_out, ratio_split, time_split
 from fastrec.data.split import from_parts
 from fastrec.errors import ConfigError, DataError
 from fastrec.sampling.philox import TAG_VALIDATION
+from tests.helpers.cases import examples
 
 LOG = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 12), st.integers(0, 5)), min_size=1, max_size=80)
 PARTS = ("train", "validation", "test")
@@ -45,7 +46,7 @@ def check_partition(x: Interactions, split: Split) -> None:
             assert [times[p] for p in zip(part.users.tolist(), part.items.tolist())] == part.timestamps.tolist()
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(LOG, st.sampled_from([0.0, 0.1, 0.25, 0.9]), st.integers(0, 2**32 - 1))
 def test_leave_one_out_takes_the_last_of_each_user(rows: list, fraction: float, seed: int) -> None:
     x = build(rows)
@@ -163,7 +164,7 @@ def test_the_validation_draw_is_uniform() -> None:
     assert ((counts - expected) ** 2 / (expected * 0.9)).sum() < 45  # chi-square with 19 degrees: p about .0007
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(LOG, st.sampled_from([0.1, 0.2, 0.5, 0.99]), st.sampled_from([0.0, 0.1, 0.6]))
 def test_ratio_split_gives_each_user_its_fraction(rows: list, test: float, validation: float) -> None:
     x = build(rows)
@@ -177,7 +178,7 @@ def test_ratio_split_gives_each_user_its_fraction(rows: list, test: float, valid
     assert split.train.degrees.min() >= 1
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(LOG, st.sampled_from([0.1, 0.2, 0.5]), st.sampled_from([0.0, 0.1, 0.5]))
 def test_time_split_never_trains_on_what_comes_later(rows: list, test: float, validation: float) -> None:
     x = build(rows)

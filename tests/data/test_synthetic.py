@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fastrec.data import Interactions
 from fastrec.data.synthetic.generator import SHAPES, generate, make
 from fastrec.data.synthetic.titles import GENRES, titles
 from fastrec.errors import ConfigError, DataError
+from tests.helpers.cases import examples
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = "8aa7c56c070f3752f93cf8049045c7aacfcb3d2ed04d28387581d6575ec809bd"
@@ -60,7 +61,7 @@ def test_seeds_change_the_log() -> None:
     assert not same(generate(50, 60, 900, seed=2**32 - 1), generate(50, 60, 900, seed=2**32 - 2))
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     n_users=st.integers(1, 40), n_items=st.integers(1, 150), fraction=st.floats(0, 1), seed=st.integers(0, 2**32 - 1)
 )

@@ -169,9 +169,8 @@ def bf16(device: str) -> None:
 CHECKS = ("gradients", "adam", "training", "bf16")
 
 
-@pytest.mark.parametrize("check", CHECKS)
-def test_under_the_interpreter(check: str) -> None:
-    assert_ran(interpret("tests.engines.test_gpu_factors", check))
+def test_under_the_interpreter() -> None:
+    assert_ran(interpret("tests.engines.test_gpu_factors", *CHECKS))
 
 
 @pytest.mark.gpu

@@ -5,15 +5,12 @@ What runs kernels is a function of the device's name, as in test_fused_cuda: int
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from fastrec import models
 from fastrec.errors import ConfigError
-from fastrec.jit import available_threads
 from fastrec.models import losses
 from fastrec.models.parts.dropout import AddressedDropout
 from tests.helpers.training import N_ITEMS, N_USERS, make_model
@@ -220,17 +217,9 @@ def not_a_number(device: str) -> None:
 CHECKS = ("fp32", "bf16", "parts_of_a_batch", "not_a_number")
 
 
-@pytest.fixture(scope="module")
-def interpreted() -> Iterator[dict[str, Any]]:
-    """Every check begun, a processor each."""
-    with ThreadPoolExecutor(available_threads()) as pool:
-        yield {check: pool.submit(interpret, "tests.engines.test_gpu_mlp", check) for check in CHECKS}
-
-
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("check", CHECKS)
-def test_under_the_interpreter(check: str, interpreted: dict[str, Any]) -> None:
-    assert_ran(interpreted[check].result())
+def test_under_the_interpreter() -> None:
+    assert_ran(interpret("tests.engines.test_gpu_mlp", *CHECKS))
 
 
 NVIDIA: dict[str, Any] = {"layers": (256, 256, 128, 64), "dim": 64, "n_users": 6040, "n_items": 3706}

@@ -24,11 +24,12 @@ from fastrec.lanes import scratch
 from fastrec.models.parts.cosine import CosineMF
 from fastrec.sampling import NegativeSampler
 from fastrec.sampling.order import Cursor
+from tests.helpers.cases import alternating
 from tests.helpers.many_reference import Reference, mean_loss
 from tests.helpers.training import N_ITEMS, N_USERS, make_model, make_stream, positives
 
 CASES = [(name, similarity) for name in CODES for similarity in SIMILARITIES[name]]
-STEPS = [(*case, "row-adagrad", 20) for case in CASES] + [
+MORE = [
     ("ccl", "cosine", "sgd", 20),
     ("bce", "dot", "sgd", 20),
     ("ccl", "cosine", "row-adagrad", 64),
@@ -37,7 +38,15 @@ STEPS = [(*case, "row-adagrad", 20) for case in CASES] + [
     ("ccl", "cosine with history", "row-adagrad", 20),
     ("softmax", "cosine with history", "sgd", 20),
 ]
-"""Every loss and score, and every optimiser and kind of dimension with some of them: each is a kernel to compile."""
+"""Optimisers, kinds of dimension and histories with some of the losses."""
+
+
+def steps_of(mode: int) -> list[Any]:
+    """Every loss and score in both modes, and of MORE every other case in each: each is a kernel to compile."""
+    cases: list[Any] = [(*case, "row-adagrad", 20) for case in CASES]
+    for k, case in enumerate(MORE):
+        cases.append(pytest.param(*case, marks=pytest.mark.slow if k % 2 == mode else ()))
+    return cases
 
 
 def loss_of(name: str, **options: Any) -> Loss:
@@ -236,7 +245,7 @@ def test_codes_miss_no_score_above_the_bound_and_pass_few_below(dim: int) -> Non
 # ---- steps -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "similarity", "optimizer", "dim"), STEPS)
+@pytest.mark.parametrize(("name", "similarity", "optimizer", "dim"), steps_of(0))
 def test_deterministic_steps_are_those_of_autograd(name: str, similarity: str, optimizer: str, dim: int) -> None:
     options = {"l2": 0.01} if similarity == "dot" else {}
     engine = make(name, similarity, dim=dim, optimizer=optimizer, mode="deterministic", **options)
@@ -249,7 +258,7 @@ def test_deterministic_steps_are_those_of_autograd(name: str, similarity: str, o
     _same(engine, reference)
 
 
-@pytest.mark.parametrize(("name", "similarity", "optimizer", "dim"), STEPS)
+@pytest.mark.parametrize(("name", "similarity", "optimizer", "dim"), steps_of(1))
 def test_lock_free_steps_are_those_of_float64(name: str, similarity: str, optimizer: str, dim: int) -> None:
     options: dict[str, Any] = {"l2": 0.01} if similarity == "dot" else {}
     options |= {"mode": "lock_free", "threads": 1, "lr": lambda _: 0.01}
@@ -336,8 +345,7 @@ def test_lock_free_on_threads_stays_close_to_one_thread() -> None:
     assert losses[2] == pytest.approx(losses[0], rel=0.05)
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", CODES)
+@pytest.mark.parametrize(("name", "mode"), alternating(CODES, MODES))
 def test_a_diverging_run_says_so_in_its_loss(name: str, mode: str) -> None:
     engine = make(name, mode=mode, optimizer="sgd", lr=lambda _: 1e30)
     assert not np.isfinite(train(engine, 3)[-1])

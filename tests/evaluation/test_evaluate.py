@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fastrec.errors import ConfigError, DataError
@@ -14,6 +14,7 @@ from fastrec.evaluation import kernels
 from fastrec.evaluation.full_ranking import Vectors, count_ahead, evaluate_candidates, evaluate_full
 from fastrec.evaluation.metrics import grouped, single
 from fastrec.jit import njit, njit_float
+from tests.helpers.cases import examples
 from tests.helpers.fakes import Mlp, VectorModel, interactions, popularity, random_parts
 
 KINDS = {"vectors": VectorModel, "no vectors": Mlp}
@@ -54,7 +55,7 @@ def whole_numbers(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(seed=st.integers(0, 10**6), ties=st.booleans())
-@settings(deadline=None, max_examples=40)
+@examples(40)
 def test_full_ranking_agrees_with_sorting(kind: str, seed: int, ties: bool) -> None:
     rng = np.random.default_rng(seed)
     n_users, n_items, dim = int(rng.integers(1, 9)), int(rng.integers(18, 40)), int(rng.integers(1, 7))
@@ -70,7 +71,7 @@ def test_full_ranking_agrees_with_sorting(kind: str, seed: int, ties: bool) -> N
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(seed=st.integers(0, 10**6), ties=st.booleans())
-@settings(deadline=None, max_examples=40)
+@examples(40)
 def test_candidate_ranking_agrees_with_counting(kind: str, seed: int, ties: bool) -> None:
     rng = np.random.default_rng(seed)
     n_users, n_items, dim, rows = 5, 30, int(rng.integers(1, 7)), int(rng.integers(1, 20))

@@ -1,12 +1,28 @@
-"""Which cases of a product ``make test`` runs: enough that every pair of values occurs; the others are slow tests."""
+"""How much of a large test ``make test`` runs. ``make test-all`` sets FASTREC_TESTS=all and runs it in full."""
 
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
+
+THOROUGH = os.environ.get("FASTREC_TESTS") == "all"
+"""Whether everything runs."""
+
+
+def sampled(n: int) -> int:
+    """How many of ``n`` random cases run: a fifth in make test, at least 10."""
+    return n if THOROUGH else min(n, max(10, n // 5))
+
+
+def examples(n: int) -> Any:
+    """Hypothesis' settings for ``sampled(n)`` examples, which are others in each run, however long each takes."""
+    from hypothesis import settings  # not where scripts/gpu_check.sh runs
+
+    return settings(max_examples=sampled(n), deadline=None)
 
 
 def pairwise(*axes: Sequence[Any], kinds: Sequence[int] | None = None) -> list[Any]:
@@ -32,3 +48,12 @@ def pairwise(*axes: Sequence[Any], kinds: Sequence[int] | None = None) -> list[A
         on_square = (kinds[indices[0]] + sum(indices[1:])) % size == 0
         found.append(pytest.param(*values, marks=() if on_square else pytest.mark.slow))
     return found
+
+
+def alternating(names: Sequence[Any], modes: Sequence[Any]) -> list[Any]:
+    """Parameters for names x modes, one mode per name in turn; the others are marked slow."""
+    return [
+        pytest.param(name, mode, marks=() if k % len(modes) == m else pytest.mark.slow)
+        for k, name in enumerate(names)
+        for m, mode in enumerate(modes)
+    ]

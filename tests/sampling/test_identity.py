@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fastrec.batches.stream import Stream
@@ -20,6 +20,7 @@ from fastrec.models.parts import init
 from fastrec.models.parts.dropout import fill_kept
 from fastrec.sampling import NegativeSampler, identity
 from tests.helpers import oracle
+from tests.helpers.cases import examples
 
 Rows = list[list[int]]
 
@@ -62,7 +63,7 @@ def negatives_of(user: int, rows: Rows, epoch: int, **options: Any) -> dict[int,
     return {position: row[1:] for position, row in found.items()}
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(two_worlds(), st.sampled_from(["uniform", "weights"]), st.booleans(), st.integers(0, 2**32 - 1), st.data())
 def test_other_rows_leave_the_negatives_of_a_user(worlds, distribution: str, distinct: bool, seed: int, data) -> None:
     n, user, one, two = worlds
@@ -80,7 +81,7 @@ def test_other_rows_leave_the_negatives_of_a_user(worlds, distribution: str, dis
             assert drawn == expected
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.integers(40, 90), st.sets(st.integers(0, 39), min_size=1, max_size=5), st.data())
 def test_a_new_positive_changes_only_draws_that_hit_it(n: int, row: set[int], data) -> None:
     new = data.draw(st.integers(0, n - 1).filter(lambda i: i not in row))
@@ -96,7 +97,7 @@ def interactions(rows: Rows, n_items: int, times: list[int] | None = None) -> In
     return Interactions(indptr, items, np.arange(len(rows)), np.arange(n_items), times)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(two_worlds(least=3), st.integers(0, 2**32 - 1), st.integers(1, 9))
 def test_other_rows_leave_the_split_of_a_user(worlds, seed: int, tenths: int) -> None:
     n, user, *both = worlds
@@ -111,7 +112,7 @@ def test_other_rows_leave_the_split_of_a_user(worlds, seed: int, tenths: int) ->
     assert test == sorted(sorted(keys, key=keys.__getitem__)[: len(test)])
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(two_worlds(least=3), st.integers(0, 2**32 - 1), st.integers(1, 4))
 def test_other_rows_leave_the_candidates_of_a_user(worlds, seed: int, n: int) -> None:
     n_items, user, *both = worlds
@@ -139,7 +140,7 @@ def test_other_rows_leave_the_candidates_of_a_user(worlds, seed: int, n: int) ->
 shapes = st.tuples(st.integers(0, 9), st.integers(1, 13))
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(shapes, shapes, st.sampled_from(["user_factors", "x", "é"]), st.integers(0, 2**32 - 1))
 def test_more_rows_and_columns_leave_initial_weights(a, b, name: str, seed: int) -> None:
     rows, columns = min(a[0], b[0]), min(a[1], b[1])
@@ -169,7 +170,7 @@ def test_a_larger_model_starts_from_the_same_rows_and_columns(model: str) -> Non
             assert new[tuple(slice(side) for side in old.shape)].equal(old), (name, sizes)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.integers(0, 2**31 - 1), st.integers(0, 2**31 - 1), st.integers(1, 3), st.integers(1, 5), st.integers(1, 9))
 def test_dropout_equals_the_oracle(user: int, item: int, layer: int, columns: int, width: int) -> None:
     position, seed, epoch = oracle.identity(user, item), 5, 2**32 - 1

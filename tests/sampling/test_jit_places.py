@@ -22,10 +22,23 @@ print(Order(9, 1).positions(0, 0, 9).tolist())
 """
 
 
+def copy_to(folder: Path) -> Path:
+    shutil.copytree(PACKAGE, folder / "there" / "fastrec", ignore=shutil.ignore_patterns("__pycache__"))
+    return folder / "there"
+
+
 @pytest.fixture
 def copied(tmp_path: Path) -> Path:
-    shutil.copytree(PACKAGE, tmp_path / "there" / "fastrec", ignore=shutil.ignore_patterns("__pycache__"))
-    return tmp_path / "there"
+    return copy_to(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def used(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A copy that has filled the folder ``cache`` next to it, and what it printed."""
+    root = copy_to(tmp_path_factory.mktemp("used"))
+    done = run(root, NUMBA_CACHE_DIR=str(root.parent / "cache"))
+    assert (done.returncode, done.stderr) == (0, "")
+    return root, done.stdout
 
 
 def run(root: Path, first: str = "", **env: str | None) -> subprocess.CompletedProcess[str]:
@@ -65,19 +78,18 @@ def test_without_a_home_no_folder_appears_in_the_working_directory(copied: Path,
 
 @pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
 @pytest.mark.parametrize("size", [0, 40])
-def test_a_cut_cache_file_is_replaced(copied: Path, suffix: str, size: int) -> None:
-    cache = copied.parent / "cache"
-    expected = run(copied, NUMBA_CACHE_DIR=str(cache))
-    assert (expected.returncode, expected.stderr) == (0, "")
+def test_a_cut_cache_file_is_replaced(used: tuple[Path, str], tmp_path: Path, suffix: str, size: int) -> None:
+    root, expected = used
+    cache = shutil.copytree(root.parent / "cache", tmp_path / "cache")
     files = sorted(cache.rglob(f"*{suffix}"))
     assert files
     for file in files:
         file.write_bytes(file.read_bytes()[:size])
-    done = run(copied, NUMBA_CACHE_DIR=str(cache))
-    assert (done.returncode, done.stdout) == (0, expected.stdout), done.stderr
+    done = run(root, NUMBA_CACHE_DIR=str(cache))
+    assert (done.returncode, done.stdout) == (0, expected), done.stderr
     assert done.stderr.count("RuntimeWarning: fastrec: ") == 1
-    again = run(copied, NUMBA_CACHE_DIR=str(cache))
-    assert (again.stdout, again.stderr) == (expected.stdout, ""), "the cache was not replaced"
+    again = run(root, NUMBA_CACHE_DIR=str(cache))
+    assert (again.stdout, again.stderr) == (expected, ""), "the cache was not replaced"
 
 
 def test_a_cache_folder_that_vanishes_and_cannot_be_made_again_costs_no_call(copied: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fastrec.sampling import NegativeSampler, kernels, simd
@@ -12,6 +12,7 @@ from fastrec.sampling import csr as membership
 from fastrec.sampling.order import Order, fill_order
 from fastrec.sampling.philox import mulhi64, philox4x32
 from tests.helpers import oracle
+from tests.helpers.cases import examples
 
 
 def csr(rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -50,7 +51,7 @@ addresses = st.tuples(
 ONE = (1, [[], [0]]), (0, 0, 0), 4
 
 
-@settings(max_examples=1500, deadline=None)
+@examples(1500)
 @given(catalogues(), addresses, st.integers(1, 9), st.sampled_from(list(BUDGETS)))
 @example(*ONE, "bitmap")
 @example(*ONE, "filter")
@@ -69,7 +70,7 @@ def test_uniform_equals_the_oracle(catalogue, address, n_negatives, how) -> None
     assert s.stats["draws"] == (len(users) - full) * n_negatives
 
 
-@settings(max_examples=500, deadline=None)
+@examples(500)
 @given(catalogues(), addresses, st.integers(1, 9), st.sampled_from([0, 2**20]))
 @example(*ONE, 0)
 def test_distinct_equals_the_oracle(catalogue, address, n_negatives, budget) -> None:
@@ -84,7 +85,7 @@ def test_distinct_equals_the_oracle(catalogue, address, n_negatives, budget) -> 
     assert s.sample(np.arange(len(rows)), epoch=epoch, start=start).tolist() == expected
 
 
-@settings(max_examples=500, deadline=None)
+@examples(500)
 @given(catalogues(), addresses, st.integers(1, 6), st.booleans(), st.sampled_from([0, 2**20]), st.data())
 def test_weighted_equals_the_oracle(catalogue, address, n_negatives, distinct, budget, data) -> None:
     (n, rows), (seed, epoch, start) = catalogue, address
@@ -167,7 +168,7 @@ def test_the_python_body_of_the_kernel_gives_the_same(how: str, monkeypatch: pyt
         assert np.array_equal(compiled.sample(users, epoch=0, start=5), expected)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.integers(1, 9000), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
 @example(4096, 0, 0)
 @example(4225, 1, 2**32 - 1)
