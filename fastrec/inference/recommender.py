@@ -145,8 +145,7 @@ class Recommender:
         if exact.size:
             return [int(exact[0])]
         if self.titles is None:
-            found: list[int] = self.item_index.find([text])[0].tolist()
-            return found
+            return [int(number) for number in self.item_index.find([text])[0]]
         return search_titles(self.titles, text, self.popularity())
 
     def favourites(self, user: int, k: int) -> NDArray[np.int32]:

@@ -48,7 +48,7 @@ def model_bytes(folder: Path) -> bytes:
 def test_resumed_at_every_step_ends_in_the_same_bytes(
     split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, optimizer: str
 ) -> None:
-    options: dict[str, Any] = {"model": model, "optimizer": optimizer, "batch_size": 96}
+    options: dict[str, Any] = {"model": model, "optimizer": optimizer, "batch_size": 96, "dim": 20}
     train(split, tmp_path / "whole", **options)
     n_steps = 2 * -(-split.train.n_interactions // 96)
     inner = Trainer.run

@@ -169,6 +169,7 @@ def bf16(device: str) -> None:
 CHECKS = ("gradients", "adam", "training", "bf16")
 
 
+@pytest.mark.timeout(900)
 def test_under_the_interpreter() -> None:
     assert_ran(interpret("tests.engines.test_gpu_factors", *CHECKS))
 

@@ -112,7 +112,7 @@ def test_a_plain_product_ranks_as_the_model_of_either_engine_does(
     rows = [np.flatnonzero(rng.random(60) < np.linspace(0.9, 0.1, 60)) for _ in range(40)]
     split = Split(*(interactions([r[k::6].tolist() for r in rows], 60) for k in (0, 1, 2)))
     options = {"batch_size": 16, "epochs": 4, "lr": 0.05, "optimizer": "sgd" if engine == "fused" else "adam"}
-    config = Config(model=kind, engine=engine, dim=8, progress=False, tensorboard=False, patience=0, **options)
+    config = Config(model=kind, engine=engine, dim=20, progress=False, tensorboard=False, patience=0, **options)
     run = fit(split, config, out=tmp_path / "run").run
     found = read(export(run, to=to, out=tmp_path / "v"), to)
     product = found["user_vectors"] @ found["item_vectors"].T

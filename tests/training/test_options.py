@@ -27,7 +27,7 @@ from tests.helpers.fakes import interactions
 COLUMNS = {"user_col": "user", "item_col": "item", "rating_col": "rating", "time_col": "at"}
 SMALL: dict[str, Any] = {"dim": 4, "epochs": 2, "batch_size": 64, "candidates": 9, "progress": False}
 SMALL |= {"tensorboard": False, "lr": 0.02, "threads": 1}
-FUSED = {"engine": "fused", "optimizer": "sgd"}
+FUSED = {"engine": "fused", "optimizer": "sgd", "dim": 20}  # a dim whose kernels other tests compile
 MLP = {"model": "mlp", "dim": 4}
 
 
@@ -331,8 +331,8 @@ RUNS: dict[str, list[str]] = {
     "mlp with layers": ["--model", "mlp", "--layers", "8", "4", "--dropout", "0.2"],
     "step": ["--schedule", "step", "--step-epochs", "1", "--dim", "4"],
     "ratio": ["--split", "ratio", "--test-fraction", "0.3", "--model", "mf", "--loss", "bpr"],
-    "fused": ["--optimizer", "sgd", "--model", "mf"],
-    "lock free": ["--optimizer", "sgd", "--fused-mode", "lock_free", "--threads", "1"],
+    "fused": ["--optimizer", "sgd", "--model", "mf", "--dim", "20"],
+    "lock free": ["--optimizer", "sgd", "--fused-mode", "lock_free", "--threads", "1", "--dim", "20"],
     "no validation": ["--validation", "0"],
     "softmax": ["--loss", "softmax", "--optimizer", "adamw", "--exclude", "all"],
 }
