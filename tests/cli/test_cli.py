@@ -206,7 +206,7 @@ def test_every_config_field_is_a_flag(capsys: pytest.CaptureFixture[str]) -> Non
     from fastrec.config import OPTIONS
 
     with pytest.raises(SystemExit):
-        main(["train", "--help"])
+        main(["train", "--help-all"])
     text = capsys.readouterr().out
     for name in OPTIONS:
         assert f"--{name.replace('_', '-')}" in text

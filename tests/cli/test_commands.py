@@ -64,7 +64,7 @@ def test_help_imports_nothing_heavy(command: list[str]) -> None:
 
 def test_former_names_are_not_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["train", "--help"])
+        main(["train", "--help-all"])
     out = capsys.readouterr().out
     assert "--lr-h" not in out
     assert "--output-lr" in out

@@ -208,7 +208,7 @@ def test_what_there_is_to_go_on_from_is_said(tmp_path: Path, written: int) -> No
     folder = Checkpoints(tmp_path / "run" / "checkpoints")
     for step in range(written):
         folder.save(step + 7, {"x": torch.zeros(1)}, {})
-    says = "The checkpoint of step 7 is intact: go on" if written else "No checkpoint was written"
+    says = "The checkpoint of step 7 is intact: resume with" if written else "No checkpoint was written"
     assert folder.left().startswith(says)
 
 
