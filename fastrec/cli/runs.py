@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
 import fastrec
 from fastrec.terminal import say, say_json, table
+
+FORMATS = ("npz", "parquet", "safetensors", "ann", "onnx", "projector")
 
 
 def add_commands(commands: Any) -> None:
@@ -44,12 +47,16 @@ def add_commands(commands: Any) -> None:
         help="write user and item vectors with their original ids and titles",
         description="Write the vectors of an MF or GMF run: a user's items rank by dot product. GMF's h and MF's item "
         "bias are folded into the item vectors. npz and safetensors hold user_ids, item_ids, user_vectors, "
-        "item_vectors and the metric; parquet is a folder with users.parquet and items.parquet.",
+        "item_vectors and the metric; parquet is a folder with users.parquet and items.parquet, and ann adds an index "
+        "for approximate search (needs usearch). Of any model: onnx (needs onnx), and projector for TensorBoard.",
     )
     export.add_argument("run_dir", metavar="RUN", help="run folder")
-    export.add_argument("--to", required=True, choices=("npz", "parquet", "safetensors"), help="file format")
+    export.add_argument("--to", required=True, choices=FORMATS, help="file format")
     export.add_argument(
-        "--out", required=True, metavar="FILE", help="file to write (a folder for parquet), which must not exist"
+        "--out",
+        required=True,
+        metavar="PATH",
+        help="file to write (a folder for all but npz and safetensors), which must not exist",
     )
     export.add_argument(
         "--bias", choices=("folded", "separate"), default="folded", help="separate: item_bias in an array of its own"
@@ -107,3 +114,7 @@ def _export(args: argparse.Namespace) -> None:
 
     made = export(open_run(args.run_dir), to=args.to, out=Path(args.out), bias=args.bias, dtype=args.dtype)
     say(str(made), keep="")
+    if args.to == "ann":
+        about = json.loads((made / "index.json").read_text())
+        found = f"recall@10 {about['recall_at_10']:.4f} against exact search, over {about['queries']:,} users"
+        say(f"{about['library']}: built in {about['build_s']:.2f} s, {found}")
