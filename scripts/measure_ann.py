@@ -1,4 +1,4 @@
-"""Measure nearest-neighbour libraries on the vectors of a run: build time, queries/s and recall@10 against exact search.
+"""Measure nearest-neighbour libraries on the vectors of a run: build time, queries/s, recall@10 against exact search.
 
     pip install faiss-cpu hnswlib usearch
     python scripts/measure_ann.py RUN
@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from fastrec import Recommender
-from fastrec.inference.exporters.ann import BUILD, CONNECTIVITY, QUERIES, SEARCH
+from fastrec.inference.exporters.ann import QUERIES, SETTINGS
 from fastrec.inference.top_k import VectorScorer, top_k
 
 K, THREADS = 10, 2
+CONNECTIVITY, BUILD, SEARCH = (SETTINGS[name] for name in ("connectivity", "expansion_add", "expansion_search"))
 
 
 def faiss_search(items: np.ndarray) -> Callable[[np.ndarray], Any]:
@@ -50,8 +51,7 @@ def usearch_search(items: np.ndarray) -> Callable[[np.ndarray], Any]:
     """Build; returns the search."""
     from usearch.index import Index
 
-    options = {"connectivity": CONNECTIVITY, "expansion_add": BUILD, "expansion_search": SEARCH}
-    index = Index(ndim=items.shape[1], metric="ip", dtype="f32", **options)
+    index = Index(ndim=items.shape[1], dtype="f32", **SETTINGS)
     index.add(np.arange(len(items), dtype=np.uint64), items, threads=THREADS)
     return lambda queries: index.search(queries, K, threads=THREADS).keys
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from fastrec.inference.exporters.folder import needed, write_folder
 from fastrec.inference.top_k import VectorScorer, top_k
 
-CONNECTIVITY, BUILD, SEARCH = 16, 200, 64
-"""Neighbours of a node, and nodes looked at when the index is built and when it is searched."""
+SETTINGS: dict[str, Any] = {"metric": "ip", "connectivity": 16, "expansion_add": 200, "expansion_search": 64}
+"""Inner product; neighbours of a node, and nodes looked at when the index is built and when it is searched."""
 QUERIES, K = 1000, 10
 
 
@@ -50,28 +50,15 @@ def write(
     ConfigError
         If usearch is not installed.
     """
-    library = needed("usearch.index", "ann")
-    n_items, dim = items.shape
-    index = library.Index(
-        ndim=dim,
-        metric="ip",
-        dtype="f32",
-        connectivity=CONNECTIVITY,
-        expansion_add=BUILD,
-        expansion_search=SEARCH,
-    )
     started = time.perf_counter()
-    index.add(np.arange(n_items, dtype=np.uint64), np.ascontiguousarray(items))
+    index = build(items)
     seconds = time.perf_counter() - started
     rows = np.unique(np.linspace(0, len(users) - 1, min(QUERIES, len(users))).astype(np.int32))
     about = {
         "library": f"usearch {needed('usearch', 'ann').__version__}",
-        "metric": "ip",
-        "dim": dim,
-        "n_items": n_items,
-        "connectivity": CONNECTIVITY,
-        "expansion_add": BUILD,
-        "expansion_search": SEARCH,
+        "n_items": len(items),
+        "dim": items.shape[1],
+        **SETTINGS,
         "build_s": round(seconds, 3),
         "recall_at_10": round(recall(index, users, items, rows), 4),
         "queries": int(rows.size),
@@ -84,6 +71,13 @@ def write(
 
     write_folder(path, fill)
     return about
+
+
+def build(items: NDArray[np.float32]) -> Any:
+    """usearch.index.Index of float32[I, D] by their rows."""
+    index = needed("usearch.index", "ann").Index(ndim=items.shape[1], dtype="f32", **SETTINGS)
+    index.add(np.arange(len(items), dtype=np.uint64), np.ascontiguousarray(items))
+    return index
 
 
 def recall(
