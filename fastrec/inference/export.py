@@ -64,8 +64,10 @@ def export(run: Run, *, to: str, out: str | os.PathLike[str], bias: str = "folde
     Raises
     ------
     ConfigError
-        An unknown format, bias or dtype, one without effect, a file that exists, no such folder, a package that is not
-        installed, or a model without vectors (MLP, NeuMF).
+        An unknown format, bias or dtype, one without effect, a file that exists, no such folder, or a model without
+        vectors (MLP, NeuMF).
+    MissingPackageError
+        If the format needs a package that is not installed.
     DataError
         If a value does not fit float16.
     CheckpointError
@@ -82,7 +84,7 @@ def export(run: Run, *, to: str, out: str | os.PathLike[str], bias: str = "folde
         MODELS[to](run, path)
         return path
     if to == "ann":
-        needed("usearch.index", "ann")
+        needed("usearch.index")
     model = run.model()
     vectors = Vectors.of(model)
     if vectors is None:

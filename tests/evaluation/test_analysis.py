@@ -19,7 +19,7 @@ from fastrec.evaluation.analysis import best_lists
 from fastrec.evaluation.metrics import grouped
 from fastrec.evaluation.score import FULL
 from fastrec.models import build
-from tests.helpers.fakes import Tower, VectorModel, random_parts
+from tests.helpers.fakes import Mlp, VectorModel, random_parts
 
 N_USERS, N_ITEMS = 70, 40
 
@@ -45,7 +45,7 @@ def the_split(rng: np.random.Generator) -> Split:
     return Split(*made)
 
 
-@pytest.mark.parametrize("kind", [VectorModel, Tower])
+@pytest.mark.parametrize("kind", [VectorModel, Mlp])
 def test_lists_are_the_best_unseen_items(rng: np.random.Generator, kind: type[VectorModel]) -> None:
     split = the_split(rng)
     model = kind(

@@ -17,7 +17,7 @@ from fastrec.cli.main import main
 from fastrec.data import Catalog
 from fastrec.data.catalog import movies_frame
 from fastrec.data.split import Split
-from fastrec.errors import CheckpointError, ConfigError, DataError
+from fastrec.errors import CheckpointError, ConfigError, DataError, MissingPackageError
 from fastrec.evaluation.score import FULL, score_split
 from fastrec.inference.report import charts, facts
 from fastrec.models import build
@@ -233,7 +233,7 @@ def test_png_files_are_charts(tmp_path: Path) -> None:
 
 def test_without_matplotlib_the_install_line_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ConfigError, match=r"pip install 'fastrec\[report\]'"):
+    with pytest.raises(MissingPackageError, match=r"matplotlib is not installed: pip install 'fastrec\[report\]'"):
         fastrec.report(made(tmp_path / "run"), png=tmp_path / "charts")
 
 

@@ -47,7 +47,7 @@ def write(
 
     Raises
     ------
-    ConfigError
+    MissingPackageError
         If usearch is not installed.
     """
     started = time.perf_counter()
@@ -55,7 +55,7 @@ def write(
     seconds = time.perf_counter() - started
     rows = np.unique(np.linspace(0, len(users) - 1, min(QUERIES, len(users))).astype(np.int32))
     about = {
-        "library": f"usearch {needed('usearch', 'ann').__version__}",
+        "library": f"usearch {needed('usearch').__version__}",
         "n_items": len(items),
         "dim": items.shape[1],
         **SETTINGS,
@@ -75,7 +75,7 @@ def write(
 
 def build(items: NDArray[np.float32]) -> Any:
     """usearch.index.Index of float32[I, D] by their rows."""
-    index = needed("usearch.index", "ann").Index(ndim=items.shape[1], dtype="f32", **SETTINGS)
+    index = needed("usearch.index").Index(ndim=items.shape[1], dtype="f32", **SETTINGS)
     index.add(np.arange(len(items), dtype=np.uint64), np.ascontiguousarray(items))
     return index
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrec.errors import ConfigError, FastrecError
+from fastrec.errors import FastrecError, MissingPackageError, not_installed
 from fastrec.files import sync_folder
 from fastrec.runs import Run
 
@@ -42,18 +42,18 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def needed(package: str, extra: str) -> Any:
+def needed(package: str) -> Any:
     """The module of an optional package.
 
     Raises
     ------
-    ConfigError
+    MissingPackageError
         With the line that installs it.
     """
     try:
         return import_module(package)
-    except ImportError as error:
-        raise ConfigError(f"{package} is needed ({error}): pip install 'fastrec[{extra}]'") from None
+    except ImportError:
+        raise MissingPackageError(not_installed(package), name=package) from None
 
 
 def write_ids(folder: Path, run: Run) -> None:

@@ -27,10 +27,12 @@ def write(run: Run, path: Path) -> None:
 
     Raises
     ------
+    MissingPackageError
+        If onnx is not installed.
     ConfigError
-        If onnx is not installed, or the weights are beyond 2 GiB.
+        If the weights are beyond 2 GiB.
     """
-    onnx = needed("onnx", "onnx")
+    onnx = needed("onnx")
     import torch
 
     model = run.model().eval()

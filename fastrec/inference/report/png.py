@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fastrec.errors import ConfigError, FastrecError
+from fastrec.errors import FastrecError, MissingPackageError, not_installed
 from fastrec.files import make_folder
 from fastrec.inference.report.charts import Bars, Chart
 from fastrec.terminal import printable
@@ -20,13 +20,13 @@ def check_matplotlib() -> None:
 
     Raises
     ------
-    ConfigError
+    MissingPackageError
         With the line that installs it.
     """
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise ConfigError("PNG charts need matplotlib: pip install 'fastrec[report]'") from None
+        raise MissingPackageError(f"PNG charts: {not_installed('matplotlib')}", name="matplotlib") from None
 
 
 def write_charts(folder: Path, charts: Sequence[Chart], groups: Sequence[Bars]) -> list[Path]:

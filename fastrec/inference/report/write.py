@@ -9,7 +9,7 @@ from typing import Any
 
 from fastrec.errors import ConfigError
 from fastrec.evaluation.score import FULL, evaluate
-from fastrec.files import write_atomic
+from fastrec.files import write_bytes
 from fastrec.inference.recommender import Recommender
 from fastrec.inference.report import facts as found
 from fastrec.inference.report.page import Facts, page
@@ -55,7 +55,9 @@ def report(
     CheckpointError
         If the folder is damaged, incomplete or altered.
     ConfigError
-        If ``out`` or ``png`` exists, their folder does not, or matplotlib is missing.
+        If ``out`` or ``png`` exists, or their folder does not.
+    MissingPackageError
+        If ``png`` is given and matplotlib is not installed.
     DataError
         If a user is unknown.
 
@@ -71,7 +73,7 @@ def report(
 
         check_matplotlib()
     facts = gather(run, users=users, k=k)
-    write_atomic(path, page(facts).encode("utf-8", "backslashreplace"))
+    write_bytes(path, page(facts).encode("utf-8", "backslashreplace"))
     if folder is not None:
         from fastrec.inference.report.png import write_charts
 
