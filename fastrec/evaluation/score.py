@@ -81,7 +81,7 @@ def evaluate(
     DataError
         If the run has no test part.
     ConfigError
-        A cutoff below 1, or a name in ``by`` that is no column.
+        A cutoff below 1, or a name in ``by`` that the tables do not have.
 
     Cost
     ----

@@ -57,7 +57,7 @@ def needed(package: str) -> Any:
 
 
 def write_ids(folder: Path, run: Run) -> None:
-    """``users.parquet`` (``row``, ``id``) and ``items.parquet`` (also ``title``): what each row number stands for."""
+    """``users.parquet`` (``row``, ``id``) and ``items.parquet`` (also ``title``): the id of each row number."""
     from fastrec.data.tables import write_parquet
 
     train = run.split().train
