@@ -19,6 +19,7 @@ _HOMES = {
     "fastrec.inference.export": ("export",),
     "fastrec.inference.recommend": ("recommend",),
     "fastrec.inference.recommender": ("Recommender",),
+    "fastrec.inference.report.write": ("report",),
     "fastrec.runs": ("open_run",),
     "fastrec.sampling": ("NegativeSampler",),
     "fastrec.training.job": ("train",),

@@ -19,6 +19,7 @@ from fastrec.evaluation.score import evaluate as evaluate
 from fastrec.inference.export import export as export
 from fastrec.inference.recommend import recommend as recommend
 from fastrec.inference.recommender import Recommender as Recommender
+from fastrec.inference.report.write import report as report
 from fastrec.runs import open_run as open_run
 from fastrec.sampling import NegativeSampler as NegativeSampler
 from fastrec.training.job import train as train

@@ -35,6 +35,8 @@ class MissingPackageError(FastrecError, ImportError):
 EXTRAS = {
     "train": ("torch", "polars", "safetensors", "tensorboard", "unidecode", "tomli_w", "tqdm", "zstandard"),
     "report": ("matplotlib",),
+    "onnx": ("onnx",),
+    "ann": ("usearch",),
     "completion": ("shtab",),
 }
 """The packages of each extra of ``pip install 'fastrec[EXTRA]'``, by import name; ``pyproject.toml`` lists the same."""

@@ -22,6 +22,9 @@ SCRIPTS = {
     "cornac-bpr": "cornac_bpr.py",
 }
 
+LISTS = {"implicit-recommend": "implicit_recommend.py"}
+"""Baselines that list items by given vectors: the NPZ has ``users`` and ``vectors`` too."""
+
 
 def interpreter() -> Path | None:
     """The Python of ``$FASTREC_BASELINES`` (a virtual environment) or of ``.venv-baselines``; None if not set up."""
@@ -38,7 +41,7 @@ class Baseline:
     Parameters
     ----------
     name : str
-        A key of ``SCRIPTS``.
+        A key of ``SCRIPTS`` or ``LISTS``.
     csr : Path
         NPZ with ``indptr``, ``items``, ``n_items``.
     threads, dim, n_negatives : int
@@ -48,7 +51,7 @@ class Baseline:
     def __init__(self, name: str, csr: Path, *, threads: int, dim: int, n_negatives: int) -> None:
         self.name, self.threads = name, threads
         options = json.dumps({"threads": threads, "dim": dim, "n_negatives": n_negatives})
-        script = ROOT / "benchmarks" / "baselines" / "peers" / SCRIPTS[name]
+        script = ROOT / "benchmarks" / "baselines" / "peers" / (SCRIPTS | LISTS)[name]
         python = interpreter()
         if python is None:
             raise Refused("the baselines' environment is not set up; run make bench-baselines")

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.baselines.external import Baseline, interpreter
 from fastrec.bench.context import Context
 from fastrec.bench.harness import Bench, Entry, Refused
 
@@ -23,9 +23,13 @@ TOLERANCE = 1e-5
 def recommend_all(context: Context) -> Bench:
     """The best items of every user, seen ones left out, as Parquet; next to implicit's ``recommend``."""
     from fastrec import Recommender, runs
+    from fastrec.data.split import everything
     from fastrec.models import build
 
-    split, threads = context.split, context.threads
+    split, threads = (
+        everything(context.data),
+        context.threads,
+    )  # what is hidden is every interaction, whatever the split
     folder = tempfile.TemporaryDirectory(prefix="fastrec-bench-")
     run = runs.create(Path(folder.name) / "run", config={"model": "gmf", "dim": context.dim}, split=split)
     model = build("gmf", n_users=split.n_users, n_items=split.n_items, dim=context.dim, seed=context.seed, init_std=0.1)
@@ -53,12 +57,23 @@ def recommend_all(context: Context) -> Bench:
             threads=threads,
         )
     ]
-    notes = []
-    if find_spec("implicit") is None:
-        notes.append("implicit is not installed, so there is no row of it: pip install implicit")
+    notes, open_now = [], list[Baseline]()
+    if interpreter() is None:
+        notes.append("implicit is not in the table: make bench-baselines installs it")
     else:
-        entries.append(_implicit(vectors, seen, threads))
-    return Bench(entries, notes=notes, close=folder.cleanup)
+        try:
+            entry, baseline = _implicit(Path(folder.name), vectors, seen, threads)
+            entries.append(entry)
+            open_now.append(baseline)
+        except Refused as error:
+            notes.append(f"implicit is not in the table: {error}")
+
+    def close() -> None:
+        for one in open_now:
+            one.close()
+        folder.cleanup()
+
+    return Bench(entries, notes=notes, close=close)
 
 
 def _seen(split: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -81,33 +96,34 @@ def _check_lists(found: dict[str, Any], vectors: Any, seen: Any) -> None:
             raise Refused(f"the list of user {user} is not its best {K} items")
 
 
-def _implicit(vectors: Any, seen: Any, threads: int) -> Entry:
-    """implicit's ``recommend`` of everyone, by the same vectors; it writes no file."""
-    from implicit.cpu.als import AlternatingLeastSquares  # type: ignore[import-not-found, unused-ignore]
-    from scipy.sparse import csr_matrix
+def _implicit(folder: Path, vectors: Any, seen: Any, threads: int) -> tuple[Entry, Baseline]:
+    """implicit's ``recommend`` of everyone, by the same vectors, in the baselines' environment; it writes no file."""
+    csr = folder / "vectors.npz"
+    arrays = {"indptr": seen[0], "items": seen[1], "users": vectors[0], "vectors": vectors[1]}
+    np.savez(csr, **arrays)
+    baseline = Baseline("implicit-recommend", csr, threads=threads, dim=vectors[0].shape[1], n_negatives=0)
+    n_users = len(vectors[0])
 
-    model = AlternatingLeastSquares(factors=vectors[0].shape[1], num_threads=threads)
-    model.user_factors, model.item_factors = (np.ascontiguousarray(v) for v in vectors)
-    n_users, n_items = len(vectors[0]), len(vectors[1])
-    matrix = csr_matrix((np.ones(seen[1].size, np.float32), seen[1], seen[0]), shape=(n_users, n_items))
-    users = np.arange(n_users)
-
-    def check(lists: Any) -> None:
-        items, scores = lists
+    def check(answer: dict[str, Any]) -> None:
+        with np.load(f"{csr}.lists.npz", allow_pickle=False) as file:
+            items, scores = file["items"], file["scores"]
+        if answer["n"] != items.size:
+            raise Refused(f"implicit gave {answer['n']} items, then {items.size}")
         found = {
-            "user_id": np.repeat(users, K),
+            "user_id": np.repeat(np.arange(n_users), K),
             "rank": np.tile(np.arange(1, K + 1), n_users),
             "item_id": items.ravel(),
         }
         _check_lists({name: values[scores.ravel() > -1e30] for name, values in found.items()}, vectors, seen)
 
-    return Entry(
+    entry = Entry(
         "implicit",
-        lambda _k: model.recommend(users, matrix, N=K, filter_already_liked_items=True),
+        lambda _k: baseline.run(),
         n_users,
         check,
         unit="users/s",
-        what="implicit's recommend by the same vectors, in memory",
+        what=baseline.facts["what"],
         role="baseline",
         threads=threads,
     )
+    return entry, baseline

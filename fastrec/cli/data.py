@@ -8,7 +8,7 @@ from typing import Any
 import fastrec
 from fastrec.cli.options import add_option, given
 from fastrec.config import OPTIONS, SECTION_OF
-from fastrec.terminal import say, table
+from fastrec.terminal import say, say_json, table
 
 ABOUT = "Named data sets are looked for under $FASTREC_DATA/NAME, then in the cache (see `fastrec doctor`)."
 
@@ -19,6 +19,7 @@ def add_commands(commands: Any) -> None:
     parser.set_defaults(run=lambda _: parser.print_help())
     data = parser.add_subparsers(title="commands", metavar="COMMAND")
     listing = data.add_parser("list", help="the named sets, and where each was found", description=ABOUT)
+    listing.add_argument("--json", action="store_true", help="print JSON")
     listing.set_defaults(run=show_list)
     fetch = data.add_parser(
         "fetch",
@@ -41,14 +42,25 @@ def add_commands(commands: Any) -> None:
     for name in OPTIONS:
         if SECTION_OF[name] == "data" and name not in ("data", "drop_overlap"):
             add_option(info, name)
+    info.add_argument("--json", action="store_true", help="print JSON")
     info.set_defaults(run=_info)
 
 
-def show_list(_: argparse.Namespace | None = None) -> None:
-    """Print the named sets, and where each was found."""
+def listed() -> list[dict[str, str | None]]:
+    """The named sets: ``name``, ``found_at`` (None where it is not here) and ``state``."""
     from fastrec.data.datasets import registry
 
-    say(table([("set", "found at", "how")] + [(name, where or "-", state) for name, where, state in registry.found()]))
+    return [{"name": name, "found_at": where or None, "state": state} for name, where, state in registry.found()]
+
+
+def show_list(args: argparse.Namespace | None = None) -> None:
+    """Print the named sets, and where each was found."""
+    found = listed()
+    if args is not None and args.json:
+        say_json(found)
+        return
+    rows = [(str(row["name"]), row["found_at"] or "-", str(row["state"])) for row in found]
+    say(table([("set", "found at", "how"), *rows]))
 
 
 def _fetch(args: argparse.Namespace) -> None:
@@ -61,6 +73,9 @@ def _info(args: argparse.Namespace) -> None:
     options = given(args)
     x = fastrec.load(options.pop("data"), **options)
     degrees = x.degrees
+    if args.json:
+        _info_json(x)
+        return
     rows = [
         ("users", f"{x.n_users:,}"),
         ("items", f"{x.n_items:,}"),
@@ -74,3 +89,18 @@ def _info(args: argparse.Namespace) -> None:
     say(table([(x.name, ""), *rows]))
     for note in x.notes:
         say(f"note: {note}", keep="")
+
+
+def _info_json(x: Any) -> None:
+    say_json(
+        {
+            "name": x.name,
+            "n_users": x.n_users,
+            "n_items": x.n_items,
+            "n_interactions": x.n_interactions,
+            "timestamps": x.timestamps is not None,
+            "titles": x.titles is not None,
+            "fingerprint": x.fingerprint(),
+            "notes": list(x.notes),
+        }
+    )

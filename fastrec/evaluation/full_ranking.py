@@ -290,7 +290,7 @@ def count_ahead(
         )
     given = vectors or Vectors.none(test.n_users)
     bias = np.zeros(test.n_items, np.float32) if vectors is None else vectors.bias
-    for block, scores in _blocks(model, vectors, users, test.n_items):
+    for block, scores in score_blocks(model, vectors, users, test.n_items):
 
         def work(lo: int, hi: int, block: NDArray[np.int32] = block, scores: NDArray[np.float32] = scores) -> None:
             kernels.take(scores, bias, block, test.indptr, test.items, targets, lo, hi)
@@ -305,7 +305,7 @@ def count_ahead(
     return counts
 
 
-def _blocks(
+def score_blocks(
     model: Any, vectors: Vectors | None, users: NDArray[np.int32], n_items: int
 ) -> Iterator[tuple[NDArray[np.int32], NDArray[np.float32]]]:
     """(users int32[B], scores float32[B, I]) until all users are through; the scores may be written over."""

@@ -15,7 +15,7 @@ from fastrec.arguments import unmasked
 from fastrec.data.split import Split
 from fastrec.errors import ConfigError, DataError, shown
 from fastrec.evaluation.metrics import CUTOFFS, check_scores
-from fastrec.evaluation.score import FULL, score_split
+from fastrec.evaluation.score import FULL, Wanted, score_split
 
 PROTOCOLS = ("both", "full", "candidates")
 UNLISTED = np.float32(-3.0e38)
@@ -28,9 +28,9 @@ def evaluate_scores(
     *,
     protocol: str = "both",
     cutoffs: Sequence[int] = CUTOFFS,
-    n_candidates: int = 99,
-    candidate_seed: int = 0,
-    threads: int | None = None,
+    beyond: bool = False,
+    by: Sequence[str] | None = (),
+    **options: Any,
 ) -> dict[str, dict[str, Any]]:
     """Measure scores from anywhere on the test part of a split, as ``evaluate`` measures a run.
 
@@ -44,8 +44,11 @@ def evaluate_scores(
     split : Split
         Its test part is ranked, its train and validation parts are what users have seen.
     protocol : {"both", "full", "candidates"}
-    cutoffs, n_candidates, candidate_seed, threads
-        See ``score_split``.
+    cutoffs : sequence of int
+    beyond, by
+        See ``evaluate``; columns are those of the catalogue of ``split.train``.
+    **options
+        ``n_candidates``, ``candidate_seed`` and ``threads`` of ``score_split``.
 
     Returns
     -------
@@ -69,8 +72,11 @@ def evaluate_scores(
     if not split.test.n_interactions:
         raise DataError(f"{split.test.name}: there is no test part, so there is nothing to evaluate on")
     model = _Scores(_function(scores, split), split.n_items)
-    options: dict[str, Any] = {"n_candidates": n_candidates, "candidate_seed": candidate_seed, "threads": threads}
-    found = score_split(model, split, cutoffs=cutoffs, **options)
+    if unknown := set(options) - {"n_candidates", "candidate_seed", "threads"}:
+        raise TypeError(f"evaluate_scores() has no argument {min(unknown)!r}")
+    found = score_split(
+        model, split, cutoffs=cutoffs, wanted=Wanted(beyond, by, lambda: split.train.catalog), **options
+    )
     if protocol == "both":
         return found
     return {name: row for name, row in found.items() if name.startswith(FULL) == (protocol == "full")}

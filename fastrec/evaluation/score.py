@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from fastrec.data.split import Split
 from fastrec.errors import DataError
+from fastrec.evaluation.analysis import analyse
 from fastrec.evaluation.candidates import Candidates, candidates_for
 from fastrec.evaluation.full_ranking import full_ranks
 from fastrec.evaluation.metrics import CUTOFFS, MISS, Metrics, check_cutoffs, grouped, single
@@ -22,8 +24,33 @@ UNTRAINED = ", users not in train"
 """What is added to a protocol's name for the users that the model has learned nothing about."""
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What is measured beyond the means of the headline; see ``evaluate``."""
+
+    beyond: bool = False
+    by: Sequence[str] | None = ()
+    catalog: Callable[[], Any] = lambda: None
+
+    def add_to(self, row: dict[str, Any], model: Any, split: Split, ranks: Any, ks: Sequence[int]) -> None:
+        """Put it into the row of full ranking."""
+        if not self.beyond and self.by is not None and not len(self.by):
+            return
+        found = analyse(model, split, ranks, ks=ks, by=self.by, catalog=self.catalog)
+        if self.beyond:
+            row |= {**found.accuracy.means, "lists": found.lists}
+            row["standard_errors"] = row["standard_errors"] | found.accuracy.standard_errors
+        if found.groups:
+            row["groups"] = found.as_dict()["groups"]
+
+
 def evaluate(
-    run: Run | str | os.PathLike[str], *, cutoffs: Sequence[int] | None = None, threads: int | None = None
+    run: Run | str | os.PathLike[str],
+    *,
+    cutoffs: Sequence[int] | None = None,
+    beyond: bool = False,
+    by: Sequence[str] | None = (),
+    threads: int | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Score the weights of a run on its test part again; the folder is all it takes.
 
@@ -33,6 +60,12 @@ def evaluate(
         The run folder.
     cutoffs : sequence of int, optional
         The K of HR@K and the like; left out: those of the run's config.
+    beyond : bool
+        Add MAP@K, Precision@K and AUC to the metrics of "full ranking", and "lists": coverage, Gini, novelty and
+        popularity of the top 10 lists (see ``evaluation.beyond``).
+    by : sequence of str, optional
+        Add "groups" to "full ranking": the metrics by "activity" and "popularity", or by a column of the tables that
+        the run keeps, such as "genres" or "gender". None means every one that makes groups.
     threads : int, optional
         CPU threads; None means all.
 
@@ -48,7 +81,11 @@ def evaluate(
     DataError
         If the run has no test part.
     ConfigError
-        A cutoff below 1.
+        A cutoff below 1, or a name in ``by`` that the tables do not have.
+
+    Cost
+    ----
+    ``beyond`` and ``by`` score every pair of a user and an item once more.
     """
     run = run if isinstance(run, Run) else open_run(run)
     split = run.split()
@@ -57,7 +94,8 @@ def evaluate(
     options = {"n_candidates": "candidates", "candidate_seed": "candidate_seed"}
     given = {name: run.config[key] for name, key in options.items() if key in run.config}
     ks = cutoffs if cutoffs is not None else run.config.get("cutoffs", CUTOFFS)
-    rows = score_split(run.model(), split, cutoffs=ks, threads=threads, **given)
+    wanted = Wanted(beyond, by, run.catalog)
+    rows = score_split(run.model(), split, cutoffs=ks, threads=threads, wanted=wanted, **given)
     if run.stream_version != STREAM_VERSION and split.candidates is None:
         first = next(iter(rows.values()))
         first["notes"].append(
@@ -74,6 +112,7 @@ def score_split(
     cutoffs: Sequence[int] = CUTOFFS,
     n_candidates: int = 99,
     candidate_seed: int = 0,
+    wanted: Wanted | None = None,
     threads: int | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Metrics of a model on the test part by both protocols, ready for records and tables.
@@ -88,6 +127,8 @@ def score_split(
         The K of HR@K and the like.
     n_candidates, candidate_seed : int
         See ``candidates_for``; without effect where the split has candidates.
+    wanted : Wanted, optional
+        What "full ranking" has beyond the means: see ``evaluate``.
     threads : int, optional
         CPU threads; None means all.
 
@@ -129,6 +170,8 @@ def score_split(
             metrics = (grouped if name == FULL else single)(mine, users[chosen], ks) if mine.size else Metrics({})
             extra = {"candidates": frozen.describe()} if name == first else {}
             rows[name + suffix] = {**metrics.as_dict(), "notes": [] if suffix else notes[name], **extra}
+    if wanted is not None and trained.any():
+        wanted.add_to(rows[FULL], model, split, ranks[FULL], ks)
     return rows
 
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrec.data.interactions import pack
-from fastrec.errors import ConfigError, DataError, FastrecError
+from fastrec.errors import ConfigError, DataError
 from fastrec.evaluation.full_ranking import Vectors
-from fastrec.files import atomic_write, sync_folder, write_tensors
+from fastrec.files import atomic_write, write_tensors
+from fastrec.inference.exporters import ann, onnx, projector
+from fastrec.inference.exporters.folder import needed, write_folder
 from fastrec.runs import Run
 
 METRICS = {"folded": "dot", "separate": "dot + item_bias"}
@@ -36,16 +36,20 @@ def export(run: Run, *, to: str, out: str | os.PathLike[str], bias: str = "folde
     Parameters
     ----------
     run : Run
-        Of a model that has vectors: MF or GMF.
-    to : {"npz", "parquet", "safetensors"}
+        Of a model that has vectors, MF or GMF; of any model for onnx and projector.
+    to : {"npz", "parquet", "safetensors", "ann", "onnx", "projector"}
         npz: ``user_ids``, ``item_ids`` (int64 or str), ``user_vectors`` [U, D], ``item_vectors`` [I, D] (D + 1 for an
         MF), ``titles`` where there are any, and ``metric``; opens with ``allow_pickle=False``.
         safetensors: the same names; strings as UTF-8 bytes (``titles.bytes``) with offsets (``titles.offsets``);
         ``metric`` is in the metadata, in the JSON under the key ``fastrec``.
         parquet: a folder with ``users.parquet`` (``id``, ``vector``) and ``items.parquet`` (``id``, ``title`` where
         there are any, ``vector``), each with ``metric`` in its key-value metadata.
+        ann: that folder with ``index.usearch`` too, an index of the items for their vectors' inner product, whose keys
+        are the rows of items.parquet, and ``index.json`` (build time, recall@10 against exact search). Needs usearch.
+        onnx: a folder with ``model.onnx``, which takes rows of users and items, and the ids of the rows. Needs onnx.
+        projector: a folder for ``tensorboard --logdir``, items with transliterated titles and genres.
     out : path
-        File to write, or folder for parquet; it must not exist, the folder it goes into must.
+        File to write, or folder; it must not exist, the folder it goes into must.
     bias : {"folded", "separate"}
         "separate" keeps the item bias by itself: ``item_bias`` [I], or ``bias`` in items.parquet; vectors have D
         columns and score = user . item + item bias.
@@ -60,17 +64,27 @@ def export(run: Run, *, to: str, out: str | os.PathLike[str], bias: str = "folde
     Raises
     ------
     ConfigError
-        An unknown format, bias or dtype, a file that exists, no such folder, or a model without vectors (MLP, NeuMF).
+        An unknown format, bias or dtype, one without effect, a file that exists, no such folder, or a model without
+        vectors (MLP, NeuMF).
+    MissingPackageError
+        If the format needs a package that is not installed.
     DataError
         If a value does not fit float16.
     CheckpointError
         If the run has no weights, or they were altered.
     """
     path = Path(out)
-    for name, value, known in (("to", to, WRITERS), ("bias", bias, METRICS), ("dtype", dtype, DTYPES)):
+    for name, value, known in (("to", to, (*WRITERS, *MODELS)), ("bias", bias, METRICS), ("dtype", dtype, DTYPES)):
         if value not in known:
             raise ConfigError(f"{name}={value!r}: must be one of {', '.join(known)}")
     _must_be_new(path)
+    if (to in MODELS or to == "ann") and (bias, dtype) != ("folded", "float32"):
+        raise ConfigError(f"bias and dtype have no effect with to={to!r}; leave them out")
+    if to in MODELS:
+        MODELS[to](run, path)
+        return path
+    if to == "ann":
+        needed("usearch.index")
     model = run.model()
     vectors = Vectors.of(model)
     if vectors is None:
@@ -133,6 +147,10 @@ def _safetensors(path: Path, columns: dict[str, NDArray[Any]], metric: str) -> N
 
 
 def _parquet(path: Path, columns: dict[str, NDArray[Any]], metric: str) -> None:
+    write_folder(path, lambda folder: _tables(folder, columns, metric))
+
+
+def _tables(folder: Path, columns: dict[str, NDArray[Any]], metric: str) -> None:
     from fastrec.data.tables import write_parquet
 
     users = {"id": columns["user_ids"], "vector": columns["user_vectors"]}
@@ -140,27 +158,20 @@ def _parquet(path: Path, columns: dict[str, NDArray[Any]], metric: str) -> None:
     for name, key in (("title", "titles"), ("bias", "item_bias"), ("vector", "item_vectors")):
         if key in columns:
             items[name] = columns[key]
-    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-    try:
-        part.mkdir()
-        for name, rows in (("users", users), ("items", items)):
-            file = part / f"{name}.parquet"
-            write_parquet(file, rows, {"metric": metric})
-            with file.open("rb") as f:
-                os.fsync(f.fileno())
-        sync_folder(part)
-        os.replace(part, path)  # both files or none
-        sync_folder(path.parent)
-    except OSError as error:
-        reason = error.strerror or error
-        raise FastrecError(f"{path}: cannot be written ({reason}); free some space or name another folder") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    for name, rows in (("users", users), ("items", items)):
+        write_parquet(folder / f"{name}.parquet", rows, {"metric": metric})
+
+
+def _ann(path: Path, columns: dict[str, NDArray[Any]], metric: str) -> None:
+    ann.write(path, columns["user_vectors"], columns["item_vectors"], lambda to: _tables(to, columns, metric))
 
 
 WRITERS: dict[str, Callable[[Path, dict[str, NDArray[Any]], str], None]] = {
     "npz": _npz,
     "parquet": _parquet,
     "safetensors": _safetensors,
+    "ann": _ann,
 }
-"""What ``to`` may be."""
+"""What ``to`` may be for models with vectors."""
+MODELS: dict[str, Callable[[Run, Path], None]] = {"onnx": onnx.write, "projector": projector.write}
+"""What ``to`` may be for every model; ``bias`` and ``dtype`` have no effect there."""

@@ -165,9 +165,22 @@ def search_titles(titles: NDArray[Any], text: str, counts: NDArray[np.int64]) ->
     names = [simplified(title) for title in titles.tolist()]
     fits = [k for k, name in enumerate(names) if wanted and wanted in name]
     if not fits:
-        # the article of "Misérables, Les" and the year keep a complete title from being close
-        stems = {re.sub(r"\s*\(\d{4}.*$", "", name).partition(",")[0]: k for k, name in enumerate(names)}
-        near = difflib.get_close_matches(wanted, list(stems), _SUGGESTIONS, 0.6)
-        hint = f"; close are {', '.join(shown(str(titles[stems[name]])) for name in near)}" if near else ""
+        near = [shown(str(titles[item])) for item in _close_titles(names, wanted, counts)]
+        hint = f"; close are {', '.join(near)}" if near else ""
         raise DataError(f"{shown(text)}: no item has this id, and no title contains it{hint}")
     return sorted(fits, key=lambda k: (-int(counts[k]), k))
+
+
+def _close_titles(names: list[str], wanted: str, counts: NDArray[np.int64]) -> list[int]:
+    """Items whose simplified title is close to ``wanted``, or starts with as many words that are, closest first.
+
+    The article of "Misérables, Les" and the year keep a title as it is from being close, and a subtitle one that the
+    text starts.
+    """
+    words, starts = len(wanted.split()), dict[str, int]()
+    for item in sorted(range(len(names)), key=lambda k: (int(counts[k]), -k)):  # of equal starts the most popular
+        stem = re.sub(r"\s*\(\d{4}.*$", "", names[item]).partition(",")[0]
+        starts[stem] = item
+        starts[" ".join(re.findall(r"\w[\w'’]*", stem)[:words])] = item
+    near = difflib.get_close_matches(wanted, list(starts), 2 * _SUGGESTIONS, 0.6)
+    return list(dict.fromkeys(starts[name] for name in near))[:_SUGGESTIONS]

@@ -14,6 +14,8 @@ from fastrec.cli.main import main
 from fastrec.data import Catalog
 from fastrec.data.catalog import movies_frame
 from fastrec.data.split import Split
+from fastrec.errors import DataError
+from fastrec.inference.lookup import search_titles
 from fastrec.models import build
 from tests.helpers.fakes import interactions
 
@@ -181,7 +183,28 @@ def test_similar_finds_a_part_of_a_title_and_names_the_others(run: Path, capsys:
 
 
 def test_similar_without_a_fit_suggests_titles(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _, err = printed(capsys, "similar", run, "--item", "miserable", "-k", 1)
     _, err = printed(capsys, "similar", run, "--item", "Miserabels", code=1)
     assert "no title contains it; close are 'Misérables, Les (1998)'" in err
     assert "no title contains it" in printed(capsys, "similar", run, "--item", "", code=1)[1]
+
+
+def test_a_misspelt_start_of_a_long_title_is_found() -> None:
+    titles = np.array(["Star Maps (1997)", "Star Wars: Episode V - The Empire (1980)", "Star Wars: Episode IV (1977)"])
+    with pytest.raises(DataError, match=r"close are 'Star Wars: Episode IV \(1977\)', 'Star Maps"):
+        search_titles(titles, "star wras", np.array([9, 3, 5]))
+
+
+@pytest.mark.parametrize("command", [["doctor"], ["data", "list"], ["data", "info", "synthetic-small"]])
+def test_every_read_only_command_prints_json(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = printed(capsys, *command, "--json")
+    found = json.loads(out)
+    assert out.isascii()
+    if command == ["doctor"]:
+        assert found["findings"]["fastrec"]
+        assert {"name", "found_at", "state"} == set(found["data"][0])
+    elif command == ["data", "list"]:
+        assert "ml-1m" in {row["name"] for row in found}
+    else:
+        assert found["titles"] is True
+        assert found["n_interactions"] > found["n_users"] > 0
+        assert isinstance(found["notes"], list)

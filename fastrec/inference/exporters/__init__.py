@@ -1,0 +1,1 @@
+"""Exports that are folders: ONNX models, an index of nearest neighbours, TensorBoard's projector."""

@@ -1,0 +1,68 @@
+"""A folder that is written completely or not at all, and what the exports put into it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastrec.errors import FastrecError, MissingPackageError, not_installed
+from fastrec.files import sync_folder
+from fastrec.runs import Run
+
+
+def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
+    """Make a folder of what ``fill`` writes into the one it is given.
+
+    Raises
+    ------
+    FastrecError
+        If it cannot be written; nothing is left behind then.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    try:
+        part.mkdir()
+        fill(part)
+        for file in part.iterdir():
+            with file.open("rb") as f:
+                os.fsync(f.fileno())
+        sync_folder(part)
+        os.replace(part, path)  # every file or none
+        sync_folder(path.parent)
+    except OSError as error:
+        reason = error.strerror or error
+        raise FastrecError(f"{path}: cannot be written ({reason}); free some space or name another folder") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def needed(package: str) -> Any:
+    """The module of an optional package.
+
+    Raises
+    ------
+    MissingPackageError
+        With the line that installs it.
+    """
+    try:
+        return import_module(package)
+    except ImportError:
+        raise MissingPackageError(not_installed(package), name=package) from None
+
+
+def write_ids(folder: Path, run: Run) -> None:
+    """``users.parquet`` (``row``, ``id``) and ``items.parquet`` (also ``title``): the id of each row number."""
+    from fastrec.data.tables import write_parquet
+
+    train = run.split().train
+    for name, ids in (("users", train.user_ids), ("items", train.item_ids)):
+        table: dict[str, Any] = {"row": np.arange(ids.size, dtype=np.int64), "id": ids}
+        if name == "items" and train.titles is not None:
+            table["title"] = train.titles
+        write_parquet(folder / f"{name}.parquet", table, {})
