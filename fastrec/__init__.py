@@ -14,6 +14,7 @@ _HOMES = {
     "fastrec.config": ("Config",),
     "fastrec.data": ("Interactions", "Split", "leave_one_out", "load", "load_split", "ratio_split", "time_split"),
     "fastrec.errors": ("CheckpointError", "ConfigError", "DataError", "FastrecError", "MissingPackageError"),
+    "fastrec.evaluation.comparison": ("compare",),
     "fastrec.evaluation.given_scores": ("evaluate_scores",),
     "fastrec.evaluation.score": ("evaluate",),
     "fastrec.inference.export": ("export",),

@@ -14,6 +14,7 @@ from fastrec.errors import ConfigError as ConfigError
 from fastrec.errors import DataError as DataError
 from fastrec.errors import FastrecError as FastrecError
 from fastrec.errors import MissingPackageError as MissingPackageError
+from fastrec.evaluation.comparison import compare as compare
 from fastrec.evaluation.given_scores import evaluate_scores as evaluate_scores
 from fastrec.evaluation.score import evaluate as evaluate
 from fastrec.inference.export import export as export

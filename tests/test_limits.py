@@ -47,7 +47,6 @@ TO_SHORTEN = {
     "fastrec/data/synthetic/generator.py:generate": "public options, most lines are the docstring",
     "fastrec/evaluation/baseline_runs.py:run_baselines": "one linear procedure",
     "fastrec/evaluation/candidates.py:candidates_for": "most lines are the docstring",
-    "fastrec/evaluation/score.py:score_split": "most lines are the docstring",
     "fastrec/files/tensors.py:write_tensors": "most lines are the docstring",
     "fastrec/inference/export.py:export": "most lines are the docstring",
     "fastrec/sampling/csr.py:check_csr": "one check after the other",

@@ -153,7 +153,7 @@ def logistic_slopes(rows, offsets, labels, weights, x, l2, gradient, curvature):
 
 @njit
 def solve_positive(matrix, vector):  # type: ignore[no-untyped-def]
-    """Replace ``vector`` [D] by the solution of matrix . x = vector, by Cholesky from the lower half, which is used up."""
+    """Replace ``vector`` [D] by the solution of matrix . x = vector, by Cholesky; uses up the lower half."""
     n = vector.shape[0]
     for j in range(n):
         for i in range(j, n):

@@ -1,8 +1,9 @@
 """The run folder: made by ``create``, opened and verified by ``open_run``.
 
 ``config.toml``, ``data.safetensors`` (the split, with ids and titles), ``items.parquet`` and ``users.parquet`` (the
-source's tables, where it has them), ``model.safetensors`` (the weights), ``manifest.json`` (sha256 of those,
-provenance, results), ``metrics.jsonl``, ``checkpoints/``, ``tensorboard/``.
+source's tables, where it has them), ``model.safetensors`` (the weights), ``results.parquet`` (the rank of each test
+positive), ``manifest.json`` (sha256 of those, provenance, results), ``metrics.jsonl``, ``checkpoints/``,
+``tensorboard/``.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from fastrec.data.catalog import Catalog
 
 CONFIG, DATA, MODEL = "config.toml", "data.safetensors", "model.safetensors"
+RESULTS = "results.parquet"
 TABLES = {"items": ("items.parquet", "item"), "users": ("users.parquet", "user")}
 """The tables of a run: file, and column of ids."""
 
@@ -320,7 +322,7 @@ def open_run(path: str | os.PathLike[str]) -> Run:
         near = sorted(p.parent.name for p in path.parent.glob(f"*/{MANIFEST}"))[-3:] if path.parent.is_dir() else []
         hint = f"; the latest in {path.parent} are {', '.join(near)}" if near else "; fastrec train makes one"
         raise CheckpointError(f"{path}: no such run folder{hint}")
-    own = (CONFIG, DATA, MODEL, MANIFEST, *(file for file, _ in TABLES.values()))
+    own = (CONFIG, DATA, MODEL, RESULTS, MANIFEST, *(file for file, _ in TABLES.values()))
     sweep(path, "|".join(map(re.escape, own)))
     if not (path / "checkpoints").is_symlink():  # files that are not its own
         sweep(path / "checkpoints", r"(step-\d+|best-epoch-\d+)\.(safetensors|json)")

@@ -258,7 +258,7 @@ def _train(run: Run, split: Split, config: Config, engine: Engine, *, progress: 
         metrics: dict[str, dict[str, Any]] = {}
         if stopped != "interrupted":
             run.save_model(engine.model)
-            metrics = _test(split, config, engine)
+            metrics = test_run(run, engine.model, config, notes)
             for protocol, values in metrics.items():
                 notes += [note for note in values.get("notes", ()) if note not in notes]
                 numbers = {f"{protocol} {k}": v for k, v in values.items() if isinstance(v, float)}
@@ -339,14 +339,23 @@ def make_validator(split: Split, config: Config, model: Any) -> Validator | None
     )
 
 
-def _test(split: Split, config: Config, engine: Engine) -> dict[str, dict[str, Any]]:
-    from fastrec.evaluation.score import score_split
+def test_run(run: Run, model: Any, config: Config, notes: list[str]) -> dict[str, dict[str, Any]]:
+    """Score a model on the test part of a run, and keep the rank of each test positive; {} without a test part."""
+    from fastrec.evaluation.results import save_results
+    from fastrec.evaluation.score import rank_test
 
-    return score_split(
-        engine.model,
+    split = run.split()
+    if not split.test.n_interactions:
+        return {}
+    ranked = rank_test(
+        model,
         split,
-        cutoffs=config.evaluation.cutoffs,
         n_candidates=config.evaluation.candidates,
         candidate_seed=config.evaluation.candidate_seed,
         threads=config.training.threads,
     )
+    try:
+        save_results(run, ranked)
+    except ModuleNotFoundError as error:
+        notes.append(f"results of single users are not kept: {error.name} is not installed; compare ranks them again")
+    return ranked.metrics(config.evaluation.cutoffs)
