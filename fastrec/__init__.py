@@ -17,6 +17,7 @@ _HOMES = {
     "fastrec.evaluation.comparison": ("compare",),
     "fastrec.evaluation.given_scores": ("evaluate_scores",),
     "fastrec.evaluation.score": ("evaluate",),
+    "fastrec.inference.audit": ("audit",),
     "fastrec.inference.export": ("export",),
     "fastrec.inference.fold_in": ("fold_in",),
     "fastrec.inference.recommend": ("recommend",),

@@ -17,6 +17,7 @@ from fastrec.errors import MissingPackageError as MissingPackageError
 from fastrec.evaluation.comparison import compare as compare
 from fastrec.evaluation.given_scores import evaluate_scores as evaluate_scores
 from fastrec.evaluation.score import evaluate as evaluate
+from fastrec.inference.audit import audit as audit
 from fastrec.inference.export import export as export
 from fastrec.inference.fold_in import fold_in as fold_in
 from fastrec.inference.recommend import recommend as recommend
