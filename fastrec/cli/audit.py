@@ -51,12 +51,12 @@ def _show(found: dict[str, Any]) -> None:
     rows += [(f"{e['epoch']}{'' if e['kept'] else ' *'}", f"{e['draws']:,}", f"{e['held_out']:,}")
              for e in found["by_epoch"]]  # fmt: skip
     say(table(rows))
-    rows = [("held-out part", "pairs", "drawn at least once", "drawn", "expected", "trained")]
+    parts = [("held-out part", "pairs", "drawn at least once", "drawn", "expected", "trained")]
     for name, part in found["held_out"].items():
         trained = "not known" if part["trained"] is None else f"{part['trained']:,}"
         counts = (part["pairs"], part["exposed"], part["drawn"])
-        rows.append((name, *(f"{n:,}" for n in counts), f"{part['expected']:,.0f}", trained))
-    say("\n" + table(rows))
+        parts.append((name, *(f"{n:,}" for n in counts), f"{part['expected']:,.0f}", trained))
+    say("\n" + table(parts))
     estimated = {name: e for name, e in found["effect"].items() if e["effect"] is not None}
     for name, e in estimated.items():
         effect = f"{e['effect']:+.5f} (standard error {e['standard_error']:.5f}, {e['exposed']:,} exposed pairs)"

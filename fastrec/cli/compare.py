@@ -13,10 +13,10 @@ def add_commands(commands: Any) -> None:
     parser = commands.add_parser(
         "compare",
         help="two runs, or two folders of seeds, user by user",
-        description="Compare B with A by the test results of the same users: difference B - A, bootstrap interval, paired "
-        "t test, effect size, and how many more seeds would settle it. A and B are run folders, folders of runs that "
-        "differ in the seed, or OUT/NAME of OUT/NAME-seed0, OUT/NAME-seed1, ... Data, split and candidates must be the "
-        "same.",
+        description="Compare B with A by the test results of the same users: difference B - A, bootstrap interval, "
+        "paired t test, effect size, and how many more seeds would settle it. A and B are run folders, folders of runs "
+        "that differ in the seed, or OUT/NAME of OUT/NAME-seed0, OUT/NAME-seed1, ... Data, split and candidates must "
+        "be the same.",
     )
     parser.add_argument("a", metavar="A", help="run folder, or folder of seeds")
     parser.add_argument("b", metavar="B", help="run folder, or folder of seeds")

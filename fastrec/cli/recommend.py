@@ -19,7 +19,8 @@ def add_commands(commands: Any) -> None:
         help="the best items for one user, some users or everyone",
         description="The K items that the run's model scores highest for a user, by title where the data has titles, "
         "next to those of the user's own items that it scores highest. Every interaction of the log counts as seen, "
-        "test part included. --items asks for someone who was not in the training and has these items. With --users or --all the lists go into a file: user_id, rank, item_id, title, score.",
+        "test part included. --items asks for someone who was not in the training and has these items. With "
+        "--users or --all the lists go into a file: user_id, rank, item_id, title, score.",
     )
     parser.add_argument("run_dir", metavar="RUN", help="run folder")
     who = parser.add_mutually_exclusive_group(required=True)

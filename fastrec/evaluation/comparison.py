@@ -20,6 +20,7 @@ from fastrec.evaluation.results import Results, read_results
 from fastrec.evaluation.selection import Selection
 from fastrec.evaluation.statistics import LEVEL, bootstrap, interval, paired_t, seeds_to_settle
 from fastrec.runs import Run, open_run
+from fastrec.runs.folder import RESULTS
 from fastrec.runs.manifest import MANIFEST
 
 METRICS = ("full:NDCG@10", "full:HR@10", "candidates:NDCG@10", "candidates:HR@10")
@@ -47,7 +48,7 @@ def compare(
     Returns
     -------
     dict
-        ``a``, ``b`` (paths), ``seeds`` (pairs), ``n_users``, ``notes``, ``options`` (what the two configs differ in) and
+        ``a``, ``b`` (paths), ``seeds`` (pairs), ``n_users``, ``notes``, ``options`` (in which the configs differ) and
         ``metrics``: for each its means ``a`` and ``b``, their ``difference``, ``interval`` (bootstrap of users, and of
         seeds where there are several, 95 %), ``p`` (paired t test over users), ``effect_size`` (d_z: mean over standard
         deviation of the users' differences), users ``better``, ``worse`` and ``equal`` in B, ``p_seeds`` and
@@ -76,6 +77,11 @@ def compare(
     for run in (run for pair in pairs for run in pair[1:]):
         _same_data(first, run)
     found = {id(run): read_results(run, threads=threads) for pair in pairs for run in pair[1:]}
+    again = sum(RESULTS not in run.manifest["files"] for pair in pairs for run in pair[1:])
+    if again:
+        notes.append(
+            f"{again} runs keep no results (an earlier fastrec, or a row of a grid): their test was ranked now"
+        )
     reference = found[id(first)]
     values: list[list[list[NDArray[np.float64]]]] = [[[], []] for _ in wanted]
     n_users = 0

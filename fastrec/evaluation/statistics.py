@@ -1,9 +1,9 @@
 """Paired statistics: Student's t, the addressed bootstrap, effect size, and how many seeds settle a difference.
 
 S seeds, U users, R resamples.
-Sources: Student's t by the incomplete beta function, Press et al., "Numerical recipes", section 6.4; Efron and Tibshirani,
-"An introduction to the bootstrap", 1993, chapter 13 (percentiles), with Poisson weights as in Chamandy et al.,
-"Estimating uncertainty for massive data streams", 2012; Lakens, Frontiers in Psychology 4, 2013 (d_z of paired data).
+Sources: Student's t by the incomplete beta function, Press et al., "Numerical recipes", section 6.4; Efron and
+Tibshirani, "An introduction to the bootstrap", 1993, chapter 13 (percentiles), with Poisson weights as in Chamandy et
+al., "Estimating uncertainty for massive data streams", 2012; Lakens, Frontiers in Psychology 4, 2013 (d_z).
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def interval(resampled: Floats, level: float = LEVEL) -> tuple[float, float]:
 
 
 def paired_t(differences: Floats) -> tuple[float, float]:
-    """(p, d_z) of the two-sided paired t test of float64[n]: d_z is mean / standard deviation; (1, 0) where all are 0."""
+    """(p, d_z) of the two-sided paired t test of float64[n]: d_z = mean / standard deviation; (1, 0) if all are 0."""
     n, mean = differences.size, float(differences.mean())
     deviation = float(differences.std(ddof=1)) if n > 1 else 0.0
     if not deviation:
@@ -95,7 +95,7 @@ def student_p(t: float, freedom: int) -> float:
 
 
 def seeds_to_settle(mean: float, deviation: float, level: float = LEVEL) -> int | None:
-    """Pairs of seeds at which a mean difference of this size has p below 1 - level; None for no difference, or too many.
+    """Pairs of seeds at which a mean difference has p below 1 - level; None for no difference, or too many.
 
     Parameters
     ----------

@@ -157,7 +157,7 @@ class Folder:
         return NewUser(best[:dim].astype(np.float32), constant, own)
 
     def negatives(self, own: NDArray[np.int32]) -> NDArray[np.int32]:
-        """int32[R, d, N]: the draws of epochs 0 to R - 1 at user ``n_users``, whose positives are ``own``, ascending."""
+        """int32[R, d, N]: draws of epochs 0 to R - 1 at user ``n_users``, whose positives are ``own``."""
         indptr, n = np.array([0, own.size], np.int64), self._draw["n_negatives"]
         try:
             sampler = NegativeSampler(indptr, own, n_items=self.n_items, **self._draw)

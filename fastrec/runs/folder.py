@@ -8,6 +8,7 @@ positive), ``manifest.json`` (sha256 of those, provenance, results), ``metrics.j
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -32,6 +33,7 @@ from fastrec.files import (
 )
 from fastrec.runs.manifest import MANIFEST, MODEL_ARGS, read_manifest, to_json
 from fastrec.runs.provenance import environment, fingerprints
+from fastrec.runs.shared import Shared
 from fastrec.runs.split_file import open_split, save_split
 from fastrec.sampling import STREAM_VERSION
 
@@ -222,6 +224,7 @@ def create(
     split: Split,
     toml: str | None = None,
     root: str | os.PathLike[str] = "runs",
+    shared: Shared | None = None,
 ) -> Run:
     """Make a run folder with its configuration, data and provenance.
 
@@ -237,6 +240,8 @@ def create(
         The text of config.toml where it is more than ``config``: nested in sections, with what was asked for.
     root : path
         Where folders without a name are made.
+    shared : Shared, optional
+        What keeps the data and tables of all runs of a grid once.
 
     Returns
     -------
@@ -256,8 +261,10 @@ def create(
             import tomli_w
 
             toml = tomli_w.dumps({k: v for k, v in config.items() if v is not None})
-        files = {CONFIG: write_bytes(path / CONFIG, toml.encode()), DATA: save_split(path / DATA, split)}
-        catalog = _save_catalog(path, split, files)
+        put = (lambda file, write: write(file)) if shared is None else shared.put
+        files = {CONFIG: write_bytes(path / CONFIG, toml.encode())}
+        files[DATA] = put(path / DATA, lambda file: save_split(file, split))
+        catalog = _save_catalog(path, split, files, put)
         run = Run(path, recorded(parse_toml(toml.encode())), {}, split)
         run.record(
             status="training",
@@ -274,7 +281,7 @@ def create(
     return run
 
 
-def _save_catalog(path: Path, split: Split, files: dict[str, str]) -> dict[str, list[str]]:
+def _save_catalog(path: Path, split: Split, files: dict[str, str], put: Any) -> dict[str, list[str]]:
     """Write the tables of the split's catalogue, put their sha256 into ``files``, and return their columns."""
     catalog, columns = split.train.catalog, {}
     frames = {} if catalog is None else {"items": catalog.movies, "users": catalog.users}
@@ -283,7 +290,7 @@ def _save_catalog(path: Path, split: Split, files: dict[str, str]) -> dict[str, 
             from fastrec.data.tables import write_frame
 
             file = TABLES[name][0]
-            files[file] = write_frame(path / file, frame)
+            files[file] = put(path / file, functools.partial(write_frame, frame=frame))
             columns[name] = list(frame.columns)
     return columns
 
