@@ -90,7 +90,7 @@ def main() -> None:
             ("folded into a run that never saw them", "less", True),
         )
         print(f"{args.data}, {args.model}: {users.size} users with a test item\n")
-        print("| users | HR@10 full | NDCG@10 full | HR@10 of 99 | NDCG@10 of 99 | ms a user |")
+        print("| users | HR@10 full | NDCG@10 full | HR@10 of 99 | NDCG@10 of 99 | ms per user |")
         print("|---|---|---|---|---|---|")
         for what, name, folded in cases:
             found, took = figures(runs[name], split, users, folded)

@@ -36,7 +36,7 @@ def compare(
     Parameters
     ----------
     a, b : Run or path
-        A run folder; a folder of runs that differ in ``seed``; or OUT/NAME, which stands for OUT/NAME-seed0 and so on.
+        A run folder; a folder of runs that differ in ``seed``; or OUT/NAME, short for OUT/NAME-seed0 and so on.
         Several runs are paired by ``seed``; two single runs may differ in it.
     metrics : sequence of str
         ``PROTOCOL:METRIC@K``, as of ``select``.
@@ -61,7 +61,7 @@ def compare(
         If data, split or candidates differ (the difference is named), runs of one side do not belong together, no seed
         is shared, or there is no test part.
     CheckpointError
-        If a folder is no run, unfinished or damaged.
+        If a folder is not a run, or is unfinished or damaged.
     ConfigError
         For a metric that does not exist.
 
@@ -188,7 +188,7 @@ def _seed(run: Run) -> int:
 
 
 def _paired(a: list[Run], b: list[Run]) -> tuple[list[tuple[list[int], Run, Run]], list[str]]:
-    """The pairs of runs, by seed, and what is to be said of them."""
+    """Pair runs by seed; the pairs, with notes."""
     for run in (*a, *b):
         if run.manifest.get("status") != "done":
             raise CheckpointError(

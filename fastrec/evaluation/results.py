@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fastrec.errors import CheckpointError, DataError
 from fastrec.evaluation.metrics import MISS
 from fastrec.evaluation.score import FULL, Ranked, rank_test
-from fastrec.files import aside, sha256_file
+from fastrec.files import atomic_write, sha256_file
 from fastrec.runs import Run
 from fastrec.runs.folder import RESULTS
 
@@ -59,7 +59,7 @@ def save_results(run: Run, ranked: Ranked) -> None:
         ranks = found.ranks[protocol]
         columns[name] = np.where(ranks >= MISS, 0, ranks)
     path = run.path / RESULTS
-    with aside(path) as part:
+    with atomic_write(path) as part:
         write_parquet(part, columns)
         digest = sha256_file(part)
     run.record(files={**run.manifest["files"], RESULTS: digest})

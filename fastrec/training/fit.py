@@ -108,7 +108,7 @@ def fit(
         Whether ``split`` is what the data options of ``config`` give (``job.prepare``); else the record says that the
         split was in memory.
     test : bool
-        False leaves the test part alone, as in a grid: ``score_test`` scores it later.
+        False does not score the test part, as in a grid: ``score_test`` scores it later.
     shared : Shared, optional
         What keeps the data of several runs once.
 

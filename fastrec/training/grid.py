@@ -17,7 +17,7 @@ from fastrec.config import OPTIONS, SECTION_OF, TYPES, Config, unknown
 from fastrec.data.split import Split
 from fastrec.errors import CheckpointError, ConfigError, shown
 from fastrec.evaluation.selection import resolve_selection
-from fastrec.files import write_atomic
+from fastrec.files import write_bytes
 from fastrec.runs import Run, fingerprints, open_run
 from fastrec.runs.folder import CONFIG, DATA, TABLES
 from fastrec.runs.manifest import MANIFEST
@@ -103,7 +103,7 @@ def _value(name: str, text: str) -> Any:
             return tuple(int(part) for part in re.split(r"[\s,]+", text.strip("[]() ")))
         return kind(text)
     except (KeyError, ValueError):
-        words = {bool: "true or false", int: "a whole number", float: "a number", tuple: "whole numbers"}
+        words = {bool: "true or false", int: "an integer", float: "a number", tuple: "integers"}
         raise ConfigError(f"{name} = {shown(text)}: must be {words[kind]}") from None
 
 
@@ -177,7 +177,7 @@ def train_grid(
                 if "@" in name:
                     picked.test.setdefault(f"{protocol} {name}", []).append(value)
     record = {"select": select, "picked": picked.name, "rows": [row.as_dict() for row in rows]}
-    write_atomic(out / RECORD, json.dumps(record, indent=2).encode() + b"\n")
+    write_bytes(out / RECORD, json.dumps(record, indent=2).encode() + b"\n")
     return Grid(out, rows, select, picked)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from fastrec.errors import CheckpointError, ConfigError, DataError
 from fastrec.inference.fold_in import Folder, minimise
 from fastrec.models import build
 from fastrec.models.parts.host_losses import Terms
+from tests.conftest import ROOT
 from tests.helpers import oracle
 from tests.helpers.fakes import interactions, random_parts
 
@@ -133,6 +136,16 @@ def test_lists_leave_out_what_was_given_and_rank_by_the_vector(made: dict[str, r
     frame = rec.recommend_new(own, 3, seen=True, allow=own)
     assert frame.columns == ["rank", "item_id", "score"]
     assert sorted(frame["item_id"].to_list()) == sorted(own)
+
+
+def test_folding_in_needs_numpy_and_numba_only(made: dict[str, runs.Run]) -> None:
+    code = (
+        "import sys, fastrec; v = fastrec.fold_in(sys.argv[1], ['001', '3,4']); "
+        "print({'torch', 'polars'} & set(sys.modules), v.tobytes().hex())"
+    )
+    command = [sys.executable, "-c", code, str(made["mf"].path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["set()", fastrec.fold_in(made["mf"], ["3,4", "001"]).tobytes().hex()]
 
 
 def test_what_cannot_be_folded_in_is_refused(tmp_path: Path, made: dict[str, runs.Run]) -> None:

@@ -36,7 +36,7 @@ def test_values_of_a_key_are_alternatives_and_keys_multiply() -> None:
     [
         (["dim"], "write KEY=VALUE"),
         (["dmi=3"], "did you mean 'dim'"),
-        (["dim=x"], "dim = 'x': must be a whole number"),
+        (["dim=x"], "dim = 'x': must be an integer"),
         (["compile=1"], "must be true or false"),
         (["dim=3", "dim=3"], "given twice"),
         (["seed=3"], "--seeds K"),
