@@ -261,10 +261,8 @@ def create(
             import tomli_w
 
             toml = tomli_w.dumps({k: v for k, v in config.items() if v is not None})
-        put = (lambda file, write: write(file)) if shared is None else shared.put
         files = {CONFIG: write_bytes(path / CONFIG, toml.encode())}
-        files[DATA] = put(path / DATA, lambda file: save_split(file, split))
-        catalog = _save_catalog(path, split, files, put)
+        catalog = _save_data(path, split, files, shared)
         run = Run(path, recorded(parse_toml(toml.encode())), {}, split)
         run.record(
             status="training",
@@ -281,8 +279,10 @@ def create(
     return run
 
 
-def _save_catalog(path: Path, split: Split, files: dict[str, str], put: Any) -> dict[str, list[str]]:
-    """Write the tables of the split's catalogue, put their sha256 into ``files``, and return their columns."""
+def _save_data(path: Path, split: Split, files: dict[str, str], shared: Shared | None) -> dict[str, list[str]]:
+    """Write the split and the tables of its catalogue, put their sha256 into ``files``, and return the columns."""
+    put = (lambda file, write: write(file)) if shared is None else shared.put
+    files[DATA] = put(path / DATA, lambda file: save_split(file, split))
     catalog, columns = split.train.catalog, {}
     frames = {} if catalog is None else {"items": catalog.movies, "users": catalog.users}
     for name, frame in frames.items():

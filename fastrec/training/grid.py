@@ -155,30 +155,31 @@ def train_grid(
     if select is None:
         raise ConfigError("a grid picks by validation, and these data have no validation part; set validation = 0.1")
     config = config.settled({"select": select})
-    wanted = {  # every row is checked before the first is trained
-        (row.name, seed): resolve(config.given({**row.values, "seed": seed}))
-        for row in rows
-        for seed in range(first, first + seeds)
-    }
     shared, prints = Shared(out / "shared"), fingerprints(split)["split"]
+    recipes = [resolve(config.given(row.values)) for row in rows]  # checked before the first is trained
     for seed in range(first, first + seeds):
-        for row in rows:
-            path, mine = out / f"{row.name}-seed{seed}", wanted[row.name, seed]
-            run, stopped = _one(path, split, mine, prints, shared)
+        for row, recipe in zip(rows, recipes, strict=True):
+            path = out / f"{row.name}-seed{seed}"
+            run, stopped = _one(path, split, recipe.settled({"seed": seed}), prints, shared)
             if stopped == "interrupted":
                 return Grid(out, rows, select)
             row.runs.append(run)
             row.validation.append(_validation(run, select))
             say(f"{path}: {select} {row.validation[-1]:.4f} ({stopped})")
     picked = max(rows, key=lambda row: row.mean)
-    for run in picked.runs:
-        for protocol, values in score_test(run).items():
-            for name, value in values.items():
-                if "@" in name:
-                    picked.test.setdefault(f"{protocol} {name}", []).append(value)
+    _score(picked)
     record = {"select": select, "picked": picked.name, "rows": [row.as_dict() for row in rows]}
     write_bytes(out / RECORD, json.dumps(record, indent=2).encode() + b"\n")
     return Grid(out, rows, select, picked)
+
+
+def _score(row: Row) -> None:
+    """Score the test part of a row's runs."""
+    for run in row.runs:
+        for protocol, values in score_test(run).items():
+            for name, value in values.items():
+                if "@" in name:
+                    row.test.setdefault(f"{protocol} {name}", []).append(value)
 
 
 def _one(path: Path, split: Split, config: Config, prints: str, shared: Shared) -> tuple[Run, str]:
