@@ -14,9 +14,12 @@ from fastrec.errors import ConfigError as ConfigError
 from fastrec.errors import DataError as DataError
 from fastrec.errors import FastrecError as FastrecError
 from fastrec.errors import MissingPackageError as MissingPackageError
+from fastrec.evaluation.comparison import compare as compare
 from fastrec.evaluation.given_scores import evaluate_scores as evaluate_scores
 from fastrec.evaluation.score import evaluate as evaluate
+from fastrec.inference.audit import audit as audit
 from fastrec.inference.export import export as export
+from fastrec.inference.fold_in import fold_in as fold_in
 from fastrec.inference.recommend import recommend as recommend
 from fastrec.inference.recommender import Recommender as Recommender
 from fastrec.inference.report.write import report as report

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastrec import config as configs
-from fastrec.cli import baselines
+from fastrec.cli import baselines, grid
 from fastrec.cli.exits import EXIT_DATA, EXIT_INTERRUPTED, fail
 from fastrec.cli.options import add_option, add_renamed, given
 from fastrec.config import OPTIONS, SECTION_OF, Config
@@ -43,6 +43,7 @@ def add_commands(commands: Any) -> None:
         action="store_true",
         help=f"if the data are not found and cannot be fetched, use {FALLBACK} and say so (what `make train` does)",
     )
+    grid.add_options(train)
     groups: dict[str, Any] = {}
     for name in OPTIONS:
         section = SECTION_OF[name]
@@ -60,12 +61,14 @@ def _train(args: argparse.Namespace) -> int:
 
     options = given(args)
     if args.resume:
-        if args.preset or args.config:
-            raise ConfigError("--resume takes its config from the run; leave out --preset and --config")
+        if args.preset or args.config or args.set or args.seeds is not None:
+            raise ConfigError("--resume takes its config from the run; leave out --preset, --config, --set and --seeds")
         return _finish(resume(args.resume, **options), [], every=options.get("baselines"))
     config = configs.preset(args.preset) if args.preset else Config()
     config = configs.read_toml(args.config, config) if args.config else config
     config = config.given(options)
+    if args.set or args.seeds is not None:
+        return grid.run_grid(args, config)
     if config.run.out and Path(config.run.out).exists():  # reported before minutes of loading, not after
         raise ConfigError(f"{config.run.out}: exists; every run gets a new folder, so that nothing is overwritten")
     config = resolve(config)

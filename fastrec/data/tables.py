@@ -91,3 +91,20 @@ def read_frame_file(path: str | os.PathLike[str], key: str) -> pl.DataFrame:
     ):
         raise DataError(f"{path}: has no column {key!r} of distinct ids; copy it again")
     return frame
+
+
+def read_columns(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
+    """Read a table of numbers, booleans and text that ``write_parquet`` wrote, as arrays by name.
+
+    Raises
+    ------
+    DataError
+        If the file is missing or damaged.
+    """
+    try:
+        frame = pl.read_parquet(Path(path), glob=False)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"{path}: not a readable Parquet file ({reason(error)}); copy it again") from None
+    return {
+        c.name: np.array(c.to_list(), dtype=str) if c.dtype == pl.String else c.to_numpy() for c in frame.get_columns()
+    }

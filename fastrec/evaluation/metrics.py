@@ -150,6 +150,11 @@ def metric_names() -> list[str]:
     return list(_REGISTERED)
 
 
+def per_user(name: str, lists: Lists, k: int) -> NDArray[np.float64]:
+    """float64[U]: one value per user of the registered metric ``NAME@K``, of which the mean is reported."""
+    return _REGISTERED[name](lists, k)
+
+
 @metric("HR")
 def hit_rate(lists: Lists, k: int) -> NDArray[np.float64]:
     """1 if any positive is in the top K."""

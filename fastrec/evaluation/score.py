@@ -149,29 +149,67 @@ def score_split(
         A cutoff below 1, or scores that cannot be ranked.
     """
     ks = check_cutoffs(cutoffs)
-    test = split.test
-    if not test.n_interactions:
+    if not split.test.n_interactions:
         return {}
+    options: dict[str, Any] = {"n_candidates": n_candidates, "candidate_seed": candidate_seed, "threads": threads}
+    ranked = rank_test(model, split, **options)
+    rows = ranked.metrics(ks)
+    if wanted is not None and ranked.trained.any():
+        wanted.add_to(rows[FULL], model, split, ranked.ranks[FULL], ks)
+    return rows
+
+
+@dataclass(frozen=True, eq=False)
+class Ranked:
+    """The rank of each test positive, in CSR order of the test part."""
+
+    split: Split
+    frozen: Candidates
+    ranks: dict[str, NDArray[np.int64]]
+    """int64[E] by protocol, candidates first: from 1, ``MISS`` where the positive has nothing to be ranked against."""
+
+    @property
+    def counted(self) -> dict[str, NDArray[np.int64]]:
+        """``ranks`` as they count: a test item that is not in train is a miss."""
+        unlearned = self.split.train.item_counts()[self.split.test.items] == 0
+        return {name: np.where(unlearned, MISS, found) for name, found in self.ranks.items()}
+
+    @property
+    def trained(self) -> NDArray[np.bool_]:
+        """bool[E]: whether the positive's user is in train."""
+        return self.split.train.degrees[self.split.test.users] > 0
+
+    def metrics(self, ks: Sequence[int]) -> dict[str, dict[str, Any]]:
+        """What ``score_split`` returns."""
+        return _summaries(self, check_cutoffs(ks))
+
+
+def rank_test(
+    model: Any, split: Split, *, n_candidates: int = 99, candidate_seed: int = 0, threads: int | None = None
+) -> Ranked:
+    """Rank the test part by both protocols; parameters as of ``score_split``."""
     frozen = candidates_for(split, "test", n=n_candidates, seed=candidate_seed, threads=threads)
     ranks = {f"{frozen.source['n']} candidates": frozen.ranks(model, threads=threads)}
-    ranks[FULL] = full_ranks(model, (split.train, split.validation), test, threads=threads)
+    ranks[FULL] = full_ranks(model, (split.train, split.validation), split.test, threads=threads)
+    return Ranked(split, frozen, ranks)
+
+
+def _summaries(ranked: Ranked, ks: tuple[int, ...]) -> dict[str, dict[str, Any]]:
+    split, frozen, ranks, counted = ranked.split, ranked.frozen, ranked.ranks, ranked.counted
     notes = {name: untrained_notes(split, found) for name, found in ranks.items()}
     first = next(iter(ranks))
     notes[first] = [*frozen.notes, *notes[first], *comparison(split, frozen)]
-    users, trained = test.users, split.train.degrees[test.users] > 0
-    unlearned = split.train.item_counts()[test.items] == 0
+    users, trained = split.test.users, ranked.trained
     rows: dict[str, dict[str, Any]] = {}
     for suffix, chosen in (("", trained), (UNTRAINED, ~trained)):
         if suffix and not chosen.any():
             continue
-        for name, found in ranks.items():
+        for name, found in counted.items():
             # a user's places are numbered with all its positives: those that become misses stay in its list
-            mine = np.where(unlearned, MISS, found)[chosen]
+            mine = found[chosen]
             metrics = (grouped if name == FULL else single)(mine, users[chosen], ks) if mine.size else Metrics({})
             extra = {"candidates": frozen.describe()} if name == first else {}
             rows[name + suffix] = {**metrics.as_dict(), "notes": [] if suffix else notes[name], **extra}
-    if wanted is not None and trained.any():
-        wanted.add_to(rows[FULL], model, split, ranks[FULL], ks)
     return rows
 
 

@@ -1,10 +1,13 @@
-"""Kernels of the top-k selection over a tile of scores: hide what a user has seen, keep the k best, sort them.
+"""Kernels of the top-k selection over a tile of scores (hide what a user has seen, keep the k best, sort them), and of
+the logistic regression that folds a user in.
 
 B rows, T items of the tile, K kept per row. A heap's root is its worst entry: the lowest score, of equal ones the
-highest item.
+highest item. The regression is in float64, by one thread, in a fixed order: equal input gives equal bytes.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
@@ -111,3 +114,58 @@ def finish(best_scores, best_items, counts, lo, hi):  # type: ignore[no-untyped-
             scores[size], items[size] = scores[0], items[0]
             scores[0], items[0] = score, item
             _sink(scores, items, size)
+
+
+@njit
+def logistic_loss(rows, offsets, labels, weights, x):  # type: ignore[no-untyped-def]
+    """Sum of weight * (softplus(z) - label * z) with z = rows[k] . x + offset, in the order of the rows."""
+    total = 0.0
+    for k in range(rows.shape[0]):
+        z = offsets[k]
+        for j in range(x.shape[0]):
+            z += rows[k, j] * x[j]
+        total += weights[k] * (max(z, 0.0) + math.log1p(math.exp(-abs(z))) - labels[k] * z)
+    return total
+
+
+@njit
+def logistic_slopes(rows, offsets, labels, weights, x, l2, gradient, curvature):  # type: ignore[no-untyped-def]
+    """Fill the gradient [D] and the lower half of the second derivatives [D, D] of ``logistic_loss`` + l2/2 |x|^2."""
+    n = x.shape[0]
+    for j in range(n):
+        gradient[j] = l2 * x[j]
+        for i in range(n):
+            curvature[j, i] = l2 if i == j else 0.0
+    for k in range(rows.shape[0]):
+        row = rows[k]
+        z = offsets[k]
+        for j in range(n):
+            z += row[j] * x[j]
+        p = 0.5 * (1.0 + math.tanh(0.5 * z))
+        slope, bend = weights[k] * (p - labels[k]), weights[k] * p * (1.0 - p)
+        for j in range(n):
+            gradient[j] += slope * row[j]
+            part = bend * row[j]
+            own = curvature[j]
+            for i in range(j + 1):
+                own[i] += part * row[i]
+
+
+@njit
+def solve_positive(matrix, vector):  # type: ignore[no-untyped-def]
+    """Replace ``vector`` [D] by the solution of matrix . x = vector, by Cholesky; uses up the lower half."""
+    n = vector.shape[0]
+    for j in range(n):
+        for i in range(j, n):
+            total = matrix[i, j]
+            for k in range(j):
+                total -= matrix[i, k] * matrix[j, k]
+            matrix[i, j] = math.sqrt(total) if i == j else total / matrix[j, j]
+    for i in range(n):
+        for k in range(i):
+            vector[i] -= matrix[i, k] * vector[k]
+        vector[i] /= matrix[i, i]
+    for i in range(n - 1, -1, -1):
+        for k in range(i + 1, n):
+            vector[i] -= matrix[k, i] * vector[k]
+        vector[i] /= matrix[i, i]

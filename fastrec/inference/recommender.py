@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from fastrec.arguments import as_int
 from fastrec.errors import ConfigError
+from fastrec.inference.contents import Contents
+from fastrec.inference.fold_in import Folder
 from fastrec.inference.listing import Choice, Kind, Output, columns, neighbours
-from fastrec.inference.lookup import Ids, search_titles
+from fastrec.inference.lookup import Ids
 from fastrec.inference.top_k import Best, Candidates, Csr, ModelScorer, Scorer, VectorScorer, top_k
 from fastrec.inference.weights import Weights
 from fastrec.runs import Run, open_run
@@ -27,7 +29,7 @@ BLOCK = 8192
 """Users whose lists are in memory at a time while a file is written."""
 
 
-class Recommender:
+class Recommender(Contents):
     """A run's model with the ids, titles and tables of its data.
 
     Users and items are given and returned by the ids of the source, or by contiguous ids with ``ids="contiguous"``.
@@ -55,13 +57,9 @@ class Recommender:
     """
 
     def __init__(self, run: Run, *, model: Any = None, threads: int | None = None) -> None:
-        self.run, self.threads = run, threads
-        split = run.split()
-        self._parts = (split.train, split.validation, split.test)
-        data = split.train.name.removesuffix(" train")
-        self.user_index = Ids(split.train.user_ids, "user", data)
-        self.item_index = Ids(split.train.item_ids, "item", data)
-        self._weights = Weights(run, split, model)
+        super().__init__(run)
+        self.threads = threads
+        self._weights = Weights(run, run.split(), model)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, threads: int | None = None) -> Recommender:
@@ -73,31 +71,6 @@ class Recommender:
             If it is not a run folder, has no weights, or is damaged or altered.
         """
         return cls(open_run(path), threads=threads)
-
-    @property
-    def n_users(self) -> int:
-        """Number of users U."""
-        return self.user_index.values.size
-
-    @property
-    def n_items(self) -> int:
-        """Number of items I."""
-        return self.item_index.values.size
-
-    @property
-    def user_ids(self) -> NDArray[Any]:
-        """int64[U] or str[U]: the source's id of each contiguous id."""
-        return self.user_index.values
-
-    @property
-    def item_ids(self) -> NDArray[Any]:
-        """int64[I] or str[I]: the source's id of each contiguous id."""
-        return self.item_index.values
-
-    @property
-    def titles(self) -> NDArray[Any] | None:
-        """str[I]: titles; None where the data have none."""
-        return self._parts[0].titles
 
     @property
     def user_vectors(self) -> NDArray[np.float32]:
@@ -113,40 +86,6 @@ class Recommender:
     def item_bias(self) -> NDArray[np.float32]:
         """float32[I]. Raises ConfigError for a model without vectors."""
         return self._weights.vectors.bias
-
-    @cached_property
-    def items(self) -> Any:
-        """polars.DataFrame: ``item`` and its fields in the source, one row per contiguous id in their order."""
-        from fastrec.data.lists import aligned
-
-        return aligned(self.run.catalog().movies, "item", self.item_ids, self.titles)
-
-    @cached_property
-    def users(self) -> Any:
-        """polars.DataFrame: ``user`` and its fields in the source, one row per contiguous id in their order."""
-        from fastrec.data.lists import aligned
-
-        return aligned(self.run.catalog().users, "user", self.user_ids, None)
-
-    def popularity(self) -> NDArray[np.int64]:
-        """int64[I]: interactions of each item in all parts."""
-        counts: NDArray[np.int64] = np.sum([part.item_counts() for part in self._parts], axis=0, dtype=np.int64)
-        return counts
-
-    def find_items(self, text: str) -> list[int]:
-        """Contiguous ids of the item with this id, or else of those whose title contains the text, most popular first.
-
-        Raises
-        ------
-        DataError
-            If there is none, with titles that are close.
-        """
-        exact, _ = self.item_index.find([text], skip_unknown=True)
-        if exact.size:
-            return [int(exact[0])]
-        if self.titles is None:
-            return [int(number) for number in self.item_index.find([text])[0]]
-        return search_titles(self.titles, text, self.popularity())
 
     def favourites(self, user: int, k: int) -> NDArray[np.int32]:
         """int32[n]: the ``k`` items of one contiguous user that the model scores highest."""
@@ -251,6 +190,45 @@ class Recommender:
 
         write_frames(check_format(out), blocks())
         return Path(out)
+
+    @cached_property
+    def _folder(self) -> Folder:
+        return Folder(self.run, self._weights)
+
+    def fold_in(self, items: Any, *, ids: Kind = "source") -> NDArray[np.float32]:
+        """float32[D]: the vector of someone who was not in the training, from the items that they have.
+
+        See ``fastrec.fold_in``; ``recommend_new`` gives the list.
+        """
+        return self._folder.solve(items, ids=ids).vector
+
+    def recommend_new(
+        self,
+        items: Any,
+        k: int = 10,
+        *,
+        seen: bool = False,
+        allow: Any = None,
+        deny: Any = None,
+        where: Any = None,
+        ids: Kind = "source",
+        output: Output = "frame",
+    ) -> Any:
+        """The ``k`` best items for someone who was not in the training and has ``items``; see ``fold_in``.
+
+        Returns
+        -------
+        polars.DataFrame or dict of str to array
+            ``rank``, ``item_id``, ``title`` and ``score`` as of ``recommend``; ``items`` are listed with ``seen`` only.
+        """
+        choice = self._choice(k, True, allow, deny, where, ids, output)
+        new, vectors = self._folder.solve(items, ids=ids), self._weights.vectors
+        own = () if seen else (Csr(np.array([0, new.items.size], np.int64), new.items),)
+        scorer, only = VectorScorer(new.vector[None], vectors.items, vectors.bias), np.zeros(1, np.int32)
+        best = top_k(scorer, only, choice.k, hidden=own, candidates=choice.candidates, threads=self.threads)
+        best = best._replace(scores=best.scores + np.float32(new.constant))
+        found = columns(("new", Ids(only, "user", "")), ("item_id", self.item_index), only, best, choice, self.titles)
+        return found.drop("new") if output == "frame" else {name: v for name, v in found.items() if name != "new"}
 
     def similar(
         self,

@@ -86,6 +86,13 @@ class Weights:
             )
         return self.vectors_or_none
 
+    @property
+    def shared_bias(self) -> float:
+        """The global bias, which is a part of every user's constant; of a model whose vectors NumPy reads."""
+        if self._host is None:
+            raise ConfigError(f"{self.run.path}: its vectors come from torch; open the run without a model of its own")
+        return self._host.shared
+
     def constants(self, users: NDArray[np.int32]) -> NDArray[np.float32]:
         """float32[B]: what makes the vectors' score of each user the logit."""
         if self.vectors_or_none is None:

@@ -81,7 +81,7 @@ def card(run: Run) -> str:
 def _metrics(metrics: dict[str, dict[str, Any]]) -> list[str]:
     names = list(dict.fromkeys(name for part in metrics.values() for name in part if "@" in name))
     if not names:
-        return ["None: the training was interrupted, or there is no test part."]
+        return ["None: the training was interrupted, has no test part, or is a row of a grid that was not picked."]
     rows = [[protocol, *(f"{part[n]:.4f}" if n in part else "" for n in names)] for protocol, part in metrics.items()]
     return _table([["test part", *names], *rows])
 

@@ -1,12 +1,14 @@
 """The run folder: made by ``create``, opened and verified by ``open_run``.
 
 ``config.toml``, ``data.safetensors`` (the split, with ids and titles), ``items.parquet`` and ``users.parquet`` (the
-source's tables, where it has them), ``model.safetensors`` (the weights), ``manifest.json`` (sha256 of those,
-provenance, results), ``metrics.jsonl``, ``checkpoints/``, ``tensorboard/``.
+source's tables, where it has them), ``model.safetensors`` (the weights), ``results.parquet`` (the rank of each test
+positive), ``manifest.json`` (sha256 of those, provenance, results), ``metrics.jsonl``, ``checkpoints/``,
+``tensorboard/``.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -31,6 +33,7 @@ from fastrec.files import (
 )
 from fastrec.runs.manifest import MANIFEST, MODEL_ARGS, read_manifest, to_json
 from fastrec.runs.provenance import environment, fingerprints
+from fastrec.runs.shared import Shared
 from fastrec.runs.split_file import open_split, save_split
 from fastrec.sampling import STREAM_VERSION
 
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from fastrec.data.catalog import Catalog
 
 CONFIG, DATA, MODEL = "config.toml", "data.safetensors", "model.safetensors"
+RESULTS = "results.parquet"
 TABLES = {"items": ("items.parquet", "item"), "users": ("users.parquet", "user")}
 """The tables of a run: file, and column of ids."""
 
@@ -220,6 +224,7 @@ def create(
     split: Split,
     toml: str | None = None,
     root: str | os.PathLike[str] = "runs",
+    shared: Shared | None = None,
 ) -> Run:
     """Make a run folder with its configuration, data and provenance.
 
@@ -235,6 +240,8 @@ def create(
         The text of config.toml where it is more than ``config``: nested in sections, with what was asked for.
     root : path
         Where folders without a name are made.
+    shared : Shared, optional
+        What keeps the data and tables of all runs of a grid once.
 
     Returns
     -------
@@ -254,8 +261,8 @@ def create(
             import tomli_w
 
             toml = tomli_w.dumps({k: v for k, v in config.items() if v is not None})
-        files = {CONFIG: write_bytes(path / CONFIG, toml.encode()), DATA: save_split(path / DATA, split)}
-        catalog = _save_catalog(path, split, files)
+        files = {CONFIG: write_bytes(path / CONFIG, toml.encode())}
+        catalog = _save_data(path, split, files, shared)
         run = Run(path, recorded(parse_toml(toml.encode())), {}, split)
         run.record(
             status="training",
@@ -272,8 +279,10 @@ def create(
     return run
 
 
-def _save_catalog(path: Path, split: Split, files: dict[str, str]) -> dict[str, list[str]]:
-    """Write the tables of the split's catalogue, put their sha256 into ``files``, and return their columns."""
+def _save_data(path: Path, split: Split, files: dict[str, str], shared: Shared | None) -> dict[str, list[str]]:
+    """Write the split and the tables of its catalogue, put their sha256 into ``files``, and return the columns."""
+    put = (lambda file, write: write(file)) if shared is None else shared.put
+    files[DATA] = put(path / DATA, lambda file: save_split(file, split))
     catalog, columns = split.train.catalog, {}
     frames = {} if catalog is None else {"items": catalog.movies, "users": catalog.users}
     for name, frame in frames.items():
@@ -281,7 +290,7 @@ def _save_catalog(path: Path, split: Split, files: dict[str, str]) -> dict[str, 
             from fastrec.data.tables import write_frame
 
             file = TABLES[name][0]
-            files[file] = write_frame(path / file, frame)
+            files[file] = put(path / file, functools.partial(write_frame, frame=frame))
             columns[name] = list(frame.columns)
     return columns
 
@@ -320,7 +329,7 @@ def open_run(path: str | os.PathLike[str]) -> Run:
         near = sorted(p.parent.name for p in path.parent.glob(f"*/{MANIFEST}"))[-3:] if path.parent.is_dir() else []
         hint = f"; the latest in {path.parent} are {', '.join(near)}" if near else "; fastrec train makes one"
         raise CheckpointError(f"{path}: no such run folder{hint}")
-    own = (CONFIG, DATA, MODEL, MANIFEST, *(file for file, _ in TABLES.values()))
+    own = (CONFIG, DATA, MODEL, RESULTS, MANIFEST, *(file for file, _ in TABLES.values()))
     sweep(path, "|".join(map(re.escape, own)))
     if not (path / "checkpoints").is_symlink():  # files that are not its own
         sweep(path / "checkpoints", r"(step-\d+|best-epoch-\d+)\.(safetensors|json)")

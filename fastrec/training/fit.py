@@ -17,6 +17,7 @@ from fastrec.errors import CheckpointError, FastrecError, shown
 from fastrec.evaluation.selection import LEGACY, Selection, Validator, for_model, resolve_selection
 from fastrec.runs import Run, create, locked, open_run, write_card
 from fastrec.runs.checkpoint import Checkpoints
+from fastrec.runs.shared import Shared
 from fastrec.terminal import html_table
 from fastrec.training.build import build_engine, make_lr
 from fastrec.training.resolve import (
@@ -90,6 +91,8 @@ def fit(
     out: str | Path | None = None,
     progress: bool | None = None,
     loaded: bool = False,
+    test: bool = True,
+    shared: Shared | None = None,
 ) -> Result:
     """Train as the config says, keep the run, evaluate once on the test part.
 
@@ -104,6 +107,10 @@ def fit(
     loaded : bool
         Whether ``split`` is what the data options of ``config`` give (``job.prepare``); else the record says that the
         split was in memory.
+    test : bool
+        False does not score the test part, as in a grid: ``score_test`` scores it later.
+    shared : Shared, optional
+        What keeps the data of several runs once.
 
     Raises
     ------
@@ -119,15 +126,15 @@ def fit(
         engine = build_engine(split, config)  # before the folder: what cannot be built leaves none behind
     with clear_memory_errors(), _closing(engine, config.training.threads):
         kept = config.settled({}, inert=config.inert | {"out"})  # a run's own folder is not an option to run it again
-        run = create(out or config.run.out, config=kept.to_dict(), split=split, toml=kept.to_toml())
+        run = create(out or config.run.out, config=kept.to_dict(), split=split, toml=kept.to_toml(), shared=shared)
         with locked(run.path):
             run.record(engine=engine.describe(), avoided=config.negatives.exclude)
             shown = config.run.progress if progress is None else progress
             with _recorded(run):
-                return _train(run, split, config, engine, progress=shown)
+                return _train(run, split, config, engine, progress=shown, test=test)
 
 
-def resume(path: str | Path, *, progress: bool | None = None, **given: Any) -> Result:
+def resume(path: str | Path, *, progress: bool | None = None, test: bool = True, **given: Any) -> Result:
     """Resume an interrupted run at its last checkpoint; on the CPU bit for bit.
 
     Parameters
@@ -136,6 +143,8 @@ def resume(path: str | Path, *, progress: bool | None = None, **given: Any) -> R
         A run folder.
     progress : bool, optional
         Show progress.
+    test : bool
+        See ``fit``.
     **given
         Config fields that were given again: those that decide the weights must be the run's own.
 
@@ -175,7 +184,7 @@ def resume(path: str | Path, *, progress: bool | None = None, **given: Any) -> R
         engine = build_engine(run.split(), asked)
         with clear_memory_errors(), _closing(engine, asked.training.threads), _recorded(run):
             run.record(status="training")
-            return _train(run, run.split(), asked, engine, progress=shown, again=True)
+            return _train(run, run.split(), asked, engine, progress=shown, again=True, test=test)
 
 
 @contextlib.contextmanager
@@ -205,7 +214,9 @@ def _closing(engine: Engine, threads: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _train(run: Run, split: Split, config: Config, engine: Engine, *, progress: bool, again: bool = False) -> Result:
+def _train(
+    run: Run, split: Split, config: Config, engine: Engine, *, progress: bool, again: bool = False, test: bool = True
+) -> Result:
     checkpoints = Checkpoints(run.path / "checkpoints", config.run.keep)
     notes, validator = _notes(split, config, engine), make_validator(split, config, engine.model)
     if validator is not None:
@@ -258,7 +269,7 @@ def _train(run: Run, split: Split, config: Config, engine: Engine, *, progress: 
         metrics: dict[str, dict[str, Any]] = {}
         if stopped != "interrupted":
             run.save_model(engine.model)
-            metrics = _test(split, config, engine)
+            metrics = _test(run, engine.model, config, notes) if test else {}
             for protocol, values in metrics.items():
                 notes += [note for note in values.get("notes", ()) if note not in notes]
                 numbers = {f"{protocol} {k}": v for k, v in values.items() if isinstance(v, float)}
@@ -339,14 +350,37 @@ def make_validator(split: Split, config: Config, model: Any) -> Validator | None
     )
 
 
-def _test(split: Split, config: Config, engine: Engine) -> dict[str, dict[str, Any]]:
-    from fastrec.evaluation.score import score_split
+def score_test(run: Run) -> dict[str, dict[str, Any]]:
+    """Score the test part of a finished run that has not scored it yet, and record that; gives its test metrics."""
+    result = run.manifest["result"]
+    if not result["metrics"]:
+        notes = list(result["notes"])
+        metrics = _test(run, run.model(), recorded_config(run), notes)
+        for values in metrics.values():
+            notes += [note for note in values.get("notes", ()) if note not in notes]
+        run.record(result={**result, "metrics": metrics, "notes": notes})
+        write_card(run)
+    found: dict[str, dict[str, Any]] = run.manifest["result"]["metrics"]
+    return found
 
-    return score_split(
-        engine.model,
+
+def _test(run: Run, model: Any, config: Config, notes: list[str]) -> dict[str, dict[str, Any]]:
+    """Score a model on the test part of a run, and keep the rank of each test positive; {} without a test part."""
+    from fastrec.evaluation.results import save_results
+    from fastrec.evaluation.score import rank_test
+
+    split = run.split()
+    if not split.test.n_interactions:
+        return {}
+    ranked = rank_test(
+        model,
         split,
-        cutoffs=config.evaluation.cutoffs,
         n_candidates=config.evaluation.candidates,
         candidate_seed=config.evaluation.candidate_seed,
         threads=config.training.threads,
     )
+    try:
+        save_results(run, ranked)
+    except ModuleNotFoundError as error:
+        notes.append(f"results of single users are not kept: {error.name} is not installed; compare ranks them again")
+    return ranked.metrics(config.evaluation.cutoffs)

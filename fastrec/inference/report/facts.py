@@ -166,14 +166,15 @@ def genre_shares(rec: Recommender, column: str = "genres") -> tuple[list[str], l
 def _rows(table: NDArray[np.float64]) -> NDArray[np.float64]:
     """Rows that sum to 1, or to 0."""
     sums = table.sum(axis=1, keepdims=True)
-    return np.divide(table, sums, out=np.zeros_like(table), where=sums > 0)
+    divided: NDArray[np.float64] = np.divide(table, sums, out=np.zeros_like(table), where=sums > 0)
+    return divided
 
 
 def some_users(rec: Recommender, given: Sequence[Any] | None, n: int = 5) -> list[int]:
     """Contiguous users: those given by id, or ``n`` from the least to the most active of those in train."""
     if given:
         found: NDArray[np.int32] = rec.user_index.find(list(given))[0]
-        return found.tolist()
+        return [int(user) for user in found]
     degrees = rec.run.split().train.degrees
     users = np.flatnonzero(degrees)
     ordered = users[np.argsort(degrees[users], kind="stable")]

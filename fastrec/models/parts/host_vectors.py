@@ -21,16 +21,19 @@ class HostVectors(NamedTuple):
     items: NDArray[np.float32]
     bias: NDArray[np.float32]
     constants: NDArray[np.float32]
+    shared: float = 0.0
+    """The part of ``constants`` that every user has: the global bias."""
 
 
 def _mf(w: Weights) -> HostVectors:
-    return HostVectors(w["user_factors"], w["item_factors"], w["item_bias"], w["user_bias"] + w["bias"])
+    constants = w["user_bias"] + w["bias"]
+    return HostVectors(w["user_factors"], w["item_factors"], w["item_bias"], constants, float(w["bias"][0]))
 
 
 def _gmf(w: Weights) -> HostVectors:
     users, items = w["user_factors"], w["item_factors"]
     constants = np.repeat(w["bias"].astype(np.float32), users.shape[0])
-    return HostVectors(users, items * w["h"], np.zeros(items.shape[0], np.float32), constants)
+    return HostVectors(users, items * w["h"], np.zeros(items.shape[0], np.float32), constants, float(w["bias"][0]))
 
 
 FORMS: dict[str, Callable[[Weights], HostVectors]] = {"mf": _mf, "gmf": _gmf}
@@ -51,10 +54,10 @@ def host_vectors(model: str, weights: Weights) -> HostVectors | None:
         made = FORMS[model](weights)
     except KeyError as error:
         raise ValueError(f"there is no tensor {error}") from None
-    users, items, bias, constants = made
+    users, items, bias, constants, _ = made
     fits = users.ndim == items.ndim == 2 and users.shape[1] == items.shape[1]
     if not fits or bias.shape != items.shape[:1] or constants.shape != users.shape[:1]:
-        raise ValueError(f"shapes {[array.shape for array in made]} of users, items, bias and constants do not fit")
-    if any(array.dtype != np.float32 for array in made):
-        raise ValueError(f"tensors are {[str(array.dtype) for array in made]}, not float32")
+        raise ValueError(f"shapes {[array.shape for array in made[:4]]} of users, items, bias and constants do not fit")
+    if any(array.dtype != np.float32 for array in made[:4]):
+        raise ValueError(f"tensors are {[str(array.dtype) for array in made[:4]]}, not float32")
     return made
