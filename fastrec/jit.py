@@ -16,7 +16,7 @@ import pickle
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -82,6 +82,13 @@ class _DiskCache(FunctionCache):
     _impl_class = _Files
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
+        found = self._loaded(sig, target_context)
+        if found is None:
+            while _waiting:
+                _waiting.pop()()
+        return found
+
+    def _loaded(self, sig: Any, target_context: Any) -> Any:
         try:
             return super().load_overload(sig, target_context)
         except FastrecError:
@@ -97,6 +104,21 @@ class _DiskCache(FunctionCache):
             super().save_overload(sig, data)
         except (OSError, EOFError, ValueError, pickle.PickleError) as error:
             _say_once(f"the kernel cache in {self.cache_path} cannot be written ({_named(error)})")
+
+
+_waiting: list[Callable[[], object]] = []
+"""What to call before the next kernel that is compiled, because it is not on disk."""
+
+
+@contextlib.contextmanager
+def before_compiling(call: Callable[[], object]) -> Iterator[None]:
+    """Call this once, before the first kernel that has to be compiled in this block, in whichever thread."""
+    _waiting.append(call)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # it was called
+            _waiting.remove(call)
 
 
 def _named(error: Exception) -> str:

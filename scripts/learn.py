@@ -56,6 +56,8 @@ def learned(split: Split, config: Config, **combination: str) -> tuple[str, ...]
     asked, start = config.override(**options), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         result = fit(split, asked, out=Path(folder) / "run", loaded=True)
+    if result.stopped == "interrupted":  # a signal; what is done is in the table
+        raise SystemExit(130)
     seconds = time.perf_counter() - start
     pairs = [f"{m['HR@10']:.4f} / {m['NDCG@10']:.4f}" for m in list(result.metrics.values())[:2]]
     learns = "no" if remarks("it", result.metrics, popularity(split, config)) else "yes"

@@ -49,6 +49,10 @@ class BatchDataset(IterableDataset[tuple[Tensor, Tensor]]):
         batch_size, rank, world = as_int("batch_size", batch_size), as_int("rank", rank), as_int("world", world)
         if batch_size < 1 or not 0 <= rank < world:
             raise ConfigError(f"batch_size={batch_size}, rank={rank}, world={world}: need sizes of 1 and rank < world")
+        if stream.weights is not None:
+            raise ConfigError(
+                "the stream has weights, which these batches do not carry; take them by Stream.weights_of"
+            )
         self.stream, self.batch_size, self.rank, self.world = stream, batch_size, rank, world
         self._epochs = Epochs()
         self.set_epoch(epoch)

@@ -33,6 +33,8 @@ class DeviceBatch(NamedTuple):
     """int32[B, 1+N]"""
     positions: Tensor
     """int64[B]"""
+    weights: Tensor | None = None
+    """float32[B], of a run whose positives have weights"""
 
 
 class _Slot:

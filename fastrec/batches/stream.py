@@ -87,11 +87,13 @@ class Stream:
         Built over the same users; ``n_negatives`` columns of a batch come from it.
     seed : int
         Of the order of visit, 0 to 2^32-1.
+    weights : float32[E], optional
+        What the loss of each positive and its negatives is multiplied by: finite and at least 0.
 
     Raises
     ------
     DataError
-        If no positive has a negative.
+        If no positive has a negative, or every weight is 0.
 
     Notes
     -----
@@ -101,7 +103,15 @@ class Stream:
     take one miss of the cache where two arrays take two.
     """
 
-    def __init__(self, indptr: NDArray[np.int64], items: NDArray[np.int32], sampler: Any, *, seed: int) -> None:
+    def __init__(
+        self,
+        indptr: NDArray[np.int64],
+        items: NDArray[np.int32],
+        sampler: Any,
+        *,
+        seed: int,
+        weights: NDArray[np.float32] | None = None,
+    ) -> None:
         indptr, items = check_csr(indptr, items, sampler.n_items, copy=True)
         if indptr.size - 1 != sampler.n_users:
             raise DataError(f"{indptr.size - 1} users of positives, but the sampler has {sampler.n_users}: must agree")
@@ -113,6 +123,7 @@ class Stream:
         self.n_left_out = items.size - self.n_positives
         if self.n_positives == 0:
             raise DataError("no training positive has a negative: every user has every item, or there are none at all")
+        self.weights = None if weights is None else self._checked(weights, items.size)
         self.order = Order(self.n_positives, seed)
         self._bits = int(items.max()).bit_length()
         fits = (indptr.size - 1).bit_length() + self._bits <= 32
@@ -142,6 +153,21 @@ class Stream:
         if not eligible.size:
             raise DataError("every user with a training positive has every item, so there is no negative to train on")
         return eligible
+
+    def _checked(self, weights: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+        found = np.ascontiguousarray(weights, np.float32)
+        if found.shape != (size,) or not (np.isfinite(found) & (found >= 0)).all():
+            raise DataError(f"weights are {found.dtype}{list(found.shape)}: must be {size} finite numbers, at least 0")
+        if not found[self.eligible if self.eligible.size else slice(None)].any():
+            raise DataError("every weight of a training positive is 0, so there is nothing to learn from")
+        return found
+
+    def weights_of(self, epoch: int, start: int, stop: int) -> NDArray[np.float32]:
+        """float32[stop - start]: weights of the positives visited from ``start`` to ``stop``; ones where none are."""
+        if self.weights is None:
+            return np.ones(stop - start, np.float32)
+        at = self.order.positions(epoch, start, stop)
+        return self.weights[self.eligible[at] if self.eligible.size else at]
 
     def read(self, epoch: int, start: int, stop: int, out: Batch | None = None, *, threads: int = 1) -> Batch:
         """The rows visited from ``start`` to ``stop`` (exclusive) of an epoch.

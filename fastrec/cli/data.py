@@ -83,6 +83,7 @@ def _info(args: argparse.Namespace) -> None:
         ("density", f"{x.n_interactions / max(1, x.n_users * x.n_items):.4%}"),
         ("per user", f"{degrees.min():,} to {degrees.max():,}, mean {degrees.mean():.1f}" if x.n_users else "-"),
         ("timestamps", "none" if x.timestamps is None else "yes"),
+        ("weights", "none" if x.weights is None else f"{x.weights.min():g} to {x.weights.max():g}"),
         ("titles", "none" if x.titles is None else "yes"),
         ("fingerprint", x.fingerprint()[:16]),
     ]

@@ -58,6 +58,7 @@ def _train(args: argparse.Namespace) -> int:
     from fastrec.training.fit import fit, resume
     from fastrec.training.job import prepare
     from fastrec.training.resolve import resolve
+    from fastrec.training.tracking import telling_of_compilation
 
     options = given(args)
     if args.resume:
@@ -73,7 +74,8 @@ def _train(args: argparse.Namespace) -> int:
         raise ConfigError(f"{config.run.out}: exists; every run gets a new folder, so that nothing is overwritten")
     config = resolve(config)
     try:
-        split = prepare(config)
+        with telling_of_compilation(config.run.progress):
+            split = prepare(config)
     except DataNotFoundError as error:
         if not (args.synthetic_if_missing and config.data.data == Config().data.data):
             raise
@@ -83,11 +85,23 @@ def _train(args: argparse.Namespace) -> int:
         config = config.settled({"data": FALLBACK})
         return _finish(fit(prepare(config), config, loaded=True), [said])
     if config.run.progress:
-        parts = ", ".join(f"{part} {getattr(split, part).n_interactions:,}" for part in ("train", "validation", "test"))
         size = f"{split.n_users:,} users, {split.n_items:,} items"
+        parts = _parts(split.how, {part: getattr(split, part).n_interactions for part in PARTS})
         say(f"{config.data.data}: {size}; {parts} ({split.how})", err=True, flush=True, keep="")
         say(_settled(config), err=True, flush=True, keep="")
     return _finish(fit(split, config, loaded=True), [])
+
+
+PARTS = ("train", "validation", "test")
+
+
+def _parts(how: str, sizes: dict[str, int]) -> str:
+    """The sizes of the parts of a split, and what validation and test are made of: they are not equally hard."""
+    from fastrec.data.split import roles
+
+    about = dict(zip(PARTS[1:], roles(how)))
+    shown = (f"{part} {n:,}" + (f" ({about[part]})" if n and part in about else "") for part, n in sizes.items())
+    return ", ".join(shown)
 
 
 def _settled(config: Config) -> str:
@@ -115,27 +129,32 @@ ENDS = {
 
 def summary(result: Any) -> str:
     """The closing table of a training run: accuracy, speed, where it is, and what to type next."""
+    from fastrec.data.split import roles
+
     lines = baselines.lines(result) if result.metrics else []
     for note in (*result.notes, *baselines.notes(result)):
         lines.append(printable(f"note: {note}"))
     data, config, path = result.run.manifest["data"], result.run.config, _word(_path(result.run.path))
     ended = ENDS[result.stopped].format(select=result.select)
-    ended = ENDS[result.stopped].format(select=result.select)
+    validation, test = roles(data["split"])
     rows = [
         ("trained", f"{config['model']}, {_size(config)}, on {data['n_train']:,} interactions of {data['name']}"),
-        ("samples/s, end to end", f"{result.samples_per_s:,.0f}"),
-        ("training", f"{result.epochs_done} epochs in {result.seconds:.1f} s ({ended})"),
+        ("samples/s, training", f"{result.epoch_samples_per_s or result.samples_per_s:,.0f} in the last epoch's steps"),
+        ("time", f"{result.epochs_done} epochs in {result.seconds:.1f} s, validation included ({ended})"),
         ("run", str(result.run.path)),
     ]
     if result.best_epoch is not None:
-        rows.insert(3, ("weights", f"of epoch {result.best_epoch}, the best by validation {result.select}"))
+        best = f"of epoch {result.best_epoch}, the best by validation {result.select} ({result.best_validation:.4f})"
+        rows.insert(3, ("weights", best))
+        rows.insert(4, ("validation", validation))
+    if result.metrics:
+        rows.insert(len(rows) - 1, ("test", test))
     lines.append(table(rows))
     if result.stopped == "interrupted":
         lines.append(f"go on:   fastrec train --resume {path}")
-    else:
-        user = str(result.example_user)
-        option = f"--user={_word(user)}" if user.startswith("-") else f"--user {_word(user)}"
-        lines.append(f"next:    fastrec recommend {path} {option} -k 10")
+    user = str(result.example_user)
+    option = f"--user={_word(user)}" if user.startswith("-") else f"--user {_word(user)}"
+    lines.append(f"next:    fastrec recommend {path} {option} -k 10")
     return "\n".join(lines)
 
 

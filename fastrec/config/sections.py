@@ -39,6 +39,9 @@ class Data:
     where: str | None = _option(
         None, "keep the rows of a table for which this SQL expression is true: \"event = 'purchase'\""
     )
+    weight_col: str | None = _option(
+        None, "column of weights of at least 0, by which the loss of a positive and its negatives is multiplied"
+    )
     item_table: str | None = _option(None, "table of items: titles, genres and other fields by item id")
     user_table: str | None = _option(None, "table of users: their fields by user id")
     min_rating: float | None = _option(None, "keep only ratings of at least this as positives", range=(-1e15, 1e15))

@@ -15,6 +15,7 @@ class TrainOptions(TypedDict, total=False):
     time_col: str | None
     time_format: str | None
     where: str | None
+    weight_col: str | None
     item_table: str | None
     user_table: str | None
     min_rating: float | None

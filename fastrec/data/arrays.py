@@ -80,6 +80,35 @@ def texts(values: Any, what: str) -> NDArray[Any]:
     return text_array(array.tolist())
 
 
+def integers(values: Any, size: int, name: str, what: str) -> NDArray[Any]:
+    """A column of integers, one for each interaction; ``name`` and ``what`` name it in messages."""
+    values = plain(values, f"{name}: {what}")
+    if values.shape != (size,):
+        raise DataError(f"{name}: {what} has shape {values.shape}, items ({size},); they must agree")
+    wide = what == "timestamps" or values.dtype != np.int32
+    if values.dtype.kind not in "iu" or (values.dtype == np.uint64 and size and values.max() > np.iinfo(np.int64).max):
+        raise DataError(f"{name}: {what} are {values.dtype}; they must be integers of 64 bits with sign")
+    return immutable(values.astype(np.int64 if wide else np.int32, copy=False))
+
+
+def weights_of(values: Any, size: int, name: str) -> NDArray[np.float32]:
+    """A column of weights as float32, one for each interaction: finite and at least 0."""
+    values = plain(values, f"{name}: weights")
+    if values.shape != (size,):
+        raise DataError(f"{name}: weights has shape {values.shape}, items ({size},); they must agree")
+    if values.dtype.kind not in "iufb":
+        raise DataError(f"{name}: weights are {values.dtype}; they must be numbers")
+    with np.errstate(over="ignore"):
+        found = values.astype(np.float32, copy=False)
+    wrong = ~(np.isfinite(found) & (found >= 0))
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise DataError(
+            f"{name}: weight {values[row]} in row {row}; weights are finite and at least 0: fix or leave out the row"
+        )
+    return immutable(found)
+
+
 def as_int64(values: Any, what: str) -> NDArray[np.int64]:
     """One-dimensional integers as int64; floats are refused, because they round."""
     values = as_array(values, what)

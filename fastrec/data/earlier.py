@@ -105,7 +105,7 @@ def numbered_as(interactions: Interactions, source: Any) -> Interactions:
     )
     columns: dict[str, Any] = {
         what: None if values is None else frozen(values[csr.rows])
-        for what in ("timestamps", "file_order")
+        for what in ("timestamps", "file_order", "weights")
         for values in [getattr(interactions, what)]
     }
     titles = None

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrec.arguments import as_int
-from fastrec.data.arrays import as_int64, frozen, immutable, plain, seconds, texts
+from fastrec.data.arrays import as_int64, frozen, immutable, integers, plain, seconds, texts, weights_of
 from fastrec.data.csr_build import MAX_IDS, as_array, core_mask, csr_from_pairs, factorize, plain_ids
 from fastrec.data.packed import from_tensors, pack, unpack
 from fastrec.errors import DataError, shown
@@ -26,7 +26,6 @@ from fastrec.sampling.csr import check_csr
 
 __all__ = ["Interactions", "map_safetensors", "pack", "unpack"]
 
-MAX_INT64 = 2**63 - 1
 FILE_VERSION = 2
 """Version 1, without a checksum, is read too: a flipped bit that leaves a possible log passes there."""
 
@@ -51,6 +50,8 @@ class Interactions:
         Seconds since 1970 UTC, aligned with ``items``; None where the source has none.
     file_order : int32[E] or int64[E], optional
         Row of the source each interaction came from, for ties in time; None where it no longer matters.
+    weights : float32[E], optional
+        What training multiplies the loss of each positive and its negatives by: finite, at least 0; None for 1.
     titles : str[I], optional
         Display title of each item; object[I] of str as for ids.
     catalog : Catalog, optional
@@ -67,6 +68,7 @@ class Interactions:
     item_ids: NDArray[Any]
     timestamps: NDArray[np.int64] | None = None
     file_order: NDArray[Any] | None = None
+    weights: NDArray[np.float32] | None = None
     titles: NDArray[Any] | None = None
     catalog: Any = None
     name: str = "interactions"
@@ -90,23 +92,15 @@ class Interactions:
             )
         for what in ("timestamps", "file_order"):
             if getattr(self, what) is not None:
-                held[what] = self._aligned(what, items.size)
+                held[what] = integers(getattr(self, what), items.size, self.name, what)
+        if self.weights is not None:
+            held["weights"] = weights_of(self.weights, items.size, self.name)
         if self.titles is not None:
             held["titles"] = immutable(texts(self.titles, f"{self.name}: titles"))
             if held["titles"].size != held["item_ids"].size:
                 raise DataError(f"{self.name}: {held['titles'].size} titles for {held['item_ids'].size} items")
         for what, value in held.items():
             object.__setattr__(self, what, value)
-
-    def _aligned(self, what: str, size: int) -> NDArray[Any]:
-        """A column of integers, one for each interaction."""
-        values = plain(getattr(self, what), f"{self.name}: {what}")
-        if values.shape != (size,):
-            raise DataError(f"{self.name}: {what} has shape {values.shape}, items ({size},); they must agree")
-        wide = what == "timestamps" or values.dtype != np.int32
-        if values.dtype.kind not in "iu" or (values.dtype == np.uint64 and size and values.max() > MAX_INT64):
-            raise DataError(f"{self.name}: {what} are {values.dtype}; they must be integers of 64 bits with sign")
-        return immutable(values.astype(np.int64 if wide else np.int32, copy=False))
 
     def __repr__(self) -> str:
         times = "with" if self.timestamps is not None else "without"
@@ -122,6 +116,7 @@ class Interactions:
         timestamps: Any = None,
         ratings: Any = None,
         *,
+        weights: Any = None,
         min_rating: float | None = None,
         k_core: int = 0,
         name: str = "interactions",
@@ -139,6 +134,8 @@ class Interactions:
             Seconds since 1970 UTC; what is too large for them (from the year 5138 on) is refused.
         ratings : float[R], optional
             Used by ``min_rating`` only.
+        weights : float[R], optional
+            What the loss of each row is multiplied by in training, finite and at least 0.
         min_rating : float, optional
             Keep rows rated at least this, after duplicates are settled; users and items left empty lose their ids.
         k_core : int
@@ -169,6 +166,7 @@ class Interactions:
             item_ids,
             timestamps,
             ratings,
+            weights=weights,
             min_rating=min_rating,
             k_core=k_core,
             name=name,
@@ -183,6 +181,7 @@ class Interactions:
         timestamps: Any = None,
         ratings: Any = None,
         *,
+        weights: Any = None,
         min_rating: float | None = None,
         k_core: int = 0,
         name: str = "interactions",
@@ -190,7 +189,7 @@ class Interactions:
         """``Interactions.from_arrays`` for rows that are numbered already: int32[R] contiguous ids and the id maps."""
         if users.size == 0:
             raise DataError(f"{name}: no interactions; there is nothing to build from")
-        columns = {"items": items, "timestamps": timestamps, "ratings": ratings}
+        columns = {"items": items, "timestamps": timestamps, "ratings": ratings, "weights": weights}
         for what, values in columns.items():
             if values is not None and np.shape(values) != users.shape:
                 raise DataError(f"{name}: {what} has shape {np.shape(values)}, users {users.shape}; they must agree")
@@ -206,6 +205,7 @@ class Interactions:
             item_ids=item_ids,
             timestamps=None if times is None else frozen(times[csr.rows]),
             file_order=frozen(csr.rows),
+            weights=None if weights is None else frozen(weights_of(weights, users.size, name)[csr.rows]),
             name=name,
         )
         if min_rating is not None:
@@ -228,6 +228,7 @@ class Interactions:
         rating_col: str | None = None,
         time_col: str | None = None,
         time_format: str | None = None,
+        weight_col: str | None = None,
         min_rating: float | None = None,
         k_core: int = 0,
         name: str = "frame",
@@ -247,7 +248,8 @@ class Interactions:
         from fastrec.data.loading import from_frame
 
         columns = {"user_col": user_col, "item_col": item_col, "rating_col": rating_col, "time_col": time_col}
-        return from_frame(frame, **columns, time_format=time_format, min_rating=min_rating, k_core=k_core, name=name)
+        columns |= {"time_format": time_format, "weight_col": weight_col}
+        return from_frame(frame, **columns, min_rating=min_rating, k_core=k_core, name=name)
 
     @property
     def n_users(self) -> int:
@@ -291,6 +293,7 @@ class Interactions:
             items=frozen(self.items[kept]),
             timestamps=None if self.timestamps is None else frozen(self.timestamps[kept]),
             file_order=None if self.file_order is None else frozen(self.file_order[kept]),
+            weights=None if self.weights is None else frozen(self.weights[kept]),
             name=name or self.name,
         )
 
@@ -332,9 +335,10 @@ class Interactions:
         )
 
     def fingerprint(self) -> str:
-        """sha256 over CSR, timestamps and id maps: equal for equal data, whatever the file was called."""
+        """sha256 over CSR, timestamps, id maps and any weights: equal for equal data, whatever the file was called."""
         digest = hashlib.sha256(b"fastrec interactions 1")
-        for array in (self.indptr, self.items, self.timestamps, self.user_ids, self.item_ids):
+        weights = () if self.weights is None else (self.weights,)
+        for array in (self.indptr, self.items, self.timestamps, self.user_ids, self.item_ids, *weights):
             if array is None:
                 digest.update(b"none")
                 continue
@@ -358,7 +362,7 @@ class Interactions:
         Equal data, name and notes give equal bytes. The file is written completely or not at all, and synced.
         """
         tensors: dict[str, NDArray[Any]] = {"indptr": self.indptr, "items": self.items}
-        for what in ("timestamps", "file_order", "user_ids", "item_ids", "titles"):
+        for what in ("timestamps", "file_order", "weights", "user_ids", "item_ids", "titles"):
             values = getattr(self, what)
             if values is not None:
                 tensors.update(pack(what, values))

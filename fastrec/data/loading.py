@@ -37,6 +37,7 @@ def load(
     where: str | None = None,
     item_table: Any = None,
     user_table: Any = None,
+    weight_col: str | None = None,
 ) -> Interactions:
     """Load a log of interactions: a file, a folder, a data set by name, or a frame.
 
@@ -65,6 +66,9 @@ def load(
         new ids follow in ascending order, and ids that have gone, or that a filter leaves out, keep empty rows.
     where : str, optional
         Keep the rows of a table for which this SQL expression over its columns is true (``event = 'purchase'``).
+    weight_col : str, optional
+        Column of weights, finite and at least 0: the loss of a positive and its negatives is multiplied by it. Of
+        duplicates the latest row's counts. Evaluation and baselines do not look at weights.
     item_table, user_table : path or frame, optional
         Fields of items (titles, genres and any others) and of users, by the ids of the log, for ``catalog``.
 
@@ -85,9 +89,15 @@ def load(
     ---------
     The same content gives the same ids, whatever the number of threads.
     """
+    if not (is_frame(path_or_name) or isinstance(path_or_name, (str, os.PathLike))):
+        raise ConfigError(
+            f"{type(path_or_name).__module__}.{type(path_or_name).__qualname__}: fastrec.load takes a path, a name, a "
+            "frame or a mapping of columns; from a scipy matrix m or arrays use Interactions.from_arrays, such as "
+            "Interactions.from_arrays(*m.nonzero())"
+        )
     with one_line("frame" if is_frame(path_or_name) else path_or_name):
         columns = {"user_col": user_col, "item_col": item_col, "rating_col": rating_col, "time_col": time_col}
-        columns |= {"time_format": time_format, "where": where}
+        columns |= {"time_format": time_format, "where": where, "weight_col": weight_col}
         if is_frame(path_or_name):
             from fastrec.data.readers.parts.frame import read_frame
             from fastrec.data.source import Columns
@@ -156,6 +166,7 @@ def from_frame(
     rating_col: str | None = None,
     time_col: str | None = None,
     time_format: str | None = None,
+    weight_col: str | None = None,
     min_rating: float | None = None,
     k_core: int = 0,
     name: str = "frame",
@@ -164,7 +175,8 @@ def from_frame(
     from fastrec.data.readers.parts.frame import read_frame
     from fastrec.data.source import Columns
 
-    source = read_frame(frame, Columns(user_col, item_col, rating_col, time_col, time_format), name)
+    columns = Columns(user_col, item_col, rating_col, time_col, time_format, weight=weight_col)
+    source = read_frame(frame, columns, name)
     return from_source(source, name=name, min_rating=min_rating, k_core=k_core)
 
 
@@ -220,6 +232,7 @@ def from_source(
         item_ids,
         frame["timestamp"].to_numpy() if "timestamp" in frame.columns else None,
         frame["rating"].to_numpy() if "rating" in frame.columns and min_rating is not None else None,
+        weights=frame["weight"].to_numpy() if "weight" in frame.columns else None,
         min_rating=min_rating,
         k_core=k_core,
         name=name,
@@ -268,6 +281,7 @@ def load_split(
     time_col: str | None = None,
     time_format: str | None = None,
     where: str | None = None,
+    weight_col: str | None = None,
     drop_overlap: bool = False,
 ) -> Split:
     """Load a split that comes with the data, such as the NCF paper's files or ``train.txt`` and ``test.txt``.
@@ -285,6 +299,8 @@ def load_split(
         How they write times; see ``fastrec.load``.
     where : str, optional
         Keep the rows of train.csv and its like for which this SQL expression is true.
+    weight_col : str, optional
+        Their column of weights; see ``fastrec.load``. Only those of train have an effect.
     drop_overlap : bool
         Leave out validation and test pairs that an earlier part has too, counted in ``notes``; refused by default.
 
@@ -306,7 +322,7 @@ def load_split(
     with one_line(path):
         direct = Path(path)
         direct = direct if direct.exists() or find_split(direct) else locate(path)
-        columns = Columns(user_col, item_col, rating_col, time_col, time_format, where)
+        columns = Columns(user_col, item_col, rating_col, time_col, time_format, where, weight_col)
         return read_split(direct, columns, drop_overlap=drop_overlap)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fastrec.data.csr_build import text_array
 from fastrec.errors import DataError
 
-_COLUMNS = {"indptr": "<i8", "items": "<i4", "timestamps": "<i8"}
+_COLUMNS = {"indptr": "<i8", "items": "<i4", "timestamps": "<i8", "weights": "<f4"}
 
 
 def from_tensors(tensors: dict[str, NDArray[Any]]) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def from_tensors(tensors: dict[str, NDArray[Any]]) -> dict[str, Any]:
         If one is missing, or of another type.
     """
     made: dict[str, Any] = {}
-    for what in ("indptr", "items", "timestamps", "file_order"):
+    for what in ("indptr", "items", "timestamps", "file_order", "weights"):
         values = tensors.get(what)
         if values is None and what in ("indptr", "items"):
             raise ValueError(f"it has no {what}")

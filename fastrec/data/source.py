@@ -23,6 +23,7 @@ class Columns:
     time: str | None = None
     time_format: str | None = None
     where: str | None = None
+    weight: str | None = None
 
     def refuse(self, where: str) -> None:
         """For formats without names.
@@ -32,7 +33,7 @@ class Columns:
         ConfigError
             If a column is named.
         """
-        options = {what: f"--{what}-col" for what in ("user", "item", "rating", "time")} | {
+        options = {what: f"--{what}-col" for what in ("user", "item", "rating", "time", "weight")} | {
             "time_format": "--time-format",
             "where": "--where",
         }
@@ -49,7 +50,8 @@ class Source:
     ----------
     frame : polars.DataFrame
         ``user`` and ``item`` (Int64 or String), ``rating`` (Float32) and ``timestamp`` (Int64, seconds since 1970 UTC)
-        where the source has them; one row per line, in the order of the file; no nulls.
+        where the source has them, ``weight`` (Float32) where it was asked for; one row per line, in the order of the
+        file; no nulls.
     catalog : Catalog
         Titles, user fields and the lazy ratings.
     format : str

@@ -31,6 +31,8 @@ class Wish(NamedTuple):
     accumulate: int = 1
     hard_negatives: int = 0
     compile: bool = False
+    weighted: bool = False
+    """Whether positives have weights (``weight_col``)."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +94,19 @@ class Backend:
         if not found and (wish.model, wish.loss) in self.without:
             fit = [n for n in self.losses.names() if (wish.model, n) not in self.without]
             found.append(("loss", fit))
+        if not found and wish.weighted and not self._weighs(losses.get(wish.loss)):
+            found.append(("loss", [n for n in losses.names() if self._weighs(losses.get(n))]))
         return found
+
+    def _weighs(self, loss: Loss) -> bool:
+        """Whether the form of a loss that this backend computes takes a weight for each row."""
+        return (loss.row if self.engine == "fused" else loss.rows) is not None
 
 
 _ROWS = ("mf", "gmf")
 _NCF = ("mf", "gmf", "mlp", "neumf")
 _PLAIN: dict[str, tuple[Any, ...]] = {"accumulate": (1,), "hard_negatives": (0,), "compile": (False,)}
+_UNWEIGHTED = {"weighted": (False,)}
 _GMF_BPR = (("gmf", "bpr"),)
 
 BACKENDS = (
@@ -136,7 +145,7 @@ BACKENDS = (
         devices=("cuda",),
         precisions=("fp32", "bf16"),
         modes=("deterministic",),
-        others=_PLAIN,
+        others=_PLAIN | _UNWEIGHTED,
     ),
     Backend(
         "cpu-kernels",
@@ -155,7 +164,7 @@ BACKENDS = (
         losses=BY_TRITON,
         devices=("cuda",),
         precisions=("fp32", "bf16"),
-        others={"compile": (False,)},
+        others={"compile": (False,), **_UNWEIGHTED},
     ),
     Backend(
         "autograd",
@@ -199,10 +208,12 @@ def choose(wish: Wish) -> Backend:
         refused.append((len(refusals), backend, refusals))
     if not rows:
         raise ConfigError(f"engine = {wish.engine!r}: must be one of auto, torch, fused")
-    _, backend, refusals = min(refused, key=lambda entry: entry[0])
+    _, backend, refusals = min(refused, key=lambda e: (e[0], wish.weighted and wish.device not in e[1].devices))
     name, values = refusals[0]
     where = f"engine = {backend.engine}" + (f" on {wish.device}" if wish.device in backend.devices else "")
     where += f", fused_mode = {wish.fused_mode}," if backend.engine == "fused" and name != "fused_mode" else ""
+    if name == "weighted":
+        raise ConfigError(f"weight_col: {where} takes no weights; use engine = torch, or leave it out")
     raise ConfigError(
         f"{name} = {getattr(wish, name)!r}: {where} takes {' or '.join(map(repr, values))}"
         + ("; use engine = torch" if backend.engine == "fused" else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,9 @@ from fastrec.runs import Run, open_run
 from fastrec.sampling import STREAM_VERSION
 
 FULL = "full ranking"
+PAPER_NAMES = re.compile(r"ml-?1m|movielens-?1m|pinterest", re.IGNORECASE)
+PAPER_SHAPES = {(6_040, 3_706), (55_187, 9_916)}
+"""Names, and users and items, of the data of the NCF paper's tables."""
 UNTRAINED = ", users not in train"
 """What is added to a protocol's name for the users that the model has learned nothing about."""
 
@@ -239,8 +243,12 @@ def untrained_notes(split: Split, ranks: NDArray[np.int64]) -> list[str]:
 
 
 def comparison(split: Split, frozen: Candidates) -> list[str]:
-    """Why the candidate scores are not comparable with the NCF paper's tables; empty where they are."""
-    if split.comparable and frozen.source["seed"] is None:
+    """Why the candidate scores are not comparable with the NCF paper's tables; empty where they are.
+
+    Empty for other data too: its tables are of MovieLens-1M and Pinterest.
+    """
+    alike = (split.n_users, split.n_items) in PAPER_SHAPES or PAPER_NAMES.search(split.train.name)
+    if not alike or (split.comparable and frozen.source["seed"] is None):
         return []
     own = "its own" if split.candidates is not None else f"drawn (seed {frozen.source['seed']})"
     return [f"not comparable with the NCF paper's tables: the split is {split.how}, the candidates are {own}"]

@@ -2,8 +2,8 @@
 
 ``config.toml``, ``data.safetensors`` (the split, with ids and titles), ``items.parquet`` and ``users.parquet`` (the
 source's tables, where it has them), ``model.safetensors`` (the weights), ``results.parquet`` (the rank of each test
-positive), ``manifest.json`` (sha256 of those, provenance, results), ``metrics.jsonl``, ``checkpoints/``,
-``tensorboard/``.
+positive), ``manifest.json`` (sha256 of those, provenance, results), ``metrics.jsonl``, ``checkpoints/``, and
+TensorBoard's ``events.out.tfevents...``.
 """
 
 from __future__ import annotations

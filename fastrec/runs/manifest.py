@@ -44,6 +44,7 @@ _RESULT = {
     "best_validation": (float, None),
     "seconds": float,
     "samples_per_s": float,
+    "epoch_samples_per_s?": (float, None),
     "metrics": {str: {str: object}},
     "notes": [str],
     "baselines?": {str: {str: object}},

@@ -46,7 +46,7 @@ def save_split(path: str | os.PathLike[str], split: Split) -> str:
 
     Cost
     ----
-    5 bytes per interaction, 8 per user, and the ids (8 bytes each where they are numbers).
+    5 bytes per interaction (9 with weights), 8 per user, and the ids (8 bytes each where they are numbers).
     """
     parts = {TRAIN: split.train, VALIDATION: split.validation, TEST: split.test}
     # each part's keys ascend already: a stable sort merges three runs in linear time
@@ -62,6 +62,10 @@ def save_split(path: str | os.PathLike[str], split: Split) -> str:
         values = getattr(split.train, name)
         if values is not None:
             tensors.update(pack(name, values))
+    weights = [p.weights for p in parts.values()]
+    if any(w is not None for w in weights):  # a part without them weighs 1
+        filled = [np.ones(p.n_interactions, np.float32) if p.weights is None else p.weights for p in parts.values()]
+        tensors["weights"] = np.concatenate(filled)[order]
     if split.candidates is not None:
         tensors["candidates"] = split.candidates
     meta = {

@@ -22,7 +22,8 @@ def build_engine(split: Split, config: Config) -> Engine:
     from fastrec.engines.minibatch.engine import TorchEngine
 
     kind = config.training.device.split(":")[0]
-    stream = Stream(split.train.indptr, split.train.items, make_sampler(split, config), seed=config.training.seed)
+    train, seed = split.train, config.training.seed
+    stream = Stream(train.indptr, train.items, make_sampler(split, config), seed=seed, weights=train.weights)
     check_lr(config, stream)
     model = make_model(split, config)
     decays = "l2" in config.inert  # adamw decays every weight by itself

@@ -29,7 +29,7 @@ from fastrec.training.resolve import (
     resolve,
     settle_for,
 )
-from fastrec.training.tracking import Tracker
+from fastrec.training.tracking import Tracker, telling_of_compilation
 from fastrec.training.trainer import Diverged, Trainer, clear_memory_errors
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ class Result:
     """Wall time of training, validation included."""
     samples_per_s: float
     """Samples over the time spent in training steps, drawing included; validation and checkpoints are not."""
+    epoch_samples_per_s: float | None = None
+    """The same in the last epoch that this process ended, without the first step of a process, which compiles."""
     example_user: Any = None
     baselines: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By name, see ``evaluation.baseline_runs``; what ``training.baselines.add_baselines`` has added."""
@@ -122,16 +124,16 @@ def fit(
     config = settle_for(split, resolve(config if loaded else in_memory(split, config)))
     config = config.settled({"select": resolve_selection(config.evaluation.select, split)})
     check_candidates(split, config)
-    with clear_memory_errors():
+    progress = config.run.progress if progress is None else progress
+    with clear_memory_errors(), telling_of_compilation(progress):
         engine = build_engine(split, config)  # before the folder: what cannot be built leaves none behind
-    with clear_memory_errors(), _closing(engine, config.training.threads):
+    with clear_memory_errors(), _closing(engine, config.training.threads), telling_of_compilation(progress):
         kept = config.settled({}, inert=config.inert | {"out"})  # a run's own folder is not an option to run it again
         run = create(out or config.run.out, config=kept.to_dict(), split=split, toml=kept.to_toml(), shared=shared)
         with locked(run.path):
             run.record(engine=engine.describe(), avoided=config.negatives.exclude)
-            shown = config.run.progress if progress is None else progress
             with _recorded(run):
-                return _train(run, split, config, engine, progress=shown, test=test)
+                return _train(run, split, config, engine, progress=progress, test=test)
 
 
 def resume(path: str | Path, *, progress: bool | None = None, test: bool = True, **given: Any) -> Result:
@@ -182,7 +184,8 @@ def resume(path: str | Path, *, progress: bool | None = None, test: bool = True,
         if run.manifest.get("status") == "done":
             return _finished(run, config)
         engine = build_engine(run.split(), asked)
-        with clear_memory_errors(), _closing(engine, asked.training.threads), _recorded(run):
+        closing = _closing(engine, asked.training.threads)
+        with clear_memory_errors(), closing, telling_of_compilation(shown), _recorded(run):
             run.record(status="training")
             return _train(run, run.split(), asked, engine, progress=shown, again=True, test=test)
 
@@ -265,15 +268,20 @@ def _train(
             "best_validation": s.best,
             "seconds": s.wall_s,
             "samples_per_s": s.total_samples / s.train_s if s.train_s else 0.0,
+            "epoch_samples_per_s": trainer.rate_of_epoch,
         }
         metrics: dict[str, dict[str, Any]] = {}
-        if stopped != "interrupted":
-            run.save_model(engine.model)
+        run.save_model(engine.model)
+        if stopped == "interrupted":
+            notes.append(f"interrupted: the run's weights are those of its last checkpoint, step {s.step:,}")
+        else:
             metrics = _test(run, engine.model, config, notes) if test else {}
             for protocol, values in metrics.items():
                 notes += [note for note in values.get("notes", ()) if note not in notes]
                 numbers = {f"{protocol} {k}": v for k, v in values.items() if isinstance(v, float)}
                 tracker.record("test", s.step, numbers)
+            final = {f"{p} {k}": v for p, part in metrics.items() for k, v in part.items() if isinstance(v, float)}
+            tracker.outcome(config.to_dict(), final)
     finally:
         tracker.close()
     notes += tracker.notes

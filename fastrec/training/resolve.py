@@ -16,7 +16,8 @@ from fastrec.errors import ConfigError
 MEMORY = "memory:"
 """What the recorded ``data`` of a run begins with that was given its data in memory: no name or path to run again."""
 FILTERS = (
-    *("user_col", "item_col", "rating_col", "time_col", "time_format", "where", "item_table", "user_table"),
+    *("user_col", "item_col", "rating_col", "time_col", "time_format", "where", "weight_col"),
+    *("item_table", "user_table"),
     *("min_rating", "k_core", "unrated_negatives", "drop_overlap"),
 )
 """Options that act while data are loaded."""
@@ -41,6 +42,7 @@ def wish(config: Config, device: str) -> Wish:
         accumulate=training.accumulate,
         hard_negatives=config.negatives.hard_negatives,
         compile=training.compile,
+        weighted=config.data.weight_col is not None,
     )
 
 

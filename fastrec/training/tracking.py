@@ -19,8 +19,12 @@ from typing import Any
 
 from fastrec.errors import FastrecError
 from fastrec.files import write_bytes
+from fastrec.jit import before_compiling
 from fastrec.runs.checkpoint import Checkpoints
 from fastrec.terminal import on_terminal, say
+
+LONG_S = 60.0
+"""A run of which more is left is announced with an estimate."""
 
 
 class Tracker:
@@ -63,7 +67,7 @@ class Tracker:
             raise self._cannot_write(error) from error
         if tensorboard:
             with self._extra():
-                self._writer = Events(folder / "tensorboard", purge_step=step + 1 if step else None)
+                self._writer = Events(folder, purge_step=step + 1 if step else None)
 
     def _keep(self, length: int) -> None:
         """Cut the file off at ``length``, in a copy where it has a second name (``cp -al``), which keeps all."""
@@ -124,7 +128,7 @@ class Tracker:
         with self._extra():
             for name, value in values.items():
                 if self._writer is not None and isinstance(value, (int, float)) and name != "epoch":
-                    self._writer.add_scalar(f"{kind}/{name}", value, step)
+                    self._writer.add_scalar(_tag(kind, name), value, step)
             if self._writer is not None:
                 self._writer.flush()
 
@@ -134,6 +138,12 @@ class Tracker:
         with self._extra():
             if self._writer is not None:
                 self._writer.add_text("config", f"| option | value |\n|---|---|\n{rows}")
+
+    def outcome(self, config: dict[str, Any], metrics: dict[str, float]) -> None:
+        """The options and final metrics of a run as one row of TensorBoard's HPARAMS tab."""
+        with self._extra():
+            if self._writer is not None:
+                self._writer.add_hparams(config, {_tag("test", name): value for name, value in metrics.items()})
 
     def close(self) -> None:
         """Write out what is queued."""
@@ -153,7 +163,9 @@ class Tracker:
         except Exception as error:  # also a missing or incompatible tensorboard
             self._writer = None
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            self._note(f"{self.path.parent / 'tensorboard'}: cannot be written ({reason}); training goes on without it")
+            self._note(
+                f"{self.path.parent}: TensorBoard's files cannot be written ({reason}); training goes on without it"
+            )
 
     def _note(self, text: str) -> None:
         self.notes.append(text)
@@ -164,6 +176,11 @@ class Tracker:
             return FastrecError(f"{self.path}: is a link, and is not written through: move it away")
         left = Checkpoints(self.path.parent / "checkpoints").left()
         return FastrecError(f"{self.path}: cannot be written ({error.strerror}); free some space. {left}")
+
+
+def _tag(kind: str, name: str) -> str:
+    """Group and name of a point: validation has a group of its own."""
+    return f"val/{name.removeprefix('val ')}" if name.startswith("val ") else f"{kind}/{name}"
 
 
 class Events:
@@ -202,6 +219,15 @@ class Events:
 
         self._write(self._event(wall_time=time.time(), summary=summary.text(name, text)))  # type: ignore[no-untyped-call]
 
+    def add_hparams(self, options: dict[str, Any], metrics: dict[str, float]) -> None:
+        """Write options and the names of the metrics that a run is compared by."""
+        from torch.utils.tensorboard.summary import hparams
+
+        plain = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in options.items()}
+        for summary in hparams(plain, metrics):  # type: ignore[no-untyped-call]
+            self._write(self._event(wall_time=time.time(), summary=summary))
+        self.flush()
+
     def flush(self) -> None:
         """Flush the points to the system."""
         self._file.flush()
@@ -225,7 +251,7 @@ class ProgressBar:
     """
 
     def __init__(self, shown: bool, *, epochs: int, samples: int, done: int = 0) -> None:
-        self._shown, self._epochs = shown, epochs
+        self._shown, self._epochs, self._estimated = shown, epochs, False
         self._bar: Any = None
         if shown and on_terminal():
             from tqdm import tqdm
@@ -249,12 +275,24 @@ class ProgressBar:
                 self._bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
                 self._bar.update(samples)
 
+    def estimate(self, seconds: float, selects: bool) -> None:
+        """Say once how long the steps that are left take, where that is more than a minute."""
+        if self._estimated or not self._shown:
+            return
+        self._estimated = True
+        if seconds > LONG_S:
+            sooner = ", less where it stops early" if selects else ""
+            self._line(f"about {duration(seconds)} of training for {self._epochs} epochs at this rate{sooner}")
+
     def epoch(self, epoch: int, values: dict[str, Any], samples_per_s: float) -> None:
-        """Show that an epoch ended."""
+        """Show that an epoch ended; ``samples_per_s`` is the epoch's, without compilation and validation."""
         shown = "  ".join(
             f"{k} {v:.4f}" for k, v in values.items() if isinstance(v, float) and (k.startswith("val ") or k == "loss")
         )
         line = f"epoch {epoch + 1}/{self._epochs}  {shown}  {samples_per_s / 1e6:.2f} M samples/s"
+        self._line(line)
+
+    def _line(self, line: str) -> None:
         if self._bar is not None:
             with self._safely():
                 self._bar.write(line, file=sys.stderr)
@@ -275,6 +313,29 @@ class ProgressBar:
         except (OSError, ValueError):
             self._bar.disable = True  # or it writes again when it is collected
             self._bar, self._shown = None, False
+
+
+_told: list[str] = []
+
+
+@contextlib.contextmanager
+def telling_of_compilation(shown: bool) -> Iterator[None]:
+    """Say once a process, before the first kernel that is not on disk yet, why seconds pass in silence."""
+
+    def tell() -> None:
+        if not _told:
+            _told.append("compiling kernels, once: they are kept on disk")
+            say(_told[0], err=True, flush=True)
+
+    with before_compiling(tell) if shown else contextlib.nullcontext():
+        yield
+
+
+def duration(seconds: float) -> str:
+    """A time for people: 90 s, 12 min, 3.4 h."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def rounded(value: float) -> float:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastrec.engines.base import Engine, Progress
 from fastrec.errors import CheckpointError, FastrecError, shown
@@ -78,6 +78,27 @@ class State:
         return Cursor(self.epoch, self.position)
 
 
+class _Timed(NamedTuple):
+    """Steps of this epoch that were timed: not the first of a process, which compiles."""
+
+    steps: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+
+    def plus(self, done: Progress, seconds: float) -> _Timed:
+        return _Timed(self.steps + done.n_steps, self.samples + done.n_samples, self.seconds + seconds)
+
+    @property
+    def rate(self) -> float:
+        """Samples a second; 0 where no step was timed."""
+        return self.samples / self.seconds if self.seconds else 0.0
+
+    @property
+    def tells(self) -> bool:
+        """Whether they are enough to estimate the time of a run."""
+        return self.samples > 0 and (self.steps >= 5 or self.seconds >= 1.0)
+
+
 @dataclass
 class Trainer:
     """Runs an engine to the end of its epochs, or until something stops it.
@@ -126,6 +147,9 @@ class Trainer:
         self._signal: int | None = None
         self._best_weights: dict[str, Any] | None = None
         self._step_s = 0.0
+        self._epoch_began = self.state.train_s
+        self._timed = _Timed()
+        self.rate_of_epoch: float | None = None
 
     @property
     def selects(self) -> bool:
@@ -190,6 +214,7 @@ class Trainer:
             self.state = State.of(meta.get("trainer"), self.engine.n_positives)
             expect(meta.get("engine"), {"step": COUNT}, "engine")
             self.engine.load_state(tensors, meta["engine"])
+            self._epoch_began = self.state.train_s
         except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
             raise CheckpointError(
                 f"the checkpoint of step {shown(meta.get('step'))} does not fit this run ({shown(error, 300)}); "
@@ -210,7 +235,10 @@ class Trainer:
         began = time.perf_counter()
         done = self.engine.advance(s.cursor, n)
         took = time.perf_counter() - began
+        first = not self._step_s  # compiles, and starts the feed
         self._step_s = took / max(1, done.n_steps)
+        if not first:
+            self._timed = self._timed.plus(done, took)
         self._check_loss(done)
         s.epoch, s.position = done.cursor
         s.step += done.n_steps
@@ -219,6 +247,9 @@ class Trainer:
         s.total_samples += done.n_samples
         s.train_s += took
         bar.advance(s.epoch, done.n_samples, s.loss_sum / s.n_samples)
+        if self._timed.tells:
+            left = self.epochs * self._samples_per_epoch() - s.total_samples
+            bar.estimate(self._timed.seconds / self._timed.samples * left, self.selects)
         loss, n_samples, seconds = s.window
         s.window = (loss + done.loss_sum, n_samples + done.n_samples, seconds + took)
         if s.step % self.log_every == 0:
@@ -260,15 +291,18 @@ class Trainer:
         self._check_weights()
         s = self.state
         values: dict[str, Any] = {"epoch": s.epoch + 1, "loss": rounded(s.loss_sum / s.n_samples)}
-        speed = s.total_samples / s.train_s if s.train_s else 0.0
+        rate = self._timed.rate or (s.total_samples / s.train_s if s.train_s else 0.0)
+        took, self._epoch_began = s.train_s - self._epoch_began, s.train_s
+        self.rate_of_epoch, self._timed = rate, _Timed()
         if self.validate is not None:
             metrics = self.validate()
             values |= {f"val {k}": float(v) for k, v in metrics.items()}
             if self.selects:
                 self._select(metrics[self.select])
-        bar.epoch(s.epoch, values, speed)
+        bar.epoch(s.epoch, values, rate)
         if self.tracker is not None:
-            values |= {"samples_per_s": round(speed), "train_s": round(s.train_s, 3), "wall_s": round(s.wall_s, 3)}
+            values |= {"samples_per_s": round(rate), "epoch_s": round(took, 3)}
+            values |= {"train_s": round(s.train_s, 3), "wall_s": round(s.wall_s, 3)}
             self.tracker.record("epoch", s.step, values)
         s.epoch, s.position, s.loss_sum, s.n_samples = s.epoch + 1, 0, 0.0, 0
         if self.selects and s.waited >= self.patience:

@@ -17,7 +17,7 @@ import pytest
 
 from fastrec.data import Interactions, load
 from fastrec.data.readers.parts.parquet_check import check_parquet
-from fastrec.errors import DataError, FastrecError
+from fastrec.errors import ConfigError, DataError, FastrecError
 
 TWO = [1, 2]
 
@@ -320,3 +320,9 @@ def test_a_count_below_zero_in_a_page_is_found_before_polars_reads(tmp_path: Pat
         except DataError as error:
             found += "-61" in str(error)
     assert found >= 12  # sizes and values of 4 pages and 3 dictionaries, and the metadata's
+
+
+@pytest.mark.parametrize("what", [[(1, 2)], np.zeros((2, 2)), 7, None])
+def test_what_is_no_frame_is_refused_in_one_line(what: Any) -> None:
+    with pytest.raises(ConfigError, match=r"fastrec\.load takes a path, a name, a frame .*Interactions\.from_arrays\("):
+        load(what)

@@ -63,12 +63,17 @@ class Reference:
             gradient = gradient / (root[..., None] if name.endswith("factors") else root)
         self.w[name][at] -= lr * gradient
 
-    def step(self, users: np.ndarray, items: np.ndarray, lr: float) -> float:
-        """A mini-batch step on the mean loss; returns the mean loss."""
+    def step(self, users: np.ndarray, items: np.ndarray, lr: float, weights: Any = None) -> float:
+        """A mini-batch step on the mean loss, each row's times its weight; returns the mean loss."""
         w = {k: torch.tensor(v, requires_grad=True) for k, v in self.w.items()}
         u, i = torch.from_numpy(users.astype(np.int64)), torch.from_numpy(items.astype(np.int64))
         past = torch.from_numpy(self._history(users)) if self.weight else 0.0
-        value = mean_loss(self._scores(w, u, i, past), self.loss, len(self.w["item_factors"]))
+        scores, n_items = self._scores(w, u, i, past), len(self.w["item_factors"])
+        if weights is None:
+            value = mean_loss(scores, self.loss, n_items)
+        else:
+            rows = [mean_loss(row[None], self.loss, n_items) for row in scores]
+            value = (torch.stack(rows) * torch.from_numpy(weights.astype(np.float64))).mean()
         value.backward()
         flat, repeated = items.reshape(-1), np.repeat(users, items.shape[1])
         uses = {name: np.zeros(len(v)) for name, v in self.w.items()}
@@ -85,12 +90,12 @@ class Reference:
             self._move(name, touched, gradient[touched], lr)
         return float(value.detach())
 
-    def sequential(self, users: np.ndarray, items: np.ndarray, lr: float) -> float:
+    def sequential(self, users: np.ndarray, items: np.ndarray, lr: float, weights: Any = None) -> float:
         """Positive by positive: all its samples scored at once, then applied one after the other; summed loss."""
         total = 0.0
         terms = self.loss.terms(items.shape[1] - 1)
         before, past = -1, np.zeros(1)
-        for u, row in zip(users, items):
+        for k, (u, row) in enumerate(zip(users, items)):
             if self.weight and u != before:
                 before, past = u, self._history([u])[0]
             w = {k: torch.tensor(v) for k, v in self.w.items()}
@@ -98,6 +103,7 @@ class Reference:
             scores = self._scores(w, *one, torch.from_numpy(past))
             scores.requires_grad_(True)
             value = mean_loss(scores, self.loss, len(self.w["item_factors"])) * terms
+            value = value * (1.0 if weights is None else float(weights[k]))
             value.backward()
             total += float(value.detach())
             x, g = scores.detach().numpy()[0], scores.grad.numpy()[0]

@@ -6,12 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fastrec.jit import njit
+from fastrec.jit import before_compiling, njit
 
 PACKAGE = Path(__file__).resolve().parents[2] / "fastrec"
 
@@ -118,3 +119,24 @@ def test_a_process_with_a_stale_index_writes_over_no_other_kernel(tmp_path: Path
         index.unlink()
     both = run("5")
     assert first.items() < both.items()
+
+
+def test_only_a_kernel_that_is_not_on_disk_is_announced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("numba.core.config.CACHE_DIR", str(tmp_path))
+    said: list[int] = []
+
+    def kernel(constant: int) -> Callable[[int], int]:
+        def add(x):  # type: ignore[no-untyped-def]
+            return x + constant
+
+        return njit(add)
+
+    for constant in (7, 7, 8):  # compiled, loaded, compiled
+        with before_compiling(lambda: said.append(constant)):  # noqa: B023
+            assert kernel(constant)(1) == 1 + constant
+            kernel(constant)(1)
+    assert said == [7, 8]
+    with before_compiling(lambda: said.append(0)):
+        pass
+    kernel(9)(1)
+    assert said == [7, 8], "the block is over"

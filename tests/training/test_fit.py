@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from fastrec.cli.train import summary
 from fastrec.config import Config, preset
 from fastrec.data.interactions import Interactions
 from fastrec.data.split import Split, ratio_split
@@ -21,6 +23,7 @@ from fastrec.evaluation.score import evaluate
 from fastrec.files import sha256_file
 from fastrec.inference.recommend import recommend
 from fastrec.runs import open_run
+from fastrec.runs.checkpoint import Checkpoints
 from fastrec.sampling import STREAM_VERSION
 from fastrec.training.build import make_sampler
 from fastrec.training.fit import Result, fit, resume
@@ -61,6 +64,13 @@ def test_a_run_holds_what_was_trained_and_how_well(split: Split, tmp_path: Path)
     assert result.best_validation is not None
     assert np.array_equal(run.model().user_factors.detach(), result.run.model().user_factors.detach())
     assert result.samples_per_s > 0
+    assert result.epoch_samples_per_s is not None
+    text = summary(result)
+    rate = f"{result.epoch_samples_per_s:,.0f} in the last epoch's steps"
+    for row in (("samples/s, training", rate), ("validation", "a random sample of each user's interactions")):
+        assert re.search(rf"{row[0]} +{re.escape(row[1])}", text), text
+    assert "validation included" in text
+    assert "comparable" not in text, "nobody could take a small log for the NCF paper's"
 
 
 def test_two_runs_of_one_seed_have_equal_bytes(split: Split, tmp_path: Path) -> None:
@@ -86,7 +96,13 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
         first = train(split, tmp_path / "cut", patience=2)
     assert first.stopped == "interrupted"
     assert first.metrics == {}
-    assert open_run(tmp_path / "cut").manifest["status"] == "interrupted"
+    half = open_run(tmp_path / "cut")
+    assert half.manifest["status"] == "interrupted"
+    tensors, meta = Checkpoints(half.path / "checkpoints").load()
+    assert all(torch.equal(v, tensors[f"model.{k}"]) for k, v in half.model().state_dict().items()), "they can be used"
+    assert first.notes[-1] == f"interrupted: the run's weights are those of its last checkpoint, step {meta['step']}"
+    assert len(first.recommender().recommend(int(first.example_user), k=3)) == 3
+    assert "fastrec recommend" in summary(first)
     second = resume(tmp_path / "cut")
     assert (second.stopped, second.best_epoch) == (whole.stopped, whole.best_epoch)
     assert second.metrics == whole.metrics
@@ -282,9 +298,9 @@ def test_records_spell_the_selection_as_it_was_chosen(split: Split, tmp_path: Pa
     values = [line[f"val {wanted}"] for line in lines if line["kind"] == "epoch"]
     assert result.best_validation == max(values)
     assert result.best_epoch == 1 + values.index(max(values))
-    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events = EventAccumulator(str(tmp_path / "run"))
     events.Reload()
-    assert f"epoch/val {wanted}" in events.Tags()["scalars"]
+    assert f"val/{wanted}" in events.Tags()["scalars"]
 
 
 def test_selection_without_validation_is_refused_and_leaves_no_folder(split: Split, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def observed(run: Any) -> dict[str, Any]:
     """What a run left, without its record of options and anything that time changes."""
     folder, manifest = run.path, run.manifest
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    tensorboard = "tensorboard" in {p.name for p in folder.iterdir()}
+    tensorboard = any("tfevents" in p.name for p in folder.iterdir())
     return {
         "weights": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
         "data": manifest["data"],
@@ -104,6 +104,7 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "time_col": ({}, "then"),
     "time_format": ({"time_col": "day", "time_format": "%d/%m/%Y"}, "%m/%d/%Y"),
     "where": ({}, "rating > 2"),
+    "weight_col": ({}, "stars"),
     "min_rating": ({}, 3.0),
     "k_core": ({}, 6),
     "unrated_negatives": ({"data": "ml"}, True),

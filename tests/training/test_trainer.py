@@ -16,7 +16,7 @@ from fastrec.engines.minibatch.engine import flushed_denormals
 from fastrec.engines.minibatch.steps import AutogradStep, Options
 from fastrec.errors import FastrecError
 from fastrec.runs.checkpoint import Checkpoints
-from fastrec.training.tracking import Tracker
+from fastrec.training.tracking import ProgressBar, Tracker, duration
 from fastrec.training.trainer import Trainer
 from tests.helpers.training import make_engine
 
@@ -181,7 +181,7 @@ def test_metrics_of_a_resumed_run_are_those_of_an_uninterrupted_one(tmp_path: Pa
     second.tracker = Tracker(tmp_path / "cut", tensorboard=False, length=second.state.metrics_bytes)
     second.run()
     second.tracker.close()
-    timed = {"samples_per_s", "train_s", "wall_s"}
+    timed = {"samples_per_s", "epoch_s", "train_s", "wall_s"}
     plain = [
         [{k: v for k, v in line.items() if k not in timed} for line in lines(tmp_path / n)] for n in ("whole", "cut")
     ]
@@ -194,12 +194,17 @@ def test_tensorboard_holds_losses_metrics_and_the_config(tmp_path: Path) -> None
 
     tracker = Tracker(tmp_path)
     tracker.options({"lr": 0.1})
-    tracker.record("epoch", 7, {"epoch": 1, "loss": 0.5, "val full:NDCG@10": 0.25})
+    tracker.record("epoch", 7, {"epoch": 1, "loss": 0.5, "val full:NDCG@10": 0.25, "samples_per_s": 9, "epoch_s": 2.5})
+    tracker.outcome({"lr": 0.1, "layers": [8, 4], "model": "mf"}, {"full ranking HR@10": 0.5})
     tracker.close()
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events = EventAccumulator(str(tmp_path))
     events.Reload()
     assert [(e.step, e.value) for e in events.Scalars("epoch/loss")] == [(7, 0.5)]
-    assert set(events.Tags()["scalars"]) == {"epoch/loss", "epoch/val full:NDCG@10"}
+    shown = {"epoch/loss", "val/full:NDCG@10", "epoch/samples_per_s", "epoch/epoch_s"}
+    assert set(events.Tags()["scalars"]) == shown
+    plugin = events.summary_metadata
+    contents = {tag: metadata.plugin_data.plugin_name for tag, metadata in plugin.items()}
+    assert list(contents.values()).count("hparams") == 3, "options, metrics and end of a run"
     assert events.Tags()["tensors"] == ["config/text_summary"]
 
 
@@ -237,3 +242,42 @@ def test_tiny_numbers_are_flushed_while_training_alone() -> None:
             pass
         assert (tiny * 0.5).item() == 0.0, "what was on before stays on"
     assert (tiny * 0.5).item() > 0.0, "the host program gets its own setting back"
+
+
+# what the bar says
+
+
+def test_a_run_of_over_a_minute_is_estimated_once(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = ProgressBar(True, epochs=30, samples=10)
+    bar.estimate(754.0, selects=True)
+    bar.estimate(900.0, selects=True)
+    assert capsys.readouterr().err == "about 13 min of training for 30 epochs at this rate, less where it stops early\n"
+    for shown, seconds in ((True, 59.0), (False, 900.0)):
+        ProgressBar(shown, epochs=30, samples=10).estimate(seconds, selects=False)
+    assert capsys.readouterr().err == ""
+    assert [duration(s) for s in (61, 119.6, 121, 7100, 9000)] == ["61 s", "120 s", "2 min", "118 min", "2.5 h"]
+
+
+def test_rates_leave_out_the_first_step_and_estimates_come_from_steps(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By a clock that shows 100 s for the first call of the engine, which compiles, and 2 s for a later step."""
+    t = Trainer(make_engine("gmf"), epochs=9, progress=True, log_every=1)
+    clock, advance = [0.0], t.engine.advance
+
+    def slow(cursor: Any, n_steps: int) -> Any:
+        done = advance(cursor, n_steps)
+        clock[0] += 2.0 * done.n_steps if t.state.step else 100.0
+        return done
+
+    monkeypatch.setattr(t.engine, "advance", slow)
+    monkeypatch.setattr("fastrec.training.trainer.time.perf_counter", lambda: clock[0])
+    t.run()
+    samples, per_epoch = t.engine.n_positives * 5, -(-t.engine.n_positives // 16)
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("about ")
+    assert sum(line.startswith("about ") for line in said) == 1
+    seconds = 2.0 * per_epoch
+    assert t.rate_of_epoch == pytest.approx(samples / seconds)
+    assert t.state.train_s == pytest.approx(9 * seconds + 98.0)
+    assert said[-1].endswith(f"{samples / seconds / 1e6:.2f} M samples/s")

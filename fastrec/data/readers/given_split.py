@@ -230,8 +230,9 @@ def _assemble(
         rows = slice(start, start + frame.height)
         start = rows.stop
         times = frame["timestamp"].to_numpy() if "timestamp" in frame.columns else None
+        weights = frame["weight"].to_numpy() if "weight" in frame.columns else None
         parts[part] = Interactions.from_codes(
-            users[rows], user_ids, items[rows], item_ids, times, name=f"{name} {part}"
+            users[rows], user_ids, items[rows], item_ids, times, weights=weights, name=f"{name} {part}"
         )
         notes += [f"{part}: {note}" for note in parts[part].notes]
     train, test = parts["train"], parts["test"]

@@ -66,6 +66,8 @@ def scan(path: Path, columns: Columns, extra: Mapping[str, str] | None = None) -
     outside = {name: text for name, text in (extra or {}).items() if name not in header}
     every, needed, rest = plan(str(path), [*header, *outside], columns)
     chosen = {use: column for use, column in every.items() if column in header}
+    if chosen.get("weight") == chosen.get("rating"):
+        chosen.pop("weight", None)  # one column, read once
     quoted = holds_quotes(path)
     second = next((line for number, line in lines_of(path) if number > 1 and line), "")
     if quoted:
@@ -73,12 +75,12 @@ def scan(path: Path, columns: Columns, extra: Mapping[str, str] | None = None) -
     else:  # not by csv, which reads no field of more than 128 KiB
         sample = dict(zip(header, second.split(separator)))
     types: dict[str, type[pl.DataType]] = dict.fromkeys(header, pl.String)
-    if "rating" in chosen:
-        types[chosen["rating"]] = pl.Float32
+    real = [use for use in ("rating", "weight") if use in chosen]
+    types |= dict.fromkeys((chosen[use] for use in real), pl.Float32)
     text = dict(types)
     if not quoted:
         types |= {column: pl.Int64 for use, column in chosen.items() if is_integer(sample.get(column, ""))}
-        types |= {chosen[use]: text[chosen[use]] for use in chosen if use == "rating" or _pattern(use, columns)}
+        types |= {chosen[use]: text[chosen[use]] for use in chosen if use in real or _pattern(use, columns)}
     keep = list(chosen.values())
     if not keep:
         raise DataError(f"{path}: every column is in the path; a table needs a column of its own")

@@ -119,7 +119,8 @@ class CudaEngine:
         threads: int | None = None,
     ) -> None:
         checked = Weights(model, optimizer)
-        choose(Wish(name_of(model), loss, optimizer, device="cuda", precision=precision, engine="fused"))
+        weighted = stream.weights is not None
+        choose(Wish(name_of(model), loss, optimizer, "uniform", "cuda", precision, "fused", weighted=weighted))
         self._form = losses.get(loss)
         self._units = Units(self._form, optimizer, 1 + stream.n_negatives)
         if not triton_runs(device.kind):

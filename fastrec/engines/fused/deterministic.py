@@ -56,7 +56,7 @@ class Deterministic:
         self.weights, self.block, self.threads = weights, block, threads
         self._options = (l2, output_l2, output_lr)
         self._kind = KINDS[weights.optimizer]
-        self._train = kernel(weights.dim, weights.gmf, self._kind, loss)
+        self._train = kernel(weights.dim, weights.gmf, self._kind, loss, block.weights.shape[1] > 0)
         steps, rows = block.users.shape
         chunks = -(-rows // CHUNK)
         self._counters = np.zeros((steps, counters_per_step(threads) * LINE), np.int64)
@@ -86,7 +86,7 @@ class Deterministic:
         moved = np.array(lrs, np.float32)
         self._counters[: sizes.size] = 0
 
-        prepared = Prepared(b.users, b.positives, b.negatives, b.runs, b.keys)
+        prepared = Prepared(b.users, b.positives, b.negatives, b.runs, b.keys, b.weights)
 
         def work(me: int, _: int) -> None:
             self._train(

@@ -80,7 +80,8 @@ class FusedEngine:
         if mode not in MODES:
             raise ConfigError(f"fused_mode = {mode!r}: must be one of {', '.join(MODES)}")
         self.weights = Weights(model, optimizer)
-        choose(Wish(name_of(model), loss, optimizer, engine="fused", fused_mode=mode))
+        weighted = stream.weights is not None
+        choose(Wish(name_of(model), loss, optimizer, engine="fused", fused_mode=mode, weighted=weighted))
         self.model, self.stream, self.batch_size, self.lr = model, stream, int(batch_size), lr
         self.n_negatives = stream.n_negatives
         self.n_positives = stream.n_positives
@@ -90,7 +91,7 @@ class FusedEngine:
         self.step = 0
         rows = min(self.batch_size, self.n_positives)
         n_items = self.weights.item_factors.shape[0] if mode == "deterministic" else 0
-        self._block = Block(self._n_batches(rows), rows, stream.n_negatives, n_items=n_items)
+        self._block = Block(self._n_batches(rows), rows, stream.n_negatives, n_items=n_items, weighted=weighted)
         self._units = Units(losses.get(loss), optimizer, 1 + stream.n_negatives)
         decay = self._units.l2 if mode == "deterministic" else self._units.l2_of_sample
         options: dict[str, Any] = {
@@ -104,7 +105,7 @@ class FusedEngine:
         if mode == "deterministic":
             self._passes = Deterministic(self.weights, self._block, **options)
         else:
-            self._passes = LockFree(self.weights, **options)
+            self._passes = LockFree(self.weights, weighted=weighted, **options)
 
     def _n_batches(self, rows: int) -> int:
         """Batches prepared at once, each by one thread: as many for every thread, so that the cores are even."""
@@ -114,6 +115,7 @@ class FusedEngine:
     def advance(self, cursor: Cursor, n_steps: int) -> Progress:
         """Run up to ``n_steps`` steps, not beyond the cursor's epoch."""
         total, start, steps, columns = 0.0, cursor.position, 0, 1 + self.n_negatives
+        terms = losses.get(self.loss).terms(1, columns)  # of a row's summed loss; the mean is told per sample
         while steps < n_steps and cursor.position < self.n_positives:
             starts = range(cursor.position, self.n_positives, self.batch_size)[: n_steps - steps]
             cuts = [(at, min(at + self.batch_size, self.n_positives)) for at in starts[: len(self._block.users)]]
@@ -126,7 +128,7 @@ class FusedEngine:
                 total += float(means @ sizes) * columns
             else:
                 for k, lr in enumerate(lrs):
-                    total += self._passes.step(self._block.batch(k, sizes[k]), lr)
+                    total += self._passes.step(self._block.batch(k, sizes[k]), lr) * columns / terms
             self.step += len(cuts)
             steps += len(cuts)
             cursor = Cursor(cursor.epoch, cuts[-1][1])

@@ -34,8 +34,10 @@ _ONE = np.float32(1.0)
 
 
 @functools.cache
-def kernel(dim: int, gmf: bool, by_row: bool, loss: str) -> Any:
-    """The pass for one dim, model, optimiser and loss: constants of the compiled code, so that rows unroll."""
+def kernel(dim: int, gmf: bool, by_row: bool, loss: str, weighted: bool = False) -> Any:
+    """The pass for one dim, model, optimiser and loss: constants of the compiled code, so that rows unroll.
+
+    ``weighted``: rows have weights."""
     form = losses.get(loss)
     row_loss, pairs = form.row, form.pairs
     tail = (dim - 1) % WIDTH + 1
@@ -44,7 +46,7 @@ def kernel(dim: int, gmf: bool, by_row: bool, loss: str) -> Any:
 
     @njit
     def train(  # type: ignore[no-untyped-def]
-        users, positives, negatives, weights, sums, lr, l2, h_lr, output_l2, lo, hi
+        users, positives, negatives, row_weights, weights, sums, lr, l2, h_lr, output_l2, lo, hi
     ):
         """Train rows [lo, hi) of a batch, moved to where users change; returns the summed loss.
 
@@ -85,8 +87,14 @@ def kernel(dim: int, gmf: bool, by_row: bool, loss: str) -> Any:
             for j in range(n):
                 i = items[j]
                 x[j] = dot(r, 0, q, i, dim) + base + (item_bias[i] if biased else _ZERO)
-            more, product = row_loss(x, e, n, product)
-            value += more
+            if weighted:
+                more, factor = row_loss(x, e, n, 1.0)
+                value += (more + math.log(factor)) * row_weights[row]
+                for j in range(n):
+                    x[j] *= row_weights[row]
+            else:
+                more, product = row_loss(x, e, n, product)
+                value += more
             slope = _ZERO
             if not pairs:  # in BPR they cancel, and Adagrad would blow up what rounding leaves
                 for j in range(n):
@@ -194,16 +202,26 @@ class LockFree:
         L2 of the rows and biases, and of h.
     output_lr : float
         Learning rate of h as a fraction of ``lr``.
+    weighted : bool
+        Whether rows have weights.
     threads : int
         Ranges a batch is cut into; with one the result is bit-for-bit reproducible.
     """
 
     def __init__(
-        self, weights: Weights, *, loss: str, l2: float, output_l2: float, output_lr: float, threads: int
+        self,
+        weights: Weights,
+        *,
+        loss: str,
+        l2: float,
+        output_l2: float,
+        output_lr: float,
+        threads: int,
+        weighted: bool = False,
     ) -> None:
         self.weights, self.l2, self.threads = weights, np.float32(l2), threads
         self.output_l2, self.output_lr = np.float32(output_l2), output_lr
-        self._train = kernel(weights.dim, weights.gmf, weights.adagrad, loss)
+        self._train = kernel(weights.dim, weights.gmf, weights.adagrad, loss, weighted)
 
     def step(self, batch: Batch, lr: float) -> float:
         """Train on one prepared batch; returns its summed loss."""
@@ -216,8 +234,8 @@ class LockFree:
             weights = Tables(w.user_factors, w.item_factors, h, w.user_bias, item_bias, bias)
             sums = Tables(w.user_sum, w.item_sum, h_sum, w.user_bias_sum, item_sum, bias_sum)
             value = self._train(
-                batch.users, batch.positives, batch.negatives, weights, sums, np.float32(lr), self.l2,
-                np.float32(lr * self.output_lr), self.output_l2, lo, hi,
+                batch.users, batch.positives, batch.negatives, batch.weights, weights, sums, np.float32(lr),
+                self.l2, np.float32(lr * self.output_lr), self.output_l2, lo, hi,
             )  # fmt: skip
             return value, mine
 

@@ -63,11 +63,14 @@ def _move_bias(bias, sums, at, gradient, lr, adagrad):  # type: ignore[no-untype
 
 
 @functools.cache
-def kernel(dim: int, cosine: bool, adagrad: bool, loss: int, apart: bool, blended: bool = False) -> Any:
+def kernel(
+    dim: int, cosine: bool, adagrad: bool, loss: int, apart: bool, blended: bool = False, weighted: bool = False
+) -> Any:
     """The pass over users for one dim, score, optimiser and loss.
 
     ``apart``: the deterministic form. ``blended``: to the user's row is added a multiple of the direction of the mean
     of the user's training items, taken at the start of the user's run and held fixed: it has no gradient.
+    ``weighted``: rows have weights.
     """
     row_bytes = 4 * dim
     width = _codes.stride(dim)
@@ -79,15 +82,15 @@ def kernel(dim: int, cosine: bool, adagrad: bool, loss: int, apart: bool, blende
 
     @njit
     def train(  # type: ignore[no-untyped-def]
-        users, positives, addresses, indptr, items, n_negatives, epoch, seed, tag, p, q, biases, sums, shadow, numbers,
-        scale, lr, l2, history, places, entries, lo, hi,
+        users, positives, addresses, row_weights, indptr, items, n_negatives, epoch, seed, tag, p, q, biases, sums,
+        shadow, numbers, scale, lr, l2, history, places, entries, lo, hi,
     ):  # fmt: skip
         """Rows [lo, hi) of a batch sorted by user, moved to where users change; returns (loss, first entry, entries).
 
-        users, positives int32[B], addresses int64[B]; indptr, items: the CSR that negatives avoid; p float32[U, D],
-        q float32[I, D]; biases: of users, items and all; sums: Adagrad's, of p, q and the biases; shadow: inverse
-        norms float32[I] (ones where scores are dots), codes and steps of ``codes.py``; numbers: the loss's two;
-        history: (indptr, items, weight) of ``blended``.
+        users, positives int32[B], addresses int64[B]; row_weights float32[B], or empty; indptr, items: the CSR that
+        negatives avoid; p float32[U, D], q float32[I, D]; biases: of users, items and all; sums: Adagrad's, of p, q and
+        the biases; shadow: inverse norms float32[I] (ones where scores are dots), codes and steps of ``codes.py``;
+        numbers: the loss's two; history: (indptr, items, weight) of ``blended``.
         Deterministic form: places = (runs int32[B], old float32[R, D], losses float64[B], slopes float32[B]) and
         entries = (items, runs, gradients, scores), each [B * (1+N)], are filled, the range's from its first row on.
         """
@@ -189,12 +192,15 @@ def kernel(dim: int, cosine: bool, adagrad: bool, loss: int, apart: bool, blende
                     row_loss, product = gbce_row(x, e, n, a, product)
                 else:
                     row_loss, product = loss_gradient(x, e, n, BPR if loss == BPR else BCE, product)
-                if apart and product != before:
+                if (apart or weighted) and product != before:
                     row_loss += math.log(product)
                     product = 1.0
-            row_slope = _ZERO
+            row_slope, row_scale = _ZERO, scale
+            if weighted:
+                row_loss *= row_weights[row]
+                row_scale *= row_weights[row]
             for j in range(m):
-                x[j] *= scale
+                x[j] *= row_scale
                 if slanted:
                     row_slope += x[j]
             # apply: w sums the user's gradient, from rows before each is updated

@@ -155,13 +155,15 @@ class ManyEngine:
         weight = float(getattr(self.model, "history_weight", 0.0))
         self._pairs = self.stream.users_of, self.stream.items_of
         self._history = (self.stream.indptr, self._pairs[1], np.float32(weight))
-        self._train = kernel(self.dim, self.cosine, adagrad, self.loss.code, apart, weight > 0)
+        weighted = self.stream.weights is not None
+        self._train = kernel(self.dim, self.cosine, adagrad, self.loss.code, apart, weight > 0, weighted)
         self._update = items_kernel(self.dim, self.cosine, adagrad, self._coded) if apart else None
 
     def _memory(self, rows: int) -> None:
         apart = self.mode == "deterministic"
         self._positions, self._users = np.empty(rows, np.int64), np.empty(rows, np.int32)
         self._positives, self._runs = np.empty(rows, np.int32), np.empty(rows, np.int32)
+        self._row_weights = np.empty(rows if self.stream.weights is not None else 0, np.float32)
         kept = rows if apart else 0
         users = min(rows, self._p.shape[0]) if apart else 0
         self._old, self._losses, self._slopes = aligned(users, self.dim), np.empty(kept), np.empty(kept, np.float32)
@@ -199,6 +201,8 @@ class ManyEngine:
         if stream.eligible.size:
             positions[:] = stream.eligible[positions]
         positions.sort()
+        if self._row_weights.size:
+            self._row_weights[:n] = self.stream.weights[positions]
         look_up(positions, *self._pairs, self._users, self._positives, self._runs, 0, n)
         positions[:] = identity(self._users[:n], self._positives[:n])
         return n
@@ -211,9 +215,10 @@ class ManyEngine:
 
         def work(lo: int, hi: int) -> Any:
             return self._train(
-                self._users[:n], self._positives[:n], self._positions[:n], s.indptr, s.items, self.n_negatives, epoch,
-                np.uint64(s.seed), np.uint64(s.tag), self._p, self._q, biases, sums, self._shadow, numbers,
-                np.float32(scale), lr, np.float32(l2), self._history, places, self._entries, lo, hi,
+                self._users[:n], self._positives[:n], self._positions[:n], self._row_weights[:n], s.indptr, s.items,
+                self.n_negatives, epoch, np.uint64(s.seed), np.uint64(s.tag), self._p, self._q, biases, sums,
+                self._shadow, numbers, np.float32(scale), lr, np.float32(l2), self._history, places, self._entries,
+                lo, hi,
             )  # fmt: skip
 
         return work

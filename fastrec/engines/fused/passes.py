@@ -57,6 +57,8 @@ class Prepared(NamedTuple):
     """int32[steps, B]: number of the user within the batch"""
     keys: NDArray[np.int64]
     """int64[steps, S]: item << 32 | sample, ascending"""
+    weights: NDArray[np.float32]
+    """float32[steps, B]: of each row's loss; or empty"""
 
 
 class Sums(NamedTuple):
@@ -95,8 +97,8 @@ class Scratch(NamedTuple):
 
 
 @functools.cache
-def users_kernel(dim: int, gmf: bool, kind: int, loss: str) -> Any:
-    """The first pass: score, sum and update users."""
+def users_kernel(dim: int, gmf: bool, kind: int, loss: str, weighted: bool) -> Any:
+    """The first pass: score, sum and update users; ``weighted``: rows have weights."""
     form = loss_forms.get(loss)
     row_loss, pairs = form.row, form.pairs
     tail = (dim - 1) % WIDTH + 1
@@ -106,7 +108,7 @@ def users_kernel(dim: int, gmf: bool, kind: int, loss: str) -> Any:
     @helper
     def users_pass(batch, weights, firsts, seconds, sums, scratches, scale, lr, l2, chunk):  # type: ignore[no-untyped-def]
         """Score and update the users that begin in one chunk; fills the chunk's ``sums``, ``old`` and ``g``."""
-        users, positives, negatives, runs, _ = batch
+        users, positives, negatives, runs, _, row_weights = batch
         p, q, h, user_bias, item_bias, bias = weights
         a, _, _, user_bias_a, _, _ = firsts
         b, _, _, user_bias_b, _, _ = seconds
@@ -148,10 +150,13 @@ def users_kernel(dim: int, gmf: bool, kind: int, loss: str) -> Any:
                 for j in range(n):
                     i = ids[j]
                     x[j] = dot(old, run, q, i, dim) + base + (item_bias[i] if biased else _ZERO)
-                more, product = row_loss(x, e, n, product)
+                row_scale = scale * row_weights[row] if weighted else scale
+                more, product = row_loss(x, e, n, 1.0 if weighted else product)
+                if weighted:
+                    more, product = (more + math.log(product)) * row_weights[row], 1.0
                 value += more
                 for j in range(n):
-                    x[j] *= scale
+                    x[j] *= row_scale
                     g[row * n + j] = x[j]
                     if not pairs:  # in BPR they cancel, and Adagrad would blow up what rounding leaves
                         user_slope += x[j]
@@ -197,7 +202,7 @@ def items_kernel(dim: int, kind: int) -> Any:
     @helper
     def items_pass(batch, weights, firsts, seconds, sums, scratches, lr, l2, lo, hi):  # type: ignore[no-untyped-def]
         """Sorted samples [lo, hi), moved to where items change."""
-        _, _, negatives, runs, keys = batch
+        _, _, negatives, runs, keys, _ = batch
         _, q, _, _, item_bias, _ = weights
         _, a, _, _, item_bias_a, _ = firsts
         _, b, _, _, item_bias_b, _ = seconds
@@ -291,10 +296,10 @@ def shared_kernel(dim: int, gmf: bool, kind: int) -> Any:
 
 
 @functools.cache
-def kernel(dim: int, gmf: bool, kind: int, loss: str) -> Any:
+def kernel(dim: int, gmf: bool, kind: int, loss: str, weighted: bool = False) -> Any:
     """Many steps by a team of threads, for one dim, model, optimiser and loss: constants, so that rows unroll."""
     pairs = loss_forms.get(loss).pairs
-    users_pass, items_pass = users_kernel(dim, gmf, kind, loss), items_kernel(dim, kind)
+    users_pass, items_pass = users_kernel(dim, gmf, kind, loss, weighted), items_kernel(dim, kind)
     shared_step = shared_kernel(dim, gmf, kind)
 
     @njit
@@ -340,7 +345,7 @@ def kernel(dim: int, gmf: bool, kind: int, loss: str) -> Any:
             lr = lrs[step]
             batch = Prepared(
                 prepared.users[step, :b], prepared.positives[step, :b], prepared.negatives[step, :b],
-                prepared.runs[step, :b], prepared.keys[step, :n_samples],
+                prepared.runs[step, :b], prepared.keys[step, :n_samples], prepared.weights[step, :b],
             )  # fmt: skip
             # Users. Item rows are only read, so chunks need no order.
             turn = 0

@@ -83,6 +83,8 @@ class Batch(NamedTuple):
     """int32[B, N]."""
     keys: NDArray[np.int64]
     """int64[S], ascending: the samples by item, then by row; or empty."""
+    weights: NDArray[np.float32]
+    """float32[B]: of each row's loss; or empty."""
 
 
 class Block:
@@ -95,15 +97,18 @@ class Block:
     n_negatives : int
     n_items : int
         I, where the samples are to be sorted by item as well (``keys``); 0: they are not.
+    weighted : bool
+        Whether positives have weights.
     """
 
-    def __init__(self, batches: int, rows: int, n_negatives: int, *, n_items: int) -> None:
+    def __init__(self, batches: int, rows: int, n_negatives: int, *, n_items: int, weighted: bool = False) -> None:
         n_samples = rows * (1 + n_negatives)
         self._positions = np.empty((batches, rows), np.int64)
         self.users = np.empty((batches, rows), np.int32)
         self.positives = np.empty((batches, rows), np.int32)
         self.runs = np.empty((batches, rows), np.int32)
         self.negatives = np.empty((batches, rows, n_negatives), np.int32)
+        self.weights = np.empty((batches, rows if weighted else 0), np.float32)
         self.keys = np.empty((batches, n_samples if n_items else 0), np.int64)
         # counting passes over all items, so it pays where samples are as many; np.sort takes thrice as long there
         self._places = np.empty((batches, n_items + 1 if n_items <= n_samples else 0), np.int32)
@@ -116,6 +121,8 @@ class Block:
         if stream.eligible.size:
             positions[:] = stream.eligible[positions]
         positions.sort()
+        if batch.weights.size:
+            batch.weights[:] = stream.weights[positions]
         look_up(positions, stream.users_of, stream.items_of, batch.users, batch.positives, batch.runs, 0, n)
         stream.sampler.sample(batch.users, epoch=epoch, positions=positions, out=batch.negatives)
         if self._places.shape[1] and batch.keys.size:
@@ -128,5 +135,6 @@ class Block:
         """Batch ``k``, of ``n`` rows."""
         n_keys = n * (1 + self.negatives.shape[2])
         return Batch(
-            self.users[k, :n], self.positives[k, :n], self.runs[k, :n], self.negatives[k, :n], self.keys[k, :n_keys]
-        )
+            self.users[k, :n], self.positives[k, :n], self.runs[k, :n], self.negatives[k, :n], self.keys[k, :n_keys],
+            self.weights[k, :n],
+        )  # fmt: skip

@@ -127,6 +127,7 @@ class TorchEngine:
         wish = Wish(
             name_of(model), loss, optimizer, stream.sampler.describe()["distribution"], self._kind(), precision,
             engine="torch", accumulate=accumulate, hard_negatives=n_hard, compile=compile,
+            weighted=stream.weights is not None,
         )  # fmt: skip
         self.backend = choose(wish)
         if self.backend.name != "autograd" and not self._kernels_serve():
@@ -134,7 +135,9 @@ class TorchEngine:
         self.slow_path = slow_path(wish, self.backend)
         """A note on a path that is slower than it need be; None otherwise."""
         drop = AddressedDropout(dropout, seed, threads=threads) if dropout else None
-        self._step = self._make_step(options, drop, batch_size, graph=graph and accumulate == 1)
+        self._step = self._make_step(
+            options, drop, batch_size, graph=graph and accumulate == 1 and stream.weights is None
+        )
         self.feed = self._make_feed(batch_size)
         self._about = {
             "engine": "torch",
@@ -203,7 +206,11 @@ class TorchEngine:
             update = min(self.batch_size, self.n_positives - cursor.position)
             stop, lr = cursor.position + update, self._units.step_lr(self.lr(self.step), update)
             while cursor.position < stop:
-                batch, cursor = self.feed.next(cursor)
+                batch, after = self.feed.next(cursor)
+                if self.stream.weights is not None:
+                    weights = self.stream.weights_of(cursor.epoch, cursor.position, after.position)
+                    batch = batch._replace(weights=torch.from_numpy(weights).to(self.device.device))
+                cursor = after
                 n = batch.users.shape[0]
                 loss = self._step.accumulate(batch, n / update, cursor.epoch, lr)
                 total.add_(loss, alpha=n * (1 + self.n_negatives))

@@ -139,7 +139,7 @@ class CpuStep:
             items = self._hardest(users, items)
         l2, output_l2 = (value * fraction / items.numel() for value in self._decays)
         if isinstance(kernels, CpuFactors):
-            loss, gradient = self._loss(kernels.logits(users, items.numpy()), fraction)
+            loss, gradient = self._loss(kernels.logits(users, items.numpy()), fraction, batch.weights)
             kernels.backward(users, items.numpy(), gradient, l2, output_l2)
             return loss
         kernels.begin(items.numpy())
@@ -147,7 +147,8 @@ class CpuStep:
         for lo, hi in kernels.blocks():
             logits = kernels.logits(users[lo:hi], lo, hi, int(epoch), positions[lo:hi])
             part = (hi - lo) / users.size
-            loss, gradient = self._loss(logits, fraction * part)
+            weights = None if batch.weights is None else batch.weights[lo:hi]
+            loss, gradient = self._loss(logits, fraction * part, weights)
             kernels.backward(users[lo:hi], lo, hi, gradient, l2, output_l2)
             total.add_(loss, alpha=part)
         kernels.finish(l2, output_l2)
@@ -161,13 +162,13 @@ class CpuStep:
         parts = [kernels.logits(users[lo:hi], lo, hi) for lo, hi in kernels.blocks()]
         return hardest(items, torch.cat(parts), self._options.n_hard)
 
-    def _loss(self, logits: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
-        """The mean loss, and the gradient of ``fraction`` times it by the logits."""
-        if self._form.mean_and_gradient is not None:
+    def _loss(self, logits: Tensor, fraction: float, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The mean loss of rows with these weights, and the gradient of ``fraction`` times it by the logits."""
+        if weights is None and self._form.mean_and_gradient is not None:
             loss, gradient = self._form.mean_and_gradient(logits)
         else:
             logits.requires_grad_()
-            loss = self._form.mean(logits)
+            loss = self._form.mean(logits) if weights is None else self._form.weighted(logits, weights)
             loss.backward()  # type: ignore[no-untyped-call]
             assert logits.grad is not None
             gradient = logits.grad
@@ -229,7 +230,7 @@ class AutogradStep:
         if self._options.n_hard:
             with torch.no_grad():
                 items = hardest(items, self._score(users, items, drop=False), self._options.n_hard)
-        loss = self._mean_loss(users, items)
+        loss = self._mean_loss(users, items, batch.weights)
         scaled = loss * fraction if fraction != 1.0 else loss
         (self.scaler.scale(scaled) if self.scaler else scaled).backward()  # type: ignore[no-untyped-call]
         if self._l2 or self._output_l2:
@@ -270,12 +271,12 @@ class AutogradStep:
             if self._dropout is not None:
                 self.model.drop = None
 
-    def _mean_loss(self, users: Tensor, items: Tensor) -> Tensor:
+    def _mean_loss(self, users: Tensor, items: Tensor, weights: Tensor | None) -> Tensor:
         logits = self._score(users, items, drop=True)
         if self._in_batch is not None:
-            mean: Tensor = self._in_batch(logits, self.model.cross(users, items[:, 0]), users, items)
+            mean: Tensor = self._in_batch(logits, self.model.cross(users, items[:, 0]), users, items, weights)
             return mean
-        return self._form.mean(logits)
+        return self._form.mean(logits) if weights is None else self._form.weighted(logits, weights)
 
     @torch.no_grad()
     def _count_uses(self, users: Tensor, items: Tensor, fraction: float) -> None:

@@ -26,6 +26,11 @@ def bce(logits: Tensor) -> Tensor:
     return (F.softplus(logits).sum() - logits[:, 0].sum()) / logits.numel()
 
 
+def rows(logits: Tensor) -> Tensor:
+    """Summed binary cross-entropy of each row's samples."""
+    return F.softplus(logits).sum(1) - logits[:, 0]
+
+
 def bce_with_gradient(logits: Tensor) -> tuple[Tensor, Tensor]:
     """``bce`` and its gradient by the logits, which are written over. Cost: four passes, no autograd.
 
@@ -49,4 +54,4 @@ def row(x, e, n, product):  # type: ignore[no-untyped-def]
     return value, product
 
 
-BCE = register(Loss("bce", bce, mean_and_gradient=bce_with_gradient, row=row, triton="bce"))
+BCE = register(Loss("bce", bce, mean_and_gradient=bce_with_gradient, rows=rows, row=row, triton="bce"))

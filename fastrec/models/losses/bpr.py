@@ -22,6 +22,11 @@ def bpr(logits: Tensor) -> Tensor:
     return F.softplus(logits[:, 1:] - logits[:, :1]).mean()
 
 
+def rows(logits: Tensor) -> Tensor:
+    """Summed -log sigmoid(positive - negative) of each row's pairs."""
+    return F.softplus(logits[:, 1:] - logits[:, :1]).sum(1)
+
+
 @inline
 def row(x, e, n, product):  # type: ignore[no-untyped-def]
     """Replace the logits x[:n] of one positive by the gradients of their summed loss; returns (loss, product)."""
@@ -34,4 +39,4 @@ def row(x, e, n, product):  # type: ignore[no-untyped-def]
     return value, product
 
 
-BPR = register(Loss("bpr", bpr, row=row, triton="bpr", pairs=True))
+BPR = register(Loss("bpr", bpr, rows=rows, row=row, triton="bpr", pairs=True))

@@ -14,7 +14,12 @@ from fastrec.models.parts.loss import Loss, register
 
 
 def sampled_softmax(logits: Tensor, log_expected: Tensor | None = None, masked: Tensor | None = None) -> Tensor:
-    """Mean cross-entropy of the positive against sampled items.
+    """Mean of ``softmax_rows``."""
+    return softmax_rows(logits, log_expected, masked).mean()
+
+
+def softmax_rows(logits: Tensor, log_expected: Tensor | None = None, masked: Tensor | None = None) -> Tensor:
+    """float32[B]: cross-entropy of each row's positive against sampled items.
 
     Parameters
     ----------
@@ -36,7 +41,7 @@ def sampled_softmax(logits: Tensor, log_expected: Tensor | None = None, masked: 
         others = others - log_expected
     if masked is not None:
         others = others.masked_fill(masked, float("-inf"))
-    return (torch.logsumexp(torch.cat((logits[:, :1], others), 1), 1) - logits[:, 0]).mean()
+    return torch.logsumexp(torch.cat((logits[:, :1], others), 1), 1) - logits[:, 0]
 
 
 class InBatchSoftmax:
@@ -91,7 +96,9 @@ class InBatchSoftmax:
         found = torch.searchsorted(self._keys, wanted).clamp_(max=self._keys.numel() - 1)
         return self._keys[found] == wanted
 
-    def __call__(self, logits: Tensor, cross: Tensor, users: Tensor, items: Tensor) -> Tensor:
+    def __call__(
+        self, logits: Tensor, cross: Tensor, users: Tensor, items: Tensor, weights: Tensor | None = None
+    ) -> Tensor:
         """The loss.
 
         Parameters
@@ -100,6 +107,8 @@ class InBatchSoftmax:
         cross : float32[B, B]
             Each row's user against every row's positive.
         users, items : int32[B], int32[B, 1+N]
+        weights : float32[B], optional
+            Of each row's loss.
         """
         n = users.numel()
         masked = torch.zeros((n, logits.shape[1] - 1 + n), dtype=torch.bool, device=logits.device)
@@ -107,7 +116,8 @@ class InBatchSoftmax:
         sampled = ((items.shape[1] - 1) / self._legal[users.long()]).unsqueeze(1)
         in_batch = (n - 1) * self._popularity
         expected = torch.cat((sampled + in_batch[items[:, 1:].long()], sampled + in_batch[items[:, 0].long()]), 1)
-        return sampled_softmax(torch.cat((logits, cross), 1), expected.log(), masked)
+        found = softmax_rows(torch.cat((logits, cross), 1), expected.log(), masked)
+        return (found if weights is None else found * weights).mean()
 
 
-SOFTMAX = register(Loss("softmax", sampled_softmax, in_batch=InBatchSoftmax))
+SOFTMAX = register(Loss("softmax", sampled_softmax, in_batch=InBatchSoftmax, rows=softmax_rows))

@@ -38,8 +38,12 @@ class Loss:
         The mean is over B * N pairs instead of B * (1+N) samples, and the gradients of a row add up to zero, so that
         user biases and the global bias do not move.
     in_batch : callable, optional
-        (indptr, items, n_items, device) -> callable (logits, cross, users, items) -> mean loss, for a loss that also
-        scores each row's user against the other rows' positives (``cross`` float32[B, B]).
+        (indptr, items, n_items, device) -> callable (logits, cross, users, items, weights) -> mean loss, for a loss
+        that also scores each row's user against the other rows' positives (``cross`` float32[B, B]); weights float32[B]
+        or None.
+    rows : callable, optional
+        logits -> float[B], the summed loss of each row, so that the mean is their sum over ``terms``. With it rows can
+        have weights; left out, the torch engine refuses weights.
     """
 
     name: str
@@ -49,11 +53,17 @@ class Loss:
     triton: Literal["bce", "bpr"] | None = None
     pairs: bool = False
     in_batch: Callable[..., Any] | None = None
+    rows: Callable[[Tensor], Tensor] | None = None
 
     @property
     def relative(self) -> bool:
         """Whether only differences of a user's logits count, so that user biases and global biases have gradient 0."""
         return self.pairs or self.in_batch is not None
+
+    def weighted(self, logits: Tensor, weights: Tensor) -> Tensor:
+        """The mean with each row's loss times its weight, float32[B]; the mean is over terms, not over weights."""
+        assert self.rows is not None  # the capability table
+        return (self.rows(logits) * weights).sum() / self.terms(*logits.shape)
 
     def terms(self, n_rows: int, n_columns: int) -> int:
         """Number of terms that the mean over a batch is taken of: samples, pairs, or rows (softmax)."""

@@ -21,6 +21,7 @@ SPELLINGS = {
     "user": USER_COLUMNS,
     "item": ITEM_COLUMNS,
     "rating": ("rating", "score", "stars", "overall"),
+    "weight": (),
     "timestamp": (
         *("timestamp", "time", "ts", "unixreviewtime", "unix_timestamp", "datetime", "date", "event_timestamp"),
         *("event_time", "eventtime", "event_date", "created_at", "clicked_at", "watched_at", "viewed_at", "rated_at"),
@@ -30,7 +31,7 @@ SPELLINGS = {
 }
 """Column names that are recognised whatever their case, with ``-`` for ``_``, and with a RecBole type (``:token``)."""
 
-OPTIONS = {"user": "user", "item": "item", "rating": "rating", "timestamp": "time"}
+OPTIONS = {"user": "user", "item": "item", "rating": "rating", "timestamp": "time", "weight": "weight"}
 """The option that names a column: ``--time-col`` for ``timestamp``."""
 
 TEXT = (pl.String, pl.Categorical, pl.Enum)
@@ -67,10 +68,12 @@ def choose(where: str, header: list[str], columns: Columns) -> dict[str, str]:
         )
     for use, name in chosen.items():
         twice = [other for other in chosen if chosen[other] == name and other != use]
+        if use in ("rating", "weight") and set(twice) <= {"rating", "weight"}:
+            continue  # ratings may weigh
         if twice:
             raise DataError(
                 f"{where}: column {name!r} would be both {use} and {twice[0]}; name the columns with --user-col, "
-                "--item-col, --rating-col and --time-col"
+                "--item-col, --rating-col, --time-col and --weight-col"
             )
     return chosen
 
@@ -92,7 +95,7 @@ class Table(NamedTuple):
     lazy: pl.LazyFrame
     """Holds ``needed``, under the names of the source."""
     chosen: dict[str, str]
-    """Column for each of "user", "item" and perhaps "rating", "timestamp"."""
+    """Column for each of "user", "item" and perhaps "rating", "timestamp", "weight"."""
     unused: dict[str, str]
     """The other columns, each with "time" where it looks like one, else with an empty text."""
     needed: list[str]
@@ -201,7 +204,7 @@ def settle(
     lazy : polars.LazyFrame
         Holds the columns.
     chosen : dict
-        Column for each of "user", "item" and perhaps "rating", "timestamp".
+        Column for each of "user", "item" and perhaps "rating", "timestamp", "weight".
     again : polars.LazyFrame, optional
         A scan that gives the same columns as ``lazy``, for the lazy result, where ``lazy`` holds them in memory.
     time_format : str, optional
@@ -229,9 +232,9 @@ def settle(
                     "where they are written"
                 )
             kept = kept.cast(pl.Int64 if dtype.is_integer() else pl.String)
-        elif use == "rating":
+        elif use in ("rating", "weight"):
             if not dtype.is_numeric():
-                raise DataError(f"{where}: rating column {column!r} is {dtype}; ratings are numbers")
+                raise DataError(f"{where}: {use} column {column!r} is {dtype}; {use}s are numbers")
             kept = kept.cast(pl.Float32)
         elif dtype.is_integer():
             kept = kept.cast(pl.Int64)
@@ -252,6 +255,9 @@ def settle(
             bad = bad | ~frame[use].is_finite().fill_null(False)
         if bad.any():
             raise DataError(f"{where}, data row {bad.arg_max()}: {column} is missing or no number. Fix or remove it")
+        if use == "weight" and (below := frame[use] < 0).any():
+            row = int(below.arg_max() or 0)
+            raise DataError(f"{where}, data row {row}: {column} {frame[use][row]:g} is below 0; a weight is at least 0")
         if use in ("user", "item") and frame[use].dtype == pl.String:
             refuse_nul(frame[use], column, lambda row: f"{where}, data row {row}")
             refuse_endless(frame[use], column, lambda row: f"{where}, data row {row}")
@@ -264,7 +270,7 @@ def _refuse_large(where: str, lazy: pl.LazyFrame, chosen: dict[str, str]) -> Non
     """Name the first integer that does not fit 64 bits with sign."""
     schema = lazy.collect_schema()
     for use, column in chosen.items():
-        if use != "rating" and schema[column].is_integer():
+        if use not in ("rating", "weight") and schema[column].is_integer():
             values = lazy.select(column).collect().to_series()
             lost = values.cast(pl.Int64, strict=False).is_null() & values.is_not_null()
             if lost.any():
