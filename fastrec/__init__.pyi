@@ -22,6 +22,7 @@ from fastrec.inference.recommender import Recommender as Recommender
 from fastrec.runs import open_run as open_run
 from fastrec.sampling import NegativeSampler as NegativeSampler
 from fastrec.training.job import train as train
+from fastrec.training.update import update as update
 
 __version__: str
 __all__: list[str]

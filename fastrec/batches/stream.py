@@ -87,6 +87,9 @@ class Stream:
         Built over the same users; ``n_negatives`` columns of a batch come from it.
     seed : int
         Of the order of visit, 0 to 2^32-1.
+    only : int64[n], optional
+        CSR indices, ascending, of the positives that are visited; all of them unless given. Negatives avoid every
+        positive in either case.
 
     Raises
     ------
@@ -96,12 +99,20 @@ class Stream:
     Notes
     -----
     Guarantee: ``read(epoch, a, c)`` is ``read(epoch, a, b)`` followed by ``read(epoch, b, c)``, byte for byte.
-    Users without a legal negative are left out of the order; ``n_left_out`` counts their positives.
+    Users without a legal negative are left out of the order; ``n_left_out`` counts their positives (of ``only``).
     Cost: 8 bytes per interaction, or 4 where user and item fit in 32 bits: they are read at random, and side by side
     take one miss of the cache where two arrays take two.
     """
 
-    def __init__(self, indptr: NDArray[np.int64], items: NDArray[np.int32], sampler: Any, *, seed: int) -> None:
+    def __init__(
+        self,
+        indptr: NDArray[np.int64],
+        items: NDArray[np.int32],
+        sampler: Any,
+        *,
+        seed: int,
+        only: NDArray[np.int64] | None = None,
+    ) -> None:
         indptr, items = check_csr(indptr, items, sampler.n_items, copy=True)
         if indptr.size - 1 != sampler.n_users:
             raise DataError(f"{indptr.size - 1} users of positives, but the sampler has {sampler.n_users}: must agree")
@@ -109,8 +120,11 @@ class Stream:
         self.sampler = sampler
         self.n_negatives = int(sampler.n_negatives)
         self.eligible = self._find_eligible(indptr)
+        wanted = items.size
+        if only is not None:
+            self.eligible, wanted = self._chosen(only, items.size), only.size
         self.n_positives = self.eligible.size or items.size
-        self.n_left_out = items.size - self.n_positives
+        self.n_left_out = wanted - self.n_positives
         if self.n_positives == 0:
             raise DataError("no training positive has a negative: every user has every item, or there are none at all")
         self.order = Order(self.n_positives, seed)
@@ -141,6 +155,15 @@ class Stream:
         if not eligible.size:
             raise DataError("every user with a training positive has every item, so there is no negative to train on")
         return eligible
+
+    def _chosen(self, only: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+        """Those of ``only`` that the sampler can serve; an array even where that is every positive."""
+        if only.ndim != 1 or not only.size or only[0] < 0 or only[-1] >= n or (only[1:] <= only[:-1]).any():
+            raise DataError(f"only: must be ascending indices into the {n} positives, at least one")
+        kept = np.intersect1d(only, self.eligible, assume_unique=True) if self.eligible.size else only.astype(np.int64)
+        if not kept.size:
+            raise DataError("none of the chosen positives has a negative: their users have every item")
+        return kept
 
     def read(self, epoch: int, start: int, stop: int, out: Batch | None = None, *, threads: int = 1) -> Batch:
         """The rows visited from ``start`` to ``stop`` (exclusive) of an epoch.

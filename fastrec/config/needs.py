@@ -167,6 +167,9 @@ DATA_NEEDS = (
     Need(("cutoffs",), "a test part, and these data have none", ("data",), lambda d: d.test),
 )
 
+INHERITED = ("preset ", "run ")
+"""What the origin of a value begins with that came with many others, from a preset or from the run that is updated."""
+
 TUNED = ("lr", "l2", "output_lr", "output_l2", "init_std", "batch_size")
 """What a recipe chose for its engine and optimiser."""
 
@@ -174,7 +177,7 @@ TUNED = ("lr", "l2", "output_lr", "output_l2", "init_std", "batch_size")
 def without_inert(config: Config, needs: tuple[Need, ...], facts: Facts | DataFacts) -> Config:
     """The config with the options that have no effect marked, so that no record keeps them.
 
-    A preset's value that a later option leaves without effect is noted.
+    A preset's value, or one of the run that is updated, that a later option leaves without effect is noted.
 
     Raises
     ------
@@ -191,8 +194,8 @@ def without_inert(config: Config, needs: tuple[Need, ...], facts: Facts | DataFa
             if name not in config.origins or value is None or value == OFF.get(name):
                 continue
             origin = config.origins[name]
-            changed = [k for k in need.depends if not config.origins.get(k, "preset ").startswith("preset ")]
-            if not origin.startswith("preset ") or not changed:
+            changed = [k for k in need.depends if not config.origins.get(k, "preset ").startswith(INHERITED)]
+            if not origin.startswith(INHERITED) or not changed:
                 where = f" ({origin})" if origin else ""
                 raise ConfigError(
                     f"{name} = {_plain(value)!r}{where}: has no effect here; it needs {need.what}. Leave it out"

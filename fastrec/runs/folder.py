@@ -146,7 +146,7 @@ class Run:
         return model
 
     def split(self) -> Split:
-        """The split that was trained on, read once; without times and catalog.
+        """The split that was trained on, read once; without times and catalog: ``split_with_times`` has those.
 
         Raises
         ------
@@ -154,12 +154,25 @@ class Run:
             If the file is not the recorded one.
         """
         if self._split is None:
-            path = self.verified(DATA)
-            try:
-                self._split = open_split(path, verify=False)  # verified by its sha256
-            except DataError as error:
-                raise CheckpointError(f"{path}: not the data of a run ({error}); train again") from None
+            self._split = self._open_split(times=False)
         return self._split
+
+    def split_with_times(self) -> Split:
+        """The split with the times of its interactions; without, where data had none or an earlier fastrec wrote them.
+
+        Raises
+        ------
+        CheckpointError
+            If the file is not the recorded one.
+        """
+        return self._open_split(times=True)
+
+    def _open_split(self, *, times: bool) -> Split:
+        path = self.verified(DATA)
+        try:
+            return open_split(path, verify=False, times=times)  # verified by its sha256
+        except DataError as error:
+            raise CheckpointError(f"{path}: not the data of a run ({error}); train again") from None
 
     def catalog(self) -> Catalog:
         """The tables of items and users that the source came with: titles, years, genres, user fields, other columns.

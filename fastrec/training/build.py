@@ -13,22 +13,22 @@ from fastrec.optim.schedules import learning_rate
 from fastrec.runs import fingerprints, open_run
 from fastrec.sampling import NegativeSampler
 from fastrec.training.resolve import check_lr
+from fastrec.training.start import Start
 
 
-def build_engine(split: Split, config: Config) -> Engine:
-    """The engine of a resolved config, with initial weights."""
-    from fastrec.batches.device import open_device
-    from fastrec.engines.fused.engine import FusedEngine
-    from fastrec.engines.minibatch.engine import TorchEngine
-
+def build_engine(split: Split, config: Config, start: Start | None = None) -> Engine:
+    """The engine of a resolved config, with initial weights; of an update at its start, with the state there."""
     kind = config.training.device.split(":")[0]
-    stream = Stream(split.train.indptr, split.train.items, make_sampler(split, config), seed=config.training.seed)
+    start = start or Start()
+    sampler, train = make_sampler(split, config), split.train
+    stream = Stream(train.indptr, train.items, sampler, seed=config.training.seed, only=start.only)
     check_lr(config, stream)
     model = make_model(split, config)
+    start.fill(model)
     decays = "l2" in config.inert  # adamw decays every weight by itself
     options: dict[str, Any] = {
         "batch_size": config.training.batch_size,
-        "lr": make_lr(config, stream.n_positives),
+        "lr": make_lr(config, stream.n_positives, start.step),
         "loss": config.optim.loss,
         "optimizer": config.optim.optimizer,
         "l2": 0.0 if decays else config.optim.l2 or 0.0,
@@ -36,6 +36,16 @@ def build_engine(split: Split, config: Config) -> Engine:
         "output_lr": config.optim.output_lr,
         "threads": config.training.threads,
     }
+    engine = _engine_of(model, stream, config, kind, options)
+    start.restore(engine)
+    return engine
+
+
+def _engine_of(model: Any, stream: Stream, config: Config, kind: str, options: dict[str, Any]) -> Engine:
+    from fastrec.batches.device import open_device
+    from fastrec.engines.fused.engine import FusedEngine
+    from fastrec.engines.minibatch.engine import TorchEngine
+
     if config.training.engine == "fused" and kind == "cuda":
         from fastrec.engines.fused.cuda import CudaEngine
 
@@ -117,8 +127,8 @@ def make_sampler(split: Split, config: Config) -> NegativeSampler:
     )
 
 
-def make_lr(config: Config, n_positives: int) -> Any:
-    """Step -> learning rate, as the config's schedule says."""
+def make_lr(config: Config, n_positives: int, first_step: int = 0) -> Any:
+    """Step -> learning rate, as the config's schedule says; it begins at ``first_step``."""
     per_epoch = -(-n_positives // (config.training.batch_size * config.training.accumulate))
 
     peak = config.optim.lr
@@ -126,7 +136,7 @@ def make_lr(config: Config, n_positives: int) -> Any:
 
     def lr(step: int) -> float:
         return learning_rate(
-            step,
+            max(0, step - first_step),
             lr=peak,
             schedule=config.optim.schedule,
             total=config.training.epochs * per_epoch,

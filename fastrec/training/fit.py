@@ -28,8 +28,9 @@ from fastrec.training.resolve import (
     resolve,
     settle_for,
 )
+from fastrec.training.start import Start
 from fastrec.training.tracking import Tracker
-from fastrec.training.trainer import Diverged, Trainer, clear_memory_errors
+from fastrec.training.trainer import Diverged, State, Trainer, clear_memory_errors
 
 if TYPE_CHECKING:
     from fastrec.inference.recommender import Recommender
@@ -46,7 +47,7 @@ class Result:
     """"all epochs", "early stopping" or "interrupted"."""
     epochs_done: int
     best_epoch: int | None
-    """Epoch (from 1) whose weights are kept; None when they are the last."""
+    """Epoch (from 1, of an update after its parent's) whose weights are kept; None when they are the last."""
     best_validation: float | None
     seconds: float
     """Wall time of training, validation included."""
@@ -90,6 +91,7 @@ def fit(
     out: str | Path | None = None,
     progress: bool | None = None,
     loaded: bool = False,
+    start: Start | None = None,
 ) -> Result:
     """Train as the config says, keep the run, evaluate once on the test part.
 
@@ -104,6 +106,8 @@ def fit(
     loaded : bool
         Whether ``split`` is what the data options of ``config`` give (``job.prepare``); else the record says that the
         split was in memory.
+    start : Start, optional
+        Where an update begins (``training.update``); left out: from initial weights.
 
     Raises
     ------
@@ -115,16 +119,18 @@ def fit(
     config = settle_for(split, resolve(config if loaded else in_memory(split, config)))
     config = config.settled({"select": resolve_selection(config.evaluation.select, split)})
     check_candidates(split, config)
+    start = start or Start()
     with clear_memory_errors():
-        engine = build_engine(split, config)  # before the folder: what cannot be built leaves none behind
+        engine = build_engine(split, config, start)  # before the folder: what cannot be built leaves none behind
     with clear_memory_errors(), _closing(engine, config.training.threads):
         kept = config.settled({}, inert=config.inert | {"out"})  # a run's own folder is not an option to run it again
         run = create(out or config.run.out, config=kept.to_dict(), split=split, toml=kept.to_toml())
         with locked(run.path):
+            start.record(run)
             run.record(engine=engine.describe(), avoided=config.negatives.exclude)
             shown = config.run.progress if progress is None else progress
             with _recorded(run):
-                return _train(run, split, config, engine, progress=shown)
+                return _train(run, split, config, engine, start, progress=shown)
 
 
 def resume(path: str | Path, *, progress: bool | None = None, **given: Any) -> Result:
@@ -172,10 +178,11 @@ def resume(path: str | Path, *, progress: bool | None = None, **given: Any) -> R
         run = open_run(path)  # another process may have ended it in between
         if run.manifest.get("status") == "done":
             return _finished(run, config)
-        engine = build_engine(run.split(), asked)
+        start = Start.recorded(run)
+        engine = build_engine(run.split(), asked, start)
         with clear_memory_errors(), _closing(engine, asked.training.threads), _recorded(run):
             run.record(status="training")
-            return _train(run, run.split(), asked, engine, progress=shown, again=True)
+            return _train(run, run.split(), asked, engine, start, progress=shown, again=True)
 
 
 @contextlib.contextmanager
@@ -205,15 +212,18 @@ def _closing(engine: Engine, threads: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _train(run: Run, split: Split, config: Config, engine: Engine, *, progress: bool, again: bool = False) -> Result:
+def _train(
+    run: Run, split: Split, config: Config, engine: Engine, start: Start, *, progress: bool, again: bool = False
+) -> Result:
     checkpoints = Checkpoints(run.path / "checkpoints", config.run.keep)
-    notes, validator = _notes(split, config, engine), make_validator(split, config, engine.model)
+    notes = _notes(split, config, engine) + start.about.get("notes", [])
+    validator = make_validator(split, config, engine.model)
     if validator is not None:
         run.record(selection=validator.describe())
         notes += validator.notes
     trainer = Trainer(
         engine,
-        epochs=config.training.epochs,
+        epochs=start.epoch + config.training.epochs,
         patience=config.training.patience,
         validate=None if validator is None else lambda: validator(engine.model),
         select=str(config.evaluation.select),
@@ -221,8 +231,10 @@ def _train(run: Run, split: Split, config: Config, engine: Engine, *, progress: 
         checkpoint_every=config.run.checkpoint_every,
         log_every=config.run.log_every,
         progress=progress,
-        lr=make_lr(config, engine.n_positives),
+        lr=make_lr(config, engine.n_positives, start.step),
         extra={"config": config.digest(), "data": run.manifest["data"]["fingerprints"]["split"]},
+        state=State(epoch=start.epoch, step=start.step),
+        first=start.epoch,
     )
     steps = checkpoints.steps()
     checkpoints.sweep()
@@ -237,19 +249,23 @@ def _train(run: Run, split: Split, config: Config, engine: Engine, *, progress: 
                     f"run's is {trainer.extra[what][:12]}); restore the run's own files, or train again"
                 )
         trainer.resume(tensors, meta)
+    elif start.about:
+        if again:
+            raise CheckpointError(f"{run.path}: was cut off before its first checkpoint; delete it and update again")
+        trainer.save()  # a resumed update begins with it, wherever the parent is then
     tracker = Tracker(
         run.path, tensorboard=config.run.tensorboard, length=trainer.state.metrics_bytes, step=trainer.state.step
     )
     trainer.tracker = tracker
     try:
-        if not trainer.state.step:
+        if not trainer.state.total_samples:
             tracker.options(config.to_dict())
         stopped = trainer.run()
         s = trainer.state
         best_epoch = s.best_epoch if trainer.selects and stopped != "interrupted" else None
         summary: dict[str, Any] = {
             "stopped": stopped,
-            "epochs_done": s.epoch,
+            "epochs_done": s.epoch - start.epoch,
             "best_epoch": best_epoch,
             "best_validation": s.best,
             "seconds": s.wall_s,
