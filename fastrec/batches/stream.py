@@ -83,7 +83,7 @@ class Stream:
     indptr : int64[U+1]
     items : int32[E]
         The CSR of training positives.
-    sampler : NegativeSampler
+    sampler : NegativeSampler or ExistingSampler
         Built over the same users; ``n_negatives`` columns of a batch come from it.
     seed : int
         Of the order of visit, 0 to 2^32-1.
@@ -99,7 +99,7 @@ class Stream:
     Notes
     -----
     Guarantee: ``read(epoch, a, c)`` is ``read(epoch, a, b)`` followed by ``read(epoch, b, c)``, byte for byte.
-    Users without a legal negative are left out of the order; ``n_left_out`` counts their positives (of ``only``).
+    Positives without a legal negative are left out of the order; ``n_left_out`` counts them (of ``only``).
     Cost: 8 bytes per interaction, or 4 where user and item fit in 32 bits: they are read at random, and side by side
     take one miss of the cache where two arrays take two.
     """
@@ -145,13 +145,18 @@ class Stream:
 
     def _find_eligible(self, indptr: NDArray[np.int64]) -> NDArray[np.int64]:
         """CSR indices of the positives that the sampler can serve; empty when that is all of them."""
+        if hasattr(self.sampler, "served"):  # by positive, not by user
+            served = self.sampler.served
+            if not served.size:
+                raise DataError("no training positive has a negative: no other item had appeared by its time")
+            return np.empty(0, np.int64) if served.size == self.sampler.prefixes.size else served
         users = np.flatnonzero(np.diff(indptr)).astype(np.int32)
         probe = self.sampler.sample(users, epoch=0, start=0)
         if not (probe[:, 0] < 0).any():
             return np.empty(0, np.int64)
-        served = np.zeros(indptr.size - 1, np.bool_)
-        served[users] = probe[:, 0] >= 0
-        eligible = np.flatnonzero(served[self.users_of])
+        fit = np.zeros(indptr.size - 1, np.bool_)
+        fit[users] = probe[:, 0] >= 0
+        eligible = np.flatnonzero(fit[self.users_of])
         if not eligible.size:
             raise DataError("every user with a training positive has every item, so there is no negative to train on")
         return eligible

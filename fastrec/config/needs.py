@@ -25,6 +25,8 @@ class Facts(NamedTuple):
     output_weights: bool
     decays: bool
     """Whether the update rule decays every weight by itself."""
+    in_batch: bool = False
+    """Whether the loss takes the other positives of a batch as negatives."""
 
 
 class DataFacts(NamedTuple):
@@ -49,6 +51,7 @@ class Need(NamedTuple):
 
 
 OFF: dict[str, Any] = {"layers": (), "dropout": 0.0, "patience": 0, "pretrained_gmf": None, "pretrained_mlp": None}
+OFF |= {"negatives_from": "all", "unrated_negatives": False}
 """Values that ask for nothing, which may be given anywhere; None may for every option."""
 
 
@@ -79,6 +82,24 @@ NEEDS = (
         "distribution = popularity",
         ("distribution",),
         lambda f: f.values["distribution"] == "popularity",
+    ),
+    Need(
+        ("negatives_from",),
+        "distribution = uniform, the one that is drawn exactly among the items that exist",
+        ("distribution",),
+        lambda f: f.values["distribution"] == "uniform",
+    ),
+    Need(
+        ("negatives_from",),
+        "a loss without in-batch negatives, which are whatever the batch holds (bce or bpr)",
+        ("loss",),
+        lambda f: not f.in_batch,
+    ),
+    Need(
+        ("unrated_negatives",),
+        "negatives_from = all: an item without interactions has not appeared",
+        ("negatives_from",),
+        lambda f: f.values["negatives_from"] == "all",
     ),
     Need(("layers",), "a model with layers: mlp or neumf", ("model",), _uses("layers")),
     Need(("dropout",), "a model with layers to drop units of: mlp or neumf", ("model",), _uses("dropout")),

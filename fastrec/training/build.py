@@ -8,10 +8,10 @@ from fastrec.batches.stream import Stream
 from fastrec.config import Config
 from fastrec.data.split import Split
 from fastrec.engines.base import Engine
-from fastrec.errors import ConfigError
+from fastrec.errors import ConfigError, DataError
 from fastrec.optim.schedules import learning_rate
 from fastrec.runs import fingerprints, open_run
-from fastrec.sampling import NegativeSampler
+from fastrec.sampling import ExistingSampler, NegativeSampler
 from fastrec.training.resolve import check_lr
 from fastrec.training.start import Start
 
@@ -110,17 +110,33 @@ def make_model(split: Split, config: Config) -> Any:
     return model
 
 
-def make_sampler(split: Split, config: Config) -> NegativeSampler:
-    """The sampler of training negatives."""
+def make_sampler(split: Split, config: Config) -> NegativeSampler | ExistingSampler:
+    """The sampler of training negatives.
+
+    Raises
+    ------
+    DataError
+        If negatives are to be time-aware and the training part has no times.
+    """
     held_out = {"train": (), "train+validation": (split.validation,), "all": (split.validation, split.test)}
     options: dict[str, Any] = {"exclude": [(p.indptr, p.items) for p in held_out[config.negatives.exclude]]}
+    n_negatives = config.negatives.hard_negatives or config.negatives.negatives
+    train = split.train
+    if config.negatives.negatives_from == "existing":
+        if train.timestamps is None:
+            raise DataError(
+                f"{train.name}: has no times, and negatives_from = existing needs them; load a log with a time column "
+                "(--time-col), or leave the option out"
+            )
+        sizes: dict[str, Any] = {"n_items": split.n_items, "n_negatives": n_negatives, "seed": config.training.seed}
+        return ExistingSampler(train.indptr, train.items, train.timestamps, **sizes, **options)
     if config.negatives.distribution == "popularity":
         options |= {"distribution": "popularity", "alpha": config.negatives.popularity_alpha}
     return NegativeSampler(
-        split.train.indptr,
-        split.train.items,
+        train.indptr,
+        train.items,
         n_items=split.n_items,
-        n_negatives=config.negatives.hard_negatives or config.negatives.negatives,
+        n_negatives=n_negatives,
         seed=config.training.seed,
         on_full="skip",
         **options,

@@ -179,7 +179,8 @@ def resume(path: str | Path, *, progress: bool | None = None, **given: Any) -> R
         if run.manifest.get("status") == "done":
             return _finished(run, config)
         start = Start.recorded(run)
-        engine = build_engine(run.split(), asked, start)
+        timed = config.negatives.negatives_from == "existing"
+        engine = build_engine(run.split_with_times() if timed else run.split(), asked, start)
         with clear_memory_errors(), _closing(engine, asked.training.threads), _recorded(run):
             run.record(status="training")
             return _train(run, run.split(), asked, engine, start, progress=shown, again=True)
@@ -319,7 +320,9 @@ def _notes(split: Split, config: Config, engine: Engine) -> list[str]:
         notes.append(slow)
     left_out = getattr(getattr(engine, "stream", None), "n_left_out", 0)
     if left_out:
-        notes.append(f"{left_out:,} training positives left out: their users have every item, so there is no negative")
+        late = config.negatives.negatives_from == "existing"
+        why = "no other item had appeared by their time" if late else "their users have every item"
+        notes.append(f"{left_out:,} training positives left out: {why}, so there is no negative")
     cold = split.train.degrees[split.validation.users] == 0
     if cold.any():
         notes.append(f"{cold.sum():,} of {cold.size:,} validation positives left out: their users are not in train")
