@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrec.arguments import unmasked, whole
+from fastrec.arguments import as_int, unmasked
 from fastrec.errors import ConfigError, DataError
 from fastrec.jit import njit, resolve_threads, run_ranges
 from fastrec.sampling.csr import bitmap_of, check_csr, union
@@ -177,9 +177,9 @@ class ExistingSampler:
         tag: int = TAG_EXISTING,
     ) -> None:
         self.n_items, self.n_negatives, self.seed = (
-            whole("n_items", n_items), whole("n_negatives", n_negatives), whole("seed", seed)
+            as_int("n_items", n_items), as_int("n_negatives", n_negatives), as_int("seed", seed)
         )  # fmt: skip
-        self.tag, self.memory_budget = whole("tag", tag), whole("memory_budget", memory_budget)
+        self.tag, self.memory_budget = as_int("tag", tag), as_int("memory_budget", memory_budget)
         if not 1 <= self.n_negatives <= 2**16:
             raise ConfigError(f"n_negatives={n_negatives}: must be in 1 to 2^16")
         if not (0 <= self.seed < 2**32 and 0 <= self.tag < 2**32):
@@ -284,7 +284,7 @@ class ExistingSampler:
         ConfigError
             An ``out`` of another shape, dtype or layout.
         """
-        epoch = whole("epoch", epoch)
+        epoch = as_int("epoch", epoch)
         if not 0 <= epoch < 2**32:
             raise ConfigError(f"epoch={epoch}: must be in 0 to 2^32-1, the counter word it fills")
         users = vector("users", users, np.int32, self.n_users)
