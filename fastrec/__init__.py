@@ -26,6 +26,7 @@ _HOMES = {
     "fastrec.runs": ("open_run",),
     "fastrec.sampling": ("NegativeSampler",),
     "fastrec.training.job": ("train",),
+    "fastrec.training.update": ("update",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

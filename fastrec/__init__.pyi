@@ -26,6 +26,7 @@ from fastrec.inference.report.write import report as report
 from fastrec.runs import open_run as open_run
 from fastrec.sampling import NegativeSampler as NegativeSampler
 from fastrec.training.job import train as train
+from fastrec.training.update import update as update
 
 __version__: str
 __all__: list[str]

@@ -14,7 +14,7 @@ import numpy as np
 from fastrec.data.split_kernels import draw_keys
 from fastrec.models.parts import init
 from fastrec.models.parts.dropout import fill_kept
-from fastrec.sampling import STREAM_VERSION, NegativeSampler, identity
+from fastrec.sampling import STREAM_VERSION, ExistingSampler, NegativeSampler, identity
 from fastrec.sampling.order import Order
 from fastrec.sampling.philox import TAG_CANDIDATES, TAG_ROUNDING, TAG_VALIDATION, philox4x32
 from fastrec.sampling.weights import popularity
@@ -47,6 +47,17 @@ def negatives(row: list[int], n_items: int, n_negatives: int, **options: Any) ->
     return {**case, "negatives": drawn[0].tolist()}
 
 
+def existing(first: list[int | None], row: list[int], time: int) -> dict[str, Any]:
+    """One row of time-aware negatives at the identity (USER, ITEM); user 0 is the first to have every item."""
+    seen = [i for i, t in enumerate(first) if t is not None]
+    indptr, items = np.array([0, len(seen), len(seen), len(seen) + len(row)]), np.array([*seen, *row], np.int32)
+    times = [*(first[i] for i in seen), *(time if i == ITEM else max(time, first[i] or 0) for i in row)]
+    sampler = ExistingSampler(indptr, items, np.array(times), n_items=len(first), n_negatives=6, seed=SEED)
+    drawn = sampler.sample([USER], epoch=EPOCH, positions=identity([USER], [ITEM]))
+    case = {"first_times": first, "row": row, "time": time, "user": USER, "item": ITEM, "epoch": EPOCH, "seed": SEED}
+    return {**case, "negatives": drawn[0].tolist()}
+
+
 def vectors() -> dict[str, Any]:
     """All test vectors, JSON-able; numbers beyond 2^53 are text."""
     wide = 2**32 - 1
@@ -70,6 +81,11 @@ def vectors() -> dict[str, Any]:
             negatives(ROW, 10, 6, distinct=True),
             negatives(ROW, 2**31 - 1, 4, seed=2**32 - 1),
             negatives(ROW, 3706, 9),
+        ],
+        "existing": [
+            existing([30, 10, None, 10, 50, 20, 90, 5, 40], [1, 5], 40),
+            existing([*range(20), None], [i for i in range(20) if i not in (3, 11)], 15),
+            existing([7, 7, 7, 7, 7, 3], [0, 1, 2, 3, 4, 5], 7),
         ],
         "candidates": [negatives(ROW, 60, 9, distinct=True, tag=TAG_CANDIDATES)],
         "weighted": [

@@ -24,6 +24,7 @@ KERNEL_PARTS = {
 
 OPTIONS = {
     "fastrec/sampling/sampler.py:NegativeSampler.__init__": "keyword options of the public class, checked in one place",
+    "fastrec/sampling/existing.py:ExistingSampler.__init__": "keyword options of the public class",
     "fastrec/engines/fused/cuda.py:CudaEngine.__init__": "keyword options of an engine",
     "fastrec/engines/fused/engine.py:FusedEngine.__init__": "keyword options of an engine",
     "fastrec/engines/fused/many_engine.py:ManyEngine.__init__": "keyword options of an engine",

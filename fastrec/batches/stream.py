@@ -83,12 +83,15 @@ class Stream:
     indptr : int64[U+1]
     items : int32[E]
         The CSR of training positives.
-    sampler : NegativeSampler
+    sampler : NegativeSampler or ExistingSampler
         Built over the same users; ``n_negatives`` columns of a batch come from it.
     seed : int
         Of the order of visit, 0 to 2^32-1.
     weights : float32[E], optional
         What the loss of each positive and its negatives is multiplied by: finite and at least 0.
+    only : int64[n], optional
+        CSR indices, ascending, of the positives that are visited; all of them unless given. Negatives avoid every
+        positive in either case.
 
     Raises
     ------
@@ -98,7 +101,7 @@ class Stream:
     Notes
     -----
     Guarantee: ``read(epoch, a, c)`` is ``read(epoch, a, b)`` followed by ``read(epoch, b, c)``, byte for byte.
-    Users without a legal negative are left out of the order; ``n_left_out`` counts their positives.
+    Positives without a legal negative are left out of the order; ``n_left_out`` counts them (of ``only``).
     Cost: 8 bytes per interaction, or 4 where user and item fit in 32 bits: they are read at random, and side by side
     take one miss of the cache where two arrays take two.
     """
@@ -111,6 +114,7 @@ class Stream:
         *,
         seed: int,
         weights: NDArray[np.float32] | None = None,
+        only: NDArray[np.int64] | None = None,
     ) -> None:
         indptr, items = check_csr(indptr, items, sampler.n_items, copy=True)
         if indptr.size - 1 != sampler.n_users:
@@ -119,8 +123,11 @@ class Stream:
         self.sampler = sampler
         self.n_negatives = int(sampler.n_negatives)
         self.eligible = self._find_eligible(indptr)
+        wanted = items.size
+        if only is not None:
+            self.eligible, wanted = self._chosen(only, items.size), only.size
         self.n_positives = self.eligible.size or items.size
-        self.n_left_out = items.size - self.n_positives
+        self.n_left_out = wanted - self.n_positives
         if self.n_positives == 0:
             raise DataError("no training positive has a negative: every user has every item, or there are none at all")
         self.weights = None if weights is None else self._checked(weights, items.size)
@@ -143,13 +150,18 @@ class Stream:
 
     def _find_eligible(self, indptr: NDArray[np.int64]) -> NDArray[np.int64]:
         """CSR indices of the positives that the sampler can serve; empty when that is all of them."""
+        if hasattr(self.sampler, "served"):  # by positive, not by user
+            served = self.sampler.served
+            if not served.size:
+                raise DataError("no training positive has a negative: no other item had appeared by its time")
+            return np.empty(0, np.int64) if served.size == self.sampler.prefixes.size else served
         users = np.flatnonzero(np.diff(indptr)).astype(np.int32)
         probe = self.sampler.sample(users, epoch=0, start=0)
         if not (probe[:, 0] < 0).any():
             return np.empty(0, np.int64)
-        served = np.zeros(indptr.size - 1, np.bool_)
-        served[users] = probe[:, 0] >= 0
-        eligible = np.flatnonzero(served[self.users_of])
+        fit = np.zeros(indptr.size - 1, np.bool_)
+        fit[users] = probe[:, 0] >= 0
+        eligible = np.flatnonzero(fit[self.users_of])
         if not eligible.size:
             raise DataError("every user with a training positive has every item, so there is no negative to train on")
         return eligible
@@ -168,6 +180,15 @@ class Stream:
             return np.ones(stop - start, np.float32)
         at = self.order.positions(epoch, start, stop)
         return self.weights[self.eligible[at] if self.eligible.size else at]
+
+    def _chosen(self, only: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+        """Those of ``only`` that the sampler can serve; an array even where that is every positive."""
+        if only.ndim != 1 or not only.size or only[0] < 0 or only[-1] >= n or (only[1:] <= only[:-1]).any():
+            raise DataError(f"only: must be ascending indices into the {n} positives, at least one")
+        kept = np.intersect1d(only, self.eligible, assume_unique=True) if self.eligible.size else only.astype(np.int64)
+        if not kept.size:
+            raise DataError("none of the chosen positives has a negative: their users have every item")
+        return kept
 
     def read(self, epoch: int, start: int, stop: int, out: Batch | None = None, *, threads: int = 1) -> Batch:
         """The rows visited from ``start`` to ``stop`` (exclusive) of an epoch.

@@ -53,9 +53,10 @@ def _show(found: dict[str, Any]) -> None:
     say(table(rows))
     parts = [("held-out part", "pairs", "drawn at least once", "drawn", "expected", "trained")]
     for name, part in found["held_out"].items():
+        expected = "not known" if part["expected"] is None else f"{part['expected']:,.0f}"
         trained = "not known" if part["trained"] is None else f"{part['trained']:,}"
         counts = (part["pairs"], part["exposed"], part["drawn"])
-        parts.append((name, *(f"{n:,}" for n in counts), f"{part['expected']:,.0f}", trained))
+        parts.append((name, *(f"{n:,}" for n in counts), expected, trained))
     say("\n" + table(parts))
     estimated = {name: e for name, e in found["effect"].items() if e["effect"] is not None}
     for name, e in estimated.items():

@@ -7,7 +7,20 @@ import sys
 from collections.abc import Sequence
 
 import fastrec
-from fastrec.cli import audit, baselines, compare, completion, data, doctor, recommend, report, runs, similar, train
+from fastrec.cli import (
+    audit,
+    baselines,
+    compare,
+    completion,
+    data,
+    doctor,
+    recommend,
+    report,
+    runs,
+    similar,
+    train,
+    update,
+)
 from fastrec.cli.exits import EXIT_DATA, EXIT_INTERRUPTED, EXIT_USAGE, fail
 from fastrec.errors import ConfigError, FastrecError, not_installed
 from fastrec.terminal import Parser, drop_unwritable, ended_by_signals, fill_closed, joined
@@ -60,6 +73,6 @@ def parser() -> Parser:
     top.add_argument("--version", action="version", version=f"fastrec {fastrec.__version__}")
     top.set_defaults(run=lambda _: top.print_help(), parser=top)
     commands = top.add_subparsers(title="commands", metavar="COMMAND")
-    for group in (data, train, runs, report, compare, audit, recommend, similar, baselines, doctor, completion):
+    for group in (data, train, update, runs, report, compare, audit, recommend, similar, baselines, doctor, completion):
         group.add_commands(commands)
     return top

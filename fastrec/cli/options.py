@@ -33,16 +33,27 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def add_option(group: Any, name: str) -> None:
-    """Add the flag of an option to a parser or a group of it."""
+def add_option(group: Any, name: str, otherwise: str | None = None) -> None:
+    """Add the flag of an option to a parser or a group of it.
+
+    Parameters
+    ----------
+    group : parser or group of it
+    name : str
+    otherwise : str, optional
+        What the help says in place of the default and of what is left out; "" for nothing.
+    """
     metadata, hint = OPTIONS[name].metadata, TYPES[name]
     plain = [o for o in typing.get_args(hint) if o is not type(None)] if isinstance(hint, types.UnionType) else [hint]
     kind, default = plain[0], Config()[name]
     given = " ".join(map(str, default)) if isinstance(default, tuple) else default
     shown = "" if default in (None, ()) or kind is bool else f" (default {given})"
+    text = metadata["help"].replace("%", "%%")
+    if otherwise is not None:
+        text, shown = text.partition("; left out:")[0], f" ({otherwise})" if otherwise else ""
     options: dict[str, Any] = {
         "default": argparse.SUPPRESS,
-        "help": metadata["help"].replace("%", "%%") + shown,
+        "help": text + shown,
         "dest": name,
     }
     choices = REGISTERED[name]() if name in REGISTERED else metadata["choices"]

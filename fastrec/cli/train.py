@@ -64,7 +64,7 @@ def _train(args: argparse.Namespace) -> int:
     if args.resume:
         if args.preset or args.config or args.set or args.seeds is not None:
             raise ConfigError("--resume takes its config from the run; leave out --preset, --config, --set and --seeds")
-        return _finish(resume(args.resume, **options), [], every=options.get("baselines"))
+        return finish(resume(args.resume, **options), [], every=options.get("baselines"))
     config = configs.preset(args.preset) if args.preset else Config()
     config = configs.read_toml(args.config, config) if args.config else config
     config = config.given(options)
@@ -83,13 +83,13 @@ def _train(args: argparse.Namespace) -> int:
         said = f"{missing} was not found, so this is a run on {FALLBACK}: its figures say nothing about MovieLens"
         say(f"{said}\nwhy: {error}", flush=True)
         config = config.settled({"data": FALLBACK})
-        return _finish(fit(prepare(config), config, loaded=True), [said])
+        return finish(fit(prepare(config), config, loaded=True), [said])
     if config.run.progress:
         size = f"{split.n_users:,} users, {split.n_items:,} items"
         parts = _parts(split.how, {part: getattr(split, part).n_interactions for part in PARTS})
         say(f"{config.data.data}: {size}; {parts} ({split.how})", err=True, flush=True, keep="")
         say(_settled(config), err=True, flush=True, keep="")
-    return _finish(fit(split, config, loaded=True), [])
+    return finish(fit(split, config, loaded=True), [])
 
 
 PARTS = ("train", "validation", "test")
@@ -111,7 +111,8 @@ def _settled(config: Config) -> str:
     return f"{names}: " + ", ".join(f"{k} = {v}" for k, v in on.items())
 
 
-def _finish(result: Any, last: list[str], every: bool | None = None) -> int:
+def finish(result: Any, last: list[str], every: bool | None = None) -> int:
+    """Score the baselines of a result, print its closing table, and give the exit code."""
     result = baselines.next_to(result, every)
     say("\n".join([summary(result), *last]), flush=True)
     if lost := drop_unwritable():

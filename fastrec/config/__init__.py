@@ -12,15 +12,18 @@ from fastrec.config.files import (
     restored,
     with_defaults,
 )
-from fastrec.config.names import RENAMED
+from fastrec.config.names import COLUMNS, RENAMED, UPDATABLE, UPDATE_EPOCHS
 from fastrec.config.typed import Options, TrainOptions
 
 __all__ = [
+    "COLUMNS",
     "OPTIONS",
     "RENAMED",
     "SECTIONS",
     "SECTION_OF",
     "TYPES",
+    "UPDATABLE",
+    "UPDATE_EPOCHS",
     "Config",
     "Options",
     "TrainOptions",

@@ -98,15 +98,21 @@ def recorded(values: Mapping[str, Any]) -> dict[str, Any]:
     return found | (became if isinstance(became, dict) else {})
 
 
-def restored(values: Mapping[str, Any]) -> Config:
+def restored(values: Mapping[str, Any], origin: str = "the run's config.toml") -> Config:
     """The config of a run from what ``recorded`` gave: options that it left out have no effect.
+
+    Parameters
+    ----------
+    values : mapping
+    origin : str
+        Where messages say that they were given.
 
     Raises
     ------
     ConfigError
         If a key or value is not one of this version.
     """
-    made = with_defaults(Config().given(values, "the run's config.toml"))
+    made = with_defaults(Config().given(values, origin))
     return made.settled({}, inert=frozenset(name for name in OPTIONS if name not in values))
 
 

@@ -25,6 +25,8 @@ class Facts(NamedTuple):
     output_weights: bool
     decays: bool
     """Whether the update rule decays every weight by itself."""
+    in_batch: bool = False
+    """Whether the loss takes the other positives of a batch as negatives."""
 
 
 class DataFacts(NamedTuple):
@@ -49,6 +51,7 @@ class Need(NamedTuple):
 
 
 OFF: dict[str, Any] = {"layers": (), "dropout": 0.0, "patience": 0, "pretrained_gmf": None, "pretrained_mlp": None}
+OFF |= {"negatives_from": "all", "unrated_negatives": False}
 """Values that ask for nothing, which may be given anywhere; None may for every option."""
 
 
@@ -79,6 +82,24 @@ NEEDS = (
         "distribution = popularity",
         ("distribution",),
         lambda f: f.values["distribution"] == "popularity",
+    ),
+    Need(
+        ("negatives_from",),
+        "distribution = uniform, the one that is drawn exactly among the items that exist",
+        ("distribution",),
+        lambda f: f.values["distribution"] == "uniform",
+    ),
+    Need(
+        ("negatives_from",),
+        "a loss without in-batch negatives, which are whatever the batch holds (bce or bpr)",
+        ("loss",),
+        lambda f: not f.in_batch,
+    ),
+    Need(
+        ("unrated_negatives",),
+        "negatives_from = all: an item without interactions has not appeared",
+        ("negatives_from",),
+        lambda f: f.values["negatives_from"] == "all",
     ),
     Need(("layers",), "a model with layers: mlp or neumf", ("model",), _uses("layers")),
     Need(("dropout",), "a model with layers to drop units of: mlp or neumf", ("model",), _uses("dropout")),
@@ -167,6 +188,9 @@ DATA_NEEDS = (
     Need(("cutoffs",), "a test part, and these data have none", ("data",), lambda d: d.test),
 )
 
+INHERITED = ("preset ", "run ")
+"""What the origin of a value begins with that came with many others, from a preset or from the run that is updated."""
+
 TUNED = ("lr", "l2", "output_lr", "output_l2", "init_std", "batch_size")
 """What a recipe chose for its engine and optimiser."""
 
@@ -174,7 +198,7 @@ TUNED = ("lr", "l2", "output_lr", "output_l2", "init_std", "batch_size")
 def without_inert(config: Config, needs: tuple[Need, ...], facts: Facts | DataFacts) -> Config:
     """The config with the options that have no effect marked, so that no record keeps them.
 
-    A preset's value that a later option leaves without effect is noted.
+    A preset's value, or one of the run that is updated, that a later option leaves without effect is noted.
 
     Raises
     ------
@@ -191,8 +215,8 @@ def without_inert(config: Config, needs: tuple[Need, ...], facts: Facts | DataFa
             if name not in config.origins or value is None or value == OFF.get(name):
                 continue
             origin = config.origins[name]
-            changed = [k for k in need.depends if not config.origins.get(k, "preset ").startswith("preset ")]
-            if not origin.startswith("preset ") or not changed:
+            changed = [k for k in need.depends if not config.origins.get(k, "preset ").startswith(INHERITED)]
+            if not origin.startswith(INHERITED) or not changed:
                 where = f" ({origin})" if origin else ""
                 raise ConfigError(
                     f"{name} = {_plain(value)!r}{where}: has no effect here; it needs {need.what}. Leave it out"

@@ -79,6 +79,11 @@ class Negatives:
     negatives: int = _option(4, "negatives drawn for each positive, new ones each epoch", range=(1, 65536))
     distribution: str = _option("uniform", "what negatives are drawn from", choices=("uniform", "popularity"))
     popularity_alpha: float = _option(0.75, "exponent of the popularity distribution", range=(0, 10))
+    negatives_from: str = _option(
+        "all",
+        "what may be drawn: every item, or those that had appeared in train by the time of the positive; uniform only",
+        choices=("all", "existing"),
+    )
     exclude: str = _option(
         "train",
         "positives that are never drawn as negatives; more than train is a leak, and the run's record names it",

@@ -29,6 +29,7 @@ class TrainOptions(TypedDict, total=False):
     negatives: int
     distribution: Literal["uniform", "popularity"]
     popularity_alpha: float
+    negatives_from: Literal["all", "existing"]
     exclude: Literal["train", "train+validation", "all"]
     hard_negatives: int
     model: Literal["mf", "gmf", "mlp", "neumf"]

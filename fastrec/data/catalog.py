@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import polars as pl
@@ -110,3 +110,25 @@ def with_datetime(ratings: pl.LazyFrame) -> pl.LazyFrame:
     if "timestamp" not in ratings.collect_schema():
         return ratings
     return ratings.with_columns(pl.from_epoch("timestamp", time_unit="s").dt.replace_time_zone("UTC").alias("datetime"))
+
+
+def joined_tables(earlier: Catalog, new: Catalog | None) -> Catalog:
+    """The tables of both: an id that both have has the newer row, a column that one lacks is null there.
+
+    Raises
+    ------
+    DataError
+        If a column of both has types that do not go together.
+    """
+    tables: dict[str, Any] = {}
+    for name, key in (("movies", "item"), ("users", "user")):
+        old, now = getattr(earlier, name), getattr(new, name, None)
+        if old is not None and now is not None:
+            try:
+                now = pl.concat([now, old.join(now.select(key), on=key, how="anti")], how="diagonal_relaxed")
+            except (pl.exceptions.PolarsError, TypeError) as error:
+                raise DataError(
+                    f"the table of {name} does not fit that of the run ({error}); write its columns as they were"
+                ) from None
+        tables[name] = old if now is None else now
+    return replace(new or Catalog(), **tables)

@@ -337,14 +337,25 @@ def _core_round(indptr, items, alive, user_degree, item_degree, k):  # type: ign
     return fell
 
 
-def core_mask(indptr: NDArray[np.int64], items: NDArray[np.int32], n_items: int, k: int) -> NDArray[np.bool_]:
+def core_mask(
+    indptr: NDArray[np.int64],
+    items: NDArray[np.int32],
+    n_items: int,
+    k: int,
+    *,
+    keep_users: int = 0,
+    keep_items: int = 0,
+) -> NDArray[np.bool_]:
     """bool[E]: the k-core, the largest subset in which every user and every item left has at least ``k`` interactions.
 
-    The core is unique, so the order of the sweeps does not show in it.
+    The first ``keep_users`` users and ``keep_items`` items stay, however few interactions they have. The core is
+    unique, so the order of the sweeps does not show in it.
     """
     alive = np.ones(items.size, np.bool_)
     user_degree = np.diff(indptr)
     item_degree = np.bincount(items, minlength=n_items).astype(np.int64)
+    user_degree[:keep_users] += k  # never below k, whatever falls
+    item_degree[:keep_items] += k
     while _core_round(indptr, items, alive, user_degree, item_degree, k):
         pass
     return alive

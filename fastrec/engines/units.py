@@ -84,5 +84,6 @@ def largest_lr(stream: Any, rows: int, loss: Loss) -> float:
     # what a row's 1+N samples sum to: a softmax's slopes add up to 1 at most, a sigmoid's to the number of terms
     per_row = loss.terms(1, columns)
     of_positive = per_row if loss.pairs else 1
-    samples = rows * max(of_user * per_row, of_item * of_positive + (columns - 1) / n_items)
+    drawn = getattr(stream.sampler, "busiest", 1 / n_items)  # of time-aware negatives the oldest items are most
+    samples = rows * max(of_user * per_row, of_item * of_positive + (columns - 1) * drawn)
     return float(STABLE / max(samples, 1.0))

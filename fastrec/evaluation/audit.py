@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from fastrec.data.interactions import Interactions
 from fastrec.data.split import Split
 from fastrec.jit import njit
-from fastrec.sampling import NegativeSampler, identity
+from fastrec.sampling import ExistingSampler, NegativeSampler, identity
 
+Sampler = NegativeSampler | ExistingSampler
 BLOCK = 1 << 20
 """Positives whose negatives are in memory at a time."""
 FEWEST = 100
@@ -71,7 +72,12 @@ def blocks(train: Interactions, most: int = BLOCK) -> list[tuple[int, int]]:
 
 
 def negatives_of(
-    train: Interactions, sampler: NegativeSampler, epoch: int, first: int, last: int, threads: int | None = None
+    train: Interactions,
+    sampler: Sampler,
+    epoch: int,
+    first: int,
+    last: int,
+    threads: int | None = None,
 ) -> NDArray[np.int32]:
     """int32[B, N]: negatives of the positives of users [first, last) in an epoch, in CSR order; -1 where skipped."""
     part = slice(train.indptr[first], train.indptr[last])
@@ -79,13 +85,13 @@ def negatives_of(
     return sampler.sample(users, epoch=epoch, positions=identity(users, items), threads=threads)
 
 
-def count_draws(split: Split, sampler: NegativeSampler, epochs: range, *, threads: int | None = None) -> Counts:
+def count_draws(split: Split, sampler: Sampler, epochs: range, *, threads: int | None = None) -> Counts:
     """Count the negatives of some epochs.
 
     Parameters
     ----------
     split : Split
-    sampler : NegativeSampler
+    sampler : NegativeSampler or ExistingSampler
         That of the training.
     epochs : range
         From 0.

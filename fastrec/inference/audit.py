@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from fastrec.errors import CheckpointError
+from fastrec.errors import CheckpointError, DataError
 from fastrec.evaluation.audit import blocks, count_draws, expected_draws, exposure_effect, negatives_of
 from fastrec.evaluation.results import read_results
 from fastrec.inference.contents import Contents
 from fastrec.runs import Run, open_run
+from fastrec.sampling import ExistingSampler
 from fastrec.training.build import make_sampler
-from fastrec.training.fit import recorded_config
+from fastrec.training.scoring import recorded_config
 
 K = 10
 """Cutoff of the hits in the natural experiment."""
@@ -61,12 +62,16 @@ def audit(
     result = run.manifest.get("result")
     if result is None:
         raise CheckpointError(f"{run.path}: has not ended; go on with fastrec train --resume {run.path}")
-    contents, config, split = Contents(run), recorded_config(run), run.split()
+    contents, config = Contents(run), recorded_config(run)
+    timed = config.negatives.negatives_from == "existing"
+    split = run.split_with_times() if timed else run.split()
+    first = _first_epoch(run)
     rows = [None if one is None else int(index.find([one])[0][0])
             for one, index in ((user, contents.user_index), (item, contents.item_index))]  # fmt: skip
     sampler = make_sampler(split, config)
-    done, kept = result["epochs_done"], result["best_epoch"] or result["epochs_done"]
-    parts = [count_draws(split, sampler, epochs, threads=threads) for epochs in (range(kept), range(kept, done))]
+    done = first + result["epochs_done"]
+    kept = result["best_epoch"] or done
+    parts = [count_draws(split, sampler, epochs, threads=threads) for epochs in (range(first, kept), range(kept, done))]
     draws, hits = (parts[0].draws + parts[1].draws, parts[0].held_out + parts[1].held_out)
     unknown = _untold(config)
     held: dict[str, Any] = {}
@@ -76,26 +81,36 @@ def audit(
             "pairs": seen.size,
             "exposed": int((seen + after > 0).sum()),
             "drawn": int(seen.sum() + after.sum()),
-            "expected": float(expected_draws(split, sampler, getattr(split, name), done).sum()),
+            "expected": None
+            if isinstance(sampler, ExistingSampler)
+            else float(expected_draws(split, sampler, getattr(split, name), done - first).sum()),
             "trained": None if unknown else int(seen.sum()),
         }
     found: dict[str, Any] = {
         "run": str(run.path),
-        "epochs_done": done,
+        "epochs_done": done - first,
         "kept_epoch": kept,
         "negatives": sampler.n_negatives,
         "draws": sum(draws),
         "by_epoch": [
             {"epoch": k + 1, "draws": n, "held_out": m, "kept": k < kept}
-            for k, (n, m) in enumerate(zip(draws, hits, strict=True))
+            for k, (n, m) in enumerate(zip(draws, hits, strict=True), first)
         ],
         "most_drawn": _most(contents, parts[0].of_item + parts[1].of_item),
         "held_out": held,
     }
-    found |= _effects(run, sampler, parts[0].of_pair["test"], kept, unknown, threads)
+    found |= _effects(run, sampler, parts[0].of_pair["test"], kept - first, unknown, threads)
     if rows != [None, None]:
-        found |= _single(contents, sampler, rows, done, kept, threads)
+        found |= _single(contents, sampler, rows, range(first, done), kept, threads)
     return found
+
+
+def _first_epoch(run: Run) -> int:
+    """The first epoch that the run drew: after its parent's where it is an update."""
+    about = run.manifest.get("update") or {}
+    if about.get("positives") == "new":
+        raise DataError(f"{run.path}: an update over new positives only, which cannot be rebuilt; audit its parent")
+    return int(about.get("first_epoch", 0))
 
 
 def _untold(config: Any) -> str | None:
@@ -140,14 +155,14 @@ def _effects(run: Run, sampler: Any, drawn: Any, kept: int, unknown: str | None,
 
 
 def _single(
-    contents: Contents, sampler: Any, rows: list[int | None], done: int, kept: int, threads: int | None
+    contents: Contents, sampler: Any, rows: list[int | None], epochs_of: range, kept: int, threads: int | None
 ) -> dict[str, Any]:
     """The draws for one user, of one item, or of both: with the epochs, from 1, in which they were drawn."""
     user, item = rows
     train, held = contents.run.split().train, contents.run.split()
     ranges = blocks(train) if user is None else [(user, user + 1)]
     times: dict[tuple[int, int], list[int]] = {}
-    for epoch in range(done):
+    for epoch in epochs_of:
         for first, last in ranges:
             drawn = negatives_of(train, sampler, epoch, first, last, threads)
             at = np.argwhere(drawn >= 0 if item is None else drawn == item)

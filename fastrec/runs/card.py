@@ -51,6 +51,7 @@ def card(run: Run) -> str:
             "may pass them on before you publish it."
         ),
         "",
+        *_update(run.manifest.get("update")),
         "## Metrics",
         "",
         *_metrics(result.get("metrics", {})),
@@ -76,6 +77,20 @@ def card(run: Run) -> str:
         ),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _update(about: dict[str, Any] | None) -> list[str]:
+    if about is None:
+        return []
+    counts, which = about["counts"], "all" if about["positives"] == "all" else "only the new"
+    new = f"{counts['new_pairs']:,} new interactions"
+    new += "".join(f", {counts[f'new_{what}']:,} new {what}" for what in ("users", "items"))
+    return [
+        "## Update",
+        "",
+        f"It goes on from {_text(about['parent'])} after epoch {about['first_epoch']}, on {which} positives: {new}.",
+        "",
+    ]
 
 
 def _metrics(metrics: dict[str, dict[str, Any]]) -> list[str]:

@@ -32,7 +32,7 @@ from fastrec.files import (
     write_tensors,
 )
 from fastrec.runs.manifest import MANIFEST, MODEL_ARGS, read_manifest, to_json
-from fastrec.runs.provenance import environment, fingerprints
+from fastrec.runs.provenance import describe, environment, split_name
 from fastrec.runs.shared import Shared
 from fastrec.runs.split_file import open_split, save_split
 from fastrec.sampling import STREAM_VERSION
@@ -150,7 +150,7 @@ class Run:
         return model
 
     def split(self) -> Split:
-        """The split that was trained on, read once; without times and catalog.
+        """The split that was trained on, read once; without times and catalog: ``split_with_times`` has those.
 
         Raises
         ------
@@ -158,12 +158,25 @@ class Run:
             If the file is not the recorded one.
         """
         if self._split is None:
-            path = self.verified(DATA)
-            try:
-                self._split = open_split(path, verify=False)  # verified by its sha256
-            except DataError as error:
-                raise CheckpointError(f"{path}: not the data of a run ({error}); train again") from None
+            self._split = self._open_split(times=False)
         return self._split
+
+    def split_with_times(self) -> Split:
+        """The split with the times of its interactions; without, where data had none or an earlier fastrec wrote them.
+
+        Raises
+        ------
+        CheckpointError
+            If the file is not the recorded one.
+        """
+        return self._open_split(times=True)
+
+    def _open_split(self, *, times: bool) -> Split:
+        path = self.verified(DATA)
+        try:
+            return open_split(path, verify=False, times=times)  # verified by its sha256
+        except DataError as error:
+            raise CheckpointError(f"{path}: not the data of a run ({error}); train again") from None
 
     def catalog(self) -> Catalog:
         """The tables of items and users that the source came with: titles, years, genres, user fields, other columns.
@@ -295,21 +308,6 @@ def _save_data(path: Path, split: Split, files: dict[str, str], shared: Shared |
     return columns
 
 
-def describe(split: Split) -> dict[str, Any]:
-    """Description of a split for records: name, rule, counts, fingerprints, notes."""
-    counts = {f"n_{name}": getattr(split, name).n_interactions for name in ("train", "validation", "test")}
-    return {
-        "name": _name(split),
-        "split": split.how,
-        "n_users": split.n_users,
-        "n_items": split.n_items,
-        **counts,
-        "fingerprints": fingerprints(split),
-        "comparable": split.comparable,
-        "notes": [*split.train.notes, *split.notes],
-    }
-
-
 def open_run(path: str | os.PathLike[str]) -> Run:
     """Open a run folder; config.toml and the manifest are checked here, data and weights when they are read.
 
@@ -358,7 +356,7 @@ def _new_folder(out: str | os.PathLike[str] | None, root: Path, config: Mapping[
                 "--out away"
             )
         return Path(out)
-    data = Path(str(config.get("data") or _name(split))).name
+    data = Path(str(config.get("data") or split_name(split))).name
     stem = "-".join([time.strftime("%Y%m%d-%H%M%S"), str(config.get("model", "model")), data])
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem)
     for n in range(1, 10_000):
@@ -385,7 +383,3 @@ def _make(path: Path) -> bool:
     except FastrecError as error:
         raise ConfigError(f"{path}: cannot be made: {error}, with --out") from None
     return True
-
-
-def _name(split: Split) -> str:
-    return split.train.name.removesuffix(" train")

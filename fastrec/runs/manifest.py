@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,18 @@ _RESULT = {
     "notes": [str],
     "baselines?": {str: {str: object}},
 }
+_UPDATE = {
+    "parent": str,
+    "parent_weights": SHA256,
+    "parent_split": SHA256,
+    "positives": re.compile("all|new"),
+    "optimizer_state": bool,
+    "first_epoch": COUNT,
+    "first_step": COUNT,
+    "counts": {str: COUNT},
+    "notes": [str],
+}
+"""Of a run that ``fastrec update`` made: where it began."""
 _SCHEMA = {
     "status": str,
     "created": str,
@@ -60,6 +73,7 @@ _SCHEMA = {
     "engine?": {str: object},
     "avoided?": str,
     "selection?": {str: object},
+    "update?": _UPDATE,
     "model?": MODEL_ARGS,
     "result?": _RESULT,
     "error?": str,

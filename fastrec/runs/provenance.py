@@ -33,6 +33,26 @@ def fingerprints(split: Split) -> dict[str, str]:
     return {**parts, "split": whole}
 
 
+def describe(split: Split) -> dict[str, Any]:
+    """Description of a split for records: name, rule, counts, fingerprints, notes."""
+    counts = {f"n_{name}": getattr(split, name).n_interactions for name in ("train", "validation", "test")}
+    return {
+        "name": split_name(split),
+        "split": split.how,
+        "n_users": split.n_users,
+        "n_items": split.n_items,
+        **counts,
+        "fingerprints": fingerprints(split),
+        "comparable": split.comparable,
+        "notes": [*split.train.notes, *split.notes],
+    }
+
+
+def split_name(split: Split) -> str:
+    """Name of the data that were split."""
+    return split.train.name.removesuffix(" train")
+
+
 def environment() -> dict[str, Any]:
     """Python, packages, machine, processors, the device torch would pick, the commit, and the command."""
     packages: dict[str, str | None] = {}

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrec.data.arrays import frozen
 from fastrec.data.interactions import Interactions
 from fastrec.data.packed import from_tensors, pack
 from fastrec.data.split import TEST, TRAIN, VALIDATION, Split
@@ -33,7 +34,7 @@ def save_split(path: str | os.PathLike[str], split: Split) -> str:
     path : path
         The file to make or replace; its folder must exist.
     split : Split
-        Kept without times and catalog, which nothing after the split sees.
+        Kept without its catalog; times are kept, where every part has them, for updates and time-aware negatives.
 
     Raises
     ------
@@ -46,7 +47,8 @@ def save_split(path: str | os.PathLike[str], split: Split) -> str:
 
     Cost
     ----
-    5 bytes per interaction (9 with weights), 8 per user, and the ids (8 bytes each where they are numbers).
+    5 bytes per interaction, 4 for its weight where it has one, 4 for its time (8 where times span more than 68
+    years), 8 per user, and the ids (8 bytes each where they are numbers).
     """
     parts = {TRAIN: split.train, VALIDATION: split.validation, TEST: split.test}
     # each part's keys ascend already: a stable sort merges three runs in linear time
@@ -68,6 +70,9 @@ def save_split(path: str | os.PathLike[str], split: Split) -> str:
         tensors["weights"] = np.concatenate(filled)[order]
     if split.candidates is not None:
         tensors["candidates"] = split.candidates
+    times = [p.timestamps for p in parts.values()]
+    if all(t is not None for t in times):
+        tensors |= _packed_times(np.concatenate(times)[order])  # type: ignore[arg-type]
     meta = {
         "version": VERSION,
         "names": [p.name for p in parts.values()],
@@ -98,7 +103,27 @@ def is_split_file(path: str | os.PathLike[str]) -> bool:
         raise DataError(f"{path}: cannot be read ({reason(error)}); name another file or change its rights") from None
 
 
-def open_split(path: str | os.PathLike[str], *, verify: bool = True) -> Split:
+def _packed_times(times: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """``times.base`` int64[1] and ``times`` int32 or int64 above it."""
+    base = int(times.min()) if times.size else 0
+    narrow = times.size and int(times.max()) - base < 2**31
+    return {"times": (times - base).astype(np.int32 if narrow else np.int64), "times.base": np.array([base])}
+
+
+def _times(tensors: dict[str, NDArray[Any]], shape: tuple[int, ...]) -> NDArray[np.int64] | None:
+    """int64[E]: what ``_packed_times`` packed; None in a file without times, ValueError with the reason if damaged."""
+    times, base = tensors.get("times"), tensors.get("times.base")
+    if times is None and base is None:
+        return None
+    if times is None or base is None or times.shape != shape or times.dtype.str not in ("<i4", "<i8"):
+        raise ValueError("the times do not fit the interactions")
+    if base.shape != (1,) or base.dtype.str != "<i8":
+        raise ValueError(f"times.base is {base.dtype}{list(base.shape)}")
+    summed: NDArray[np.int64] = frozen(times + base[0])
+    return summed
+
+
+def open_split(path: str | os.PathLike[str], *, verify: bool = True, times: bool = False) -> Split:
     """Open what ``save_split`` wrote, or the ``data.safetensors`` of a run folder; arrays stay on disk until touched.
 
     Parameters
@@ -106,6 +131,8 @@ def open_split(path: str | os.PathLike[str], *, verify: bool = True) -> Split:
     path : path
     verify : bool
         Compare the file with its checksum; not needed where the entire file was compared with its sha256 already.
+    times : bool
+        Read the times too, where the file has them.
 
     Raises
     ------
@@ -128,14 +155,14 @@ def open_split(path: str | os.PathLike[str], *, verify: bool = True) -> Split:
         tensors, header = map_safetensors(path, verify=verify)
         if "fastrec" not in header:
             raise DataError(f"{path}: not a saved split (it has no 'fastrec'); save one with fastrec.runs.save_split")
-        return _split(tensors, header)
+        return _split(tensors, header, times)
     except ValueError as error:
         if str(error).startswith(f"{path}: not a saved split"):
             raise
         raise DataError(f"{path}: not a complete saved split ({error}); save it again") from None
 
 
-def _split(tensors: dict[str, NDArray[Any]], header: dict[str, str]) -> Split:
+def _split(tensors: dict[str, NDArray[Any]], header: dict[str, str], times: bool) -> Split:
     """The split of a file's tensors and header, checked; ValueError with the reason."""
     meta = parse_json(header["fastrec"])
     expect(meta, {"version": int}, "header")
@@ -144,7 +171,9 @@ def _split(tensors: dict[str, NDArray[Any]], header: dict[str, str]) -> Split:
     if meta["version"] == VERSION and "checksum" not in header:
         raise ValueError("it has no checksum")
     expect(meta, _META, "header")
-    whole = Interactions(**from_tensors(tensors), notes=tuple(meta["data_notes"]))
+    columns = from_tensors(tensors)
+    columns["timestamps"] = _times(tensors, columns["items"].shape) if times else None
+    whole = Interactions(**columns, notes=tuple(meta["data_notes"]))
     names = dict(zip((TRAIN, VALIDATION, TEST), meta["names"], strict=True))
     part, candidates = tensors.get("part"), tensors.get("candidates")
     if part is None or part.dtype != np.uint8 or part.shape != whole.items.shape or (part > max(names)).any():

@@ -16,7 +16,8 @@ _32, _16, _1, _2 = np.uint64(32), np.uint64(16), np.uint64(1), np.uint64(2)
 
 
 @inline
-def _pick(words, lane):  # type: ignore[no-untyped-def]
+def pick(words, lane):  # type: ignore[no-untyped-def]
+    """Word ``lane`` of the four of a Philox call."""
     return words[0] if lane == 0 else (words[1] if lane == 1 else (words[2] if lane == 2 else words[3]))
 
 
@@ -127,10 +128,10 @@ def sample_general(  # type: ignore[no-untyped-def]
                 words = opening
                 if attempt > 0:
                     words = philox4x32(c0, c1, epoch, block | np.uint64(attempt), seed, tag)
-                m = _pick(words, lane) * n
+                m = pick(words, lane) * n
                 candidate = np.int64(m >> _32)
                 good = (m & _LOW) >= threshold
-                if weighted and _pick(words, lane + 1) >= np.uint64(cut[candidate]):
+                if weighted and pick(words, lane + 1) >= np.uint64(cut[candidate]):
                     candidate = np.int64(alias[candidate])
                 if bits.shape[0]:
                     word = bits[np.uint64(user) * np.uint64(row_words) + np.uint64(candidate >> 5)]
@@ -155,11 +156,11 @@ def sample_general(  # type: ignore[no-untyped-def]
                 while True:
                     words = philox4x32(c0, c1, epoch, word3, seed, tag)
                     if weighted:  # a slot's two words are the 64 bits
-                        draw = _pick(words, lane) << _32 | _pick(words, lane + 1)
+                        draw = pick(words, lane) << _32 | pick(words, lane + 1)
                         word3 += _1
                     else:
                         low = philox4x32(c0, c1, epoch, word3 + _1, seed, tag)
-                        draw = _pick(words, lane) << _32 | _pick(low, lane)
+                        draw = pick(words, lane) << _32 | pick(low, lane)
                         word3 += _2
                     rank, rest = mulhi64(draw, legal)
                     if rest >= (np.uint64(0) - legal) % legal:

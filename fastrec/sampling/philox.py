@@ -30,7 +30,8 @@ TAG_WEIGHTS = 6
 TAG_DROPOUT = 7
 TAG_ROUNDING = 8
 TAG_SYNTHETIC = 9
-TAG_BOOTSTRAP = 10
+TAG_EXISTING = 10
+TAG_BOOTSTRAP = 11
 
 MAX_ATTEMPTS = 8
 """T: after so many attempts of a slot (Lemire misses and rejections both count) the draw finishes exactly."""

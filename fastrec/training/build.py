@@ -8,28 +8,28 @@ from fastrec.batches.stream import Stream
 from fastrec.config import Config
 from fastrec.data.split import Split
 from fastrec.engines.base import Engine
-from fastrec.errors import ConfigError
+from fastrec.errors import ConfigError, DataError
 from fastrec.optim.schedules import learning_rate
 from fastrec.runs import fingerprints, open_run
-from fastrec.sampling import NegativeSampler
+from fastrec.sampling import ExistingSampler, NegativeSampler
 from fastrec.training.resolve import check_lr
+from fastrec.training.start import Start
 
 
-def build_engine(split: Split, config: Config) -> Engine:
-    """The engine of a resolved config, with initial weights."""
-    from fastrec.batches.device import open_device
-    from fastrec.engines.fused.engine import FusedEngine
-    from fastrec.engines.minibatch.engine import TorchEngine
-
+def build_engine(split: Split, config: Config, start: Start | None = None) -> Engine:
+    """The engine of a resolved config, with initial weights; of an update at its start, with the state there."""
     kind = config.training.device.split(":")[0]
-    train, seed = split.train, config.training.seed
-    stream = Stream(train.indptr, train.items, make_sampler(split, config), seed=seed, weights=train.weights)
+    start = start or Start()
+    sampler, train = make_sampler(split, config), split.train
+    seed, weights = config.training.seed, train.weights
+    stream = Stream(train.indptr, train.items, sampler, seed=seed, weights=weights, only=start.only)
     check_lr(config, stream)
     model = make_model(split, config)
+    start.fill(model)
     decays = "l2" in config.inert  # adamw decays every weight by itself
     options: dict[str, Any] = {
         "batch_size": config.training.batch_size,
-        "lr": make_lr(config, stream.n_positives),
+        "lr": make_lr(config, stream.n_positives, start.step),
         "loss": config.optim.loss,
         "optimizer": config.optim.optimizer,
         "l2": 0.0 if decays else config.optim.l2 or 0.0,
@@ -37,6 +37,16 @@ def build_engine(split: Split, config: Config) -> Engine:
         "output_lr": config.optim.output_lr,
         "threads": config.training.threads,
     }
+    engine = _engine_of(model, stream, config, kind, options)
+    start.restore(engine)
+    return engine
+
+
+def _engine_of(model: Any, stream: Stream, config: Config, kind: str, options: dict[str, Any]) -> Engine:
+    from fastrec.batches.device import open_device
+    from fastrec.engines.fused.engine import FusedEngine
+    from fastrec.engines.minibatch.engine import TorchEngine
+
     if config.training.engine == "fused" and kind == "cuda":
         from fastrec.engines.fused.cuda import CudaEngine
 
@@ -101,25 +111,41 @@ def make_model(split: Split, config: Config) -> Any:
     return model
 
 
-def make_sampler(split: Split, config: Config) -> NegativeSampler:
-    """The sampler of training negatives."""
+def make_sampler(split: Split, config: Config) -> NegativeSampler | ExistingSampler:
+    """The sampler of training negatives.
+
+    Raises
+    ------
+    DataError
+        If negatives are to be time-aware and the training part has no times.
+    """
     held_out = {"train": (), "train+validation": (split.validation,), "all": (split.validation, split.test)}
     options: dict[str, Any] = {"exclude": [(p.indptr, p.items) for p in held_out[config.negatives.exclude]]}
+    n_negatives = config.negatives.hard_negatives or config.negatives.negatives
+    train = split.train
+    if config.negatives.negatives_from == "existing":
+        if train.timestamps is None:
+            raise DataError(
+                f"{train.name}: has no times, and negatives_from = existing needs them; load a log with a time column "
+                "(--time-col), or leave the option out"
+            )
+        sizes: dict[str, Any] = {"n_items": split.n_items, "n_negatives": n_negatives, "seed": config.training.seed}
+        return ExistingSampler(train.indptr, train.items, train.timestamps, **sizes, **options)
     if config.negatives.distribution == "popularity":
         options |= {"distribution": "popularity", "alpha": config.negatives.popularity_alpha}
     return NegativeSampler(
-        split.train.indptr,
-        split.train.items,
+        train.indptr,
+        train.items,
         n_items=split.n_items,
-        n_negatives=config.negatives.hard_negatives or config.negatives.negatives,
+        n_negatives=n_negatives,
         seed=config.training.seed,
         on_full="skip",
         **options,
     )
 
 
-def make_lr(config: Config, n_positives: int) -> Any:
-    """Step -> learning rate, as the config's schedule says."""
+def make_lr(config: Config, n_positives: int, first_step: int = 0) -> Any:
+    """Step -> learning rate, as the config's schedule says; it begins at ``first_step``."""
     per_epoch = -(-n_positives // (config.training.batch_size * config.training.accumulate))
 
     peak = config.optim.lr
@@ -127,7 +153,7 @@ def make_lr(config: Config, n_positives: int) -> Any:
 
     def lr(step: int) -> float:
         return learning_rate(
-            step,
+            max(0, step - first_step),
             lr=peak,
             schedule=config.optim.schedule,
             total=config.training.epochs * per_epoch,

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastrec.config import Config, restored
+from fastrec.config import Config
 from fastrec.data.split import Split
 from fastrec.engines.base import Engine
 from fastrec.errors import CheckpointError, FastrecError, shown
-from fastrec.evaluation.selection import LEGACY, Selection, Validator, for_model, resolve_selection
+from fastrec.evaluation.selection import Selection, resolve_selection
 from fastrec.runs import Run, create, locked, open_run, write_card
 from fastrec.runs.checkpoint import Checkpoints
 from fastrec.runs.shared import Shared
@@ -29,8 +29,10 @@ from fastrec.training.resolve import (
     resolve,
     settle_for,
 )
+from fastrec.training.scoring import make_validator, metrics_of_test, recorded_config
+from fastrec.training.start import Start
 from fastrec.training.tracking import Tracker, telling_of_compilation
-from fastrec.training.trainer import Diverged, Trainer, clear_memory_errors
+from fastrec.training.trainer import Diverged, State, Trainer, clear_memory_errors
 
 if TYPE_CHECKING:
     from fastrec.inference.recommender import Recommender
@@ -47,7 +49,7 @@ class Result:
     """"all epochs", "early stopping" or "interrupted"."""
     epochs_done: int
     best_epoch: int | None
-    """Epoch (from 1) whose weights are kept; None when they are the last."""
+    """Epoch (from 1, of an update after its parent's) whose weights are kept; None when they are the last."""
     best_validation: float | None
     seconds: float
     """Wall time of training, validation included."""
@@ -95,6 +97,7 @@ def fit(
     loaded: bool = False,
     test: bool = True,
     shared: Shared | None = None,
+    start: Start | None = None,
 ) -> Result:
     """Train as the config says, keep the run, evaluate once on the test part.
 
@@ -113,6 +116,8 @@ def fit(
         False does not score the test part, as in a grid: ``score_test`` scores it later.
     shared : Shared, optional
         What keeps the data of several runs once.
+    start : Start, optional
+        Where an update begins (``training.update``); left out: from initial weights.
 
     Raises
     ------
@@ -125,15 +130,17 @@ def fit(
     config = config.settled({"select": resolve_selection(config.evaluation.select, split)})
     check_candidates(split, config)
     progress = config.run.progress if progress is None else progress
+    start = start or Start()
     with clear_memory_errors(), telling_of_compilation(progress):
-        engine = build_engine(split, config)  # before the folder: what cannot be built leaves none behind
+        engine = build_engine(split, config, start)  # before the folder: what cannot be built leaves none behind
     with clear_memory_errors(), _closing(engine, config.training.threads), telling_of_compilation(progress):
         kept = config.settled({}, inert=config.inert | {"out"})  # a run's own folder is not an option to run it again
         run = create(out or config.run.out, config=kept.to_dict(), split=split, toml=kept.to_toml(), shared=shared)
         with locked(run.path):
+            start.record(run)
             run.record(engine=engine.describe(), avoided=config.negatives.exclude)
             with _recorded(run):
-                return _train(run, split, config, engine, progress=progress, test=test)
+                return _train(run, split, config, engine, start, progress=progress, test=test)
 
 
 def resume(path: str | Path, *, progress: bool | None = None, test: bool = True, **given: Any) -> Result:
@@ -183,11 +190,13 @@ def resume(path: str | Path, *, progress: bool | None = None, test: bool = True,
         run = open_run(path)  # another process may have ended it in between
         if run.manifest.get("status") == "done":
             return _finished(run, config)
-        engine = build_engine(run.split(), asked)
+        start = Start.recorded(run)
+        timed = config.negatives.negatives_from == "existing"
+        engine = build_engine(run.split_with_times() if timed else run.split(), asked, start)
         closing = _closing(engine, asked.training.threads)
         with clear_memory_errors(), closing, telling_of_compilation(shown), _recorded(run):
             run.record(status="training")
-            return _train(run, run.split(), asked, engine, progress=shown, again=True, test=test)
+            return _train(run, run.split(), asked, engine, start, progress=shown, again=True, test=test)
 
 
 @contextlib.contextmanager
@@ -218,16 +227,25 @@ def _closing(engine: Engine, threads: int | None) -> Iterator[None]:
 
 
 def _train(
-    run: Run, split: Split, config: Config, engine: Engine, *, progress: bool, again: bool = False, test: bool = True
+    run: Run,
+    split: Split,
+    config: Config,
+    engine: Engine,
+    start: Start,
+    *,
+    progress: bool,
+    again: bool = False,
+    test: bool = True,
 ) -> Result:
     checkpoints = Checkpoints(run.path / "checkpoints", config.run.keep)
-    notes, validator = _notes(split, config, engine), make_validator(split, config, engine.model)
+    notes = _notes(split, config, engine) + start.about.get("notes", [])
+    validator = make_validator(split, config, engine.model)
     if validator is not None:
         run.record(selection=validator.describe())
         notes += validator.notes
     trainer = Trainer(
         engine,
-        epochs=config.training.epochs,
+        epochs=start.epoch + config.training.epochs,
         patience=config.training.patience,
         validate=None if validator is None else lambda: validator(engine.model),
         select=str(config.evaluation.select),
@@ -235,8 +253,10 @@ def _train(
         checkpoint_every=config.run.checkpoint_every,
         log_every=config.run.log_every,
         progress=progress,
-        lr=make_lr(config, engine.n_positives),
+        lr=make_lr(config, engine.n_positives, start.step),
         extra={"config": config.digest(), "data": run.manifest["data"]["fingerprints"]["split"]},
+        state=State(epoch=start.epoch, step=start.step),
+        first=start.epoch,
     )
     steps = checkpoints.steps()
     checkpoints.sweep()
@@ -251,19 +271,23 @@ def _train(
                     f"run's is {trainer.extra[what][:12]}); restore the run's own files, or train again"
                 )
         trainer.resume(tensors, meta)
+    elif start.about:
+        if again:
+            raise CheckpointError(f"{run.path}: was cut off before its first checkpoint; delete it and update again")
+        trainer.save()  # a resumed update begins with it, wherever the parent is then
     tracker = Tracker(
         run.path, tensorboard=config.run.tensorboard, length=trainer.state.metrics_bytes, step=trainer.state.step
     )
     trainer.tracker = tracker
     try:
-        if not trainer.state.step:
+        if not trainer.state.total_samples:
             tracker.options(config.to_dict())
         stopped = trainer.run()
         s = trainer.state
         best_epoch = s.best_epoch if trainer.selects and stopped != "interrupted" else None
         summary: dict[str, Any] = {
             "stopped": stopped,
-            "epochs_done": s.epoch,
+            "epochs_done": s.epoch - start.epoch,
             "best_epoch": best_epoch,
             "best_validation": s.best,
             "seconds": s.wall_s,
@@ -275,7 +299,7 @@ def _train(
         if stopped == "interrupted":
             notes.append(f"interrupted: the run's weights are those of its last checkpoint, step {s.step:,}")
         else:
-            metrics = _test(run, engine.model, config, notes) if test else {}
+            metrics = metrics_of_test(run, engine.model, config, notes) if test else {}
             for protocol, values in metrics.items():
                 notes += [note for note in values.get("notes", ()) if note not in notes]
                 numbers = {f"{protocol} {k}": v for k, v in values.items() if isinstance(v, float)}
@@ -322,7 +346,9 @@ def _notes(split: Split, config: Config, engine: Engine) -> list[str]:
         notes.append(slow)
     left_out = getattr(getattr(engine, "stream", None), "n_left_out", 0)
     if left_out:
-        notes.append(f"{left_out:,} training positives left out: their users have every item, so there is no negative")
+        late = config.negatives.negatives_from == "existing"
+        why = "no other item had appeared by their time" if late else "their users have every item"
+        notes.append(f"{left_out:,} training positives left out: {why}, so there is no negative")
     cold = split.train.degrees[split.validation.users] == 0
     if cold.any():
         notes.append(f"{cold.sum():,} of {cold.size:,} validation positives left out: their users are not in train")
@@ -336,59 +362,3 @@ def _notes(split: Split, config: Config, engine: Engine) -> list[str]:
             f"negatives exclude {config.negatives.exclude}: training knows of held-out positives, which is a leak"
         )
     return notes
-
-
-def recorded_config(run: Run) -> Config:
-    """The config of a run; one that is older than ``select`` was selected by NDCG@10 on candidates."""
-    old = {} if "select" in run.config or not run.manifest["data"]["n_validation"] else {"select": LEGACY}
-    return restored(old | run.config)
-
-
-def make_validator(split: Split, config: Config, model: Any) -> Validator | None:
-    """The validation after each epoch; None if there is nothing to select on."""
-    if config.evaluation.select is None:
-        return None
-    return Validator.of(
-        split,
-        Selection.parse(config.evaluation.select),
-        scores=for_model(model),
-        n_candidates=config.evaluation.candidates,
-        seed=config.evaluation.candidate_seed,
-        threads=config.training.threads,
-    )
-
-
-def score_test(run: Run) -> dict[str, dict[str, Any]]:
-    """Score the test part of a finished run that has not scored it yet, and record that; gives its test metrics."""
-    result = run.manifest["result"]
-    if not result["metrics"]:
-        notes = list(result["notes"])
-        metrics = _test(run, run.model(), recorded_config(run), notes)
-        for values in metrics.values():
-            notes += [note for note in values.get("notes", ()) if note not in notes]
-        run.record(result={**result, "metrics": metrics, "notes": notes})
-        write_card(run)
-    found: dict[str, dict[str, Any]] = run.manifest["result"]["metrics"]
-    return found
-
-
-def _test(run: Run, model: Any, config: Config, notes: list[str]) -> dict[str, dict[str, Any]]:
-    """Score a model on the test part of a run, and keep the rank of each test positive; {} without a test part."""
-    from fastrec.evaluation.results import save_results
-    from fastrec.evaluation.score import rank_test
-
-    split = run.split()
-    if not split.test.n_interactions:
-        return {}
-    ranked = rank_test(
-        model,
-        split,
-        n_candidates=config.evaluation.candidates,
-        candidate_seed=config.evaluation.candidate_seed,
-        threads=config.training.threads,
-    )
-    try:
-        save_results(run, ranked)
-    except ModuleNotFoundError as error:
-        notes.append(f"results of single users are not kept: {error.name} is not installed; compare ranks them again")
-    return ranked.metrics(config.evaluation.cutoffs)

@@ -22,8 +22,9 @@ from fastrec.runs import Run, fingerprints, open_run
 from fastrec.runs.folder import CONFIG, DATA, TABLES
 from fastrec.runs.manifest import MANIFEST
 from fastrec.runs.shared import Shared
-from fastrec.training.fit import fit, resume, score_test
+from fastrec.training.fit import fit, resume
 from fastrec.training.resolve import resolve, settle_for
+from fastrec.training.scoring import score_test
 
 RECORD = "grid.json"
 REFUSED = ("data", "split", "evaluation", "run")

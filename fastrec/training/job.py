@@ -53,7 +53,8 @@ def prepare(config: Config) -> Split:
                 'split the complete log with split = "ratio" or "leave-one-out"'
             )
         columns = {name: value for name, value in options.items() if name not in filters}
-        given = open_split(source) if saved else load_split(source, **columns)
+        timed = config.negatives.negatives_from == "existing"
+        given = open_split(source, times=timed) if saved else load_split(source, **columns)
         return add_validation(given, rule.validation, rule.split_seed)
     if options.pop("drop_overlap"):
         raise ConfigError(

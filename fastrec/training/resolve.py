@@ -12,6 +12,7 @@ from fastrec.config.needs import DATA_NEEDS, NEEDS, TUNED, DataFacts, Facts, wit
 from fastrec.data.split import Split
 from fastrec.engines.capabilities import Wish, choose
 from fastrec.errors import ConfigError
+from fastrec.models import losses
 
 MEMORY = "memory:"
 """What the recorded ``data`` of a run begins with that was given its data in memory: no name or path to run again."""
@@ -78,6 +79,7 @@ def resolve(config: Config) -> Config:
         shared_weights=bool(model.output_weights or model.hidden_weights),
         output_weights=bool(model.output_weights),
         decays=optim.get(config.optim.optimizer).decays,
+        in_batch=losses.get(config.optim.loss).in_batch is not None,
     )
     return without_inert(config, NEEDS, facts)
 
@@ -139,7 +141,6 @@ def check_lr(config: Config, stream: Any) -> None:
         With the lr that fits.
     """
     from fastrec.engines.units import largest_lr
-    from fastrec.models import losses
 
     training, lr = config.training, config.optim.lr
     sequential = training.engine == "fused" and training.fused_mode == "lock_free"

@@ -246,18 +246,20 @@ class ProgressBar:
         Show anything at all.
     epochs, samples : int
         Epochs at most, and samples of each.
+    first : int
+        Epochs of them that an earlier run did.
     done : int
         Samples done before, by the run that this one resumes.
     """
 
-    def __init__(self, shown: bool, *, epochs: int, samples: int, done: int = 0) -> None:
+    def __init__(self, shown: bool, *, epochs: int, samples: int, first: int = 0, done: int = 0) -> None:
         self._shown, self._epochs, self._estimated = shown, epochs, False
         self._bar: Any = None
         if shown and on_terminal():
             from tqdm import tqdm
 
             self._bar = tqdm(
-                total=epochs * samples,
+                total=(epochs - first) * samples,
                 initial=done,
                 unit=" samples",
                 unit_scale=True,

@@ -107,7 +107,7 @@ class Trainer:
     ----------
     engine : Engine
     epochs : int
-        Passes over the positives at most.
+        Number of the last epoch at most, counted from the first of all.
     patience : int
         Epochs without a better validation before stopping; 0 never stops and keeps the last weights.
     validate : callable, optional
@@ -127,6 +127,8 @@ class Trainer:
         Step -> learning rate, for the record.
     extra : dict
         Kept in every checkpoint: what a resumed run must agree with.
+    first : int
+        Epochs before this run's own: those of the run that it updates.
     """
 
     engine: Engine
@@ -142,6 +144,7 @@ class Trainer:
     lr: Callable[[int], float] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     state: State = field(default_factory=State)
+    first: int = 0
 
     def __post_init__(self) -> None:
         self._signal: int | None = None
@@ -177,7 +180,7 @@ class Trainer:
             checkpoint is intact.
         """
         s, samples = self.state, self._samples_per_epoch()
-        bar = ProgressBar(self.progress, epochs=self.epochs, samples=samples, done=s.total_samples)
+        bar = ProgressBar(self.progress, epochs=self.epochs, first=self.first, samples=samples, done=s.total_samples)
         began, before = time.perf_counter(), s.wall_s
         try:
             with clear_memory_errors(), self._signals():
@@ -188,15 +191,15 @@ class Trainer:
                     if s.position >= self.engine.n_positives:
                         self._end_epoch(bar)
                         if s.ended is None and not self.checkpoint_every:
-                            self._save()
+                            self.save()
                     if self._signal is not None or (stop_after is not None and s.step >= stop_after):
                         if s.ended is None and s.epoch < self.epochs:
-                            self._save()
+                            self.save()
                             return "interrupted"
                         break
                 s.ended = s.ended or "all epochs"
                 s.wall_s = before + time.perf_counter() - began
-                self._save()
+                self.save()
         finally:
             bar.close()
         self._restore_best()
@@ -256,7 +259,7 @@ class Trainer:
             self._record_window()
         at_end = s.position >= self.engine.n_positives
         if self.checkpoint_every and s.step % self.checkpoint_every == 0 and not at_end:
-            self._save()
+            self.save()
 
     def _record_window(self) -> None:
         """The loss of the steps since the last record; where those steps were cut up plays no part."""
@@ -308,7 +311,7 @@ class Trainer:
         if self.selects and s.waited >= self.patience:
             s.ended = "early stopping"
         elif self.checkpoint_every and s.step % self.checkpoint_every == 0 and s.epoch < self.epochs:
-            self._save()
+            self.save()
 
     def _select(self, value: float) -> None:
         s = self.state
@@ -329,7 +332,8 @@ class Trainer:
             self._best_weights = self.checkpoints.load_best(self.state.best_file)
         self.engine.model.load_state_dict(self._best_weights)
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Write a checkpoint of the state as it is; nothing where there is no place for it."""
         if self.checkpoints is None:
             return
         self._check_weights()

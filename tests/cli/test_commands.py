@@ -51,7 +51,7 @@ def test_a_wrong_flag_is_refused_with_the_right_one(
     assert says in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [["--help"], ["train", "--help"], ["data", "info", "--help"]])
+@pytest.mark.parametrize("command", [["--help"], ["train", "--help"], ["update", "--help"], ["data", "info", "--help"]])
 def test_help_imports_nothing_heavy(command: list[str]) -> None:
     code = (
         "import sys\nfrom fastrec.cli.main import main\n"

@@ -11,6 +11,7 @@ M32 = 2**32 - 1
 ATTEMPTS = 8
 TAG_NEGATIVES, TAG_POPULARITY, TAG_ORDER = 1, 2, 3
 TAG_CANDIDATES, TAG_VALIDATION, TAG_WEIGHTS, TAG_DROPOUT, TAG_ROUNDING = 4, 5, 6, 7, 8
+TAG_EXISTING = 10
 
 
 def philox(counter: Sequence[int], key: Sequence[int]) -> tuple[int, int, int, int]:
@@ -65,6 +66,31 @@ def uniform(row, n_items, n_negatives, *, seed, epoch, position, tag=TAG_NEGATIV
             rank = _finish(lambda a, word=word: word(a) << 32 | word(a + 1), n_items - len(taken), 2)
             item = nth_outside(sorted(taken), rank)
         drawn.append(item)
+    return drawn
+
+
+def existing(row, first_times, time, n_negatives, *, seed, epoch, position, tag=TAG_EXISTING) -> list[int]:
+    """N uniform negatives among the items whose ``first_times`` (None: never) are not after ``time``."""
+    by_rank = sorted(
+        (i for i, t in enumerate(first_times) if t is not None and t <= time), key=lambda i: first_times[i]
+    )
+    taken = sorted(rank for rank, item in enumerate(by_rank) if item in set(row))
+    if len(by_rank) == len(taken):
+        return [-1] * n_negatives
+    drawn: list[int] = []
+    for slot in range(n_negatives):
+
+        def word(attempt, slot=slot):
+            return _call(seed, tag, epoch, position, slot // 4, attempt)[slot % 4]
+
+        for attempt in range(ATTEMPTS):
+            rank = _bounded(word(attempt), len(by_rank))
+            if rank is not None and rank not in taken:
+                break
+        else:
+            wanted = _finish(lambda a, word=word: word(a) << 32 | word(a + 1), len(by_rank) - len(taken), 2)
+            rank = nth_outside(taken, wanted)
+        drawn.append(by_rank[rank])
     return drawn
 
 

@@ -142,7 +142,7 @@ class CudaEngine:
         if precision == "bf16":
             self._tables = {n: p.to(torch.bfloat16) for n, p in self._tables.items()}
         self._n_users, self._n_items, self._dim = *(len(t) for t in self._tables.values()), checked.dim
-        twin = not stream.n_left_out and stream.sampler.describe().items() >= GPU_TWIN.items()
+        twin = not stream.eligible.size and stream.sampler.describe().items() >= GPU_TWIN.items()
         self._source: GpuStream | HostStream = (
             GpuStream(stream.indptr, stream.items_of, stream.sampler, stream.order.seed, self._device)
             if twin

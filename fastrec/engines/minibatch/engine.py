@@ -182,7 +182,7 @@ class TorchEngine:
     def _make_feed(self, batch_size: int) -> Feed | ResidentFeed:
         """Choose the feed: on CUDA the sampler's Triton twin if it draws the same negatives, else the ring."""
         sampler, stream = self.stream.sampler, self.stream
-        if self.device.kind == "cuda" and not stream.n_left_out and GPU_TWIN.items() <= sampler.describe().items():
+        if self.device.kind == "cuda" and not stream.eligible.size and GPU_TWIN.items() <= sampler.describe().items():
             from fastrec.sampling.triton_twin import GpuStream
 
             twin = GpuStream(stream.indptr, stream.items_of, sampler, stream.order.seed, self.device.device)
