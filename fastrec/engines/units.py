@@ -76,6 +76,8 @@ def largest_lr(stream: Any, rows: int, loss: Loss) -> float:
     """
     import numpy as np
 
+    if loss.sparse:  # piecewise linear in cosines: no curvature to overshoot
+        return float("inf")
     columns, n = 1 + stream.n_negatives, max(1, stream.n_positives)
     n_items = stream.sampler.n_items
     of_item = np.bincount(stream.items_of, minlength=n_items).max() / n
@@ -85,4 +87,5 @@ def largest_lr(stream: Any, rows: int, loss: Loss) -> float:
     per_row = loss.terms(1, columns)
     of_positive = per_row if loss.pairs else 1
     samples = rows * max(of_user * per_row, of_item * of_positive + (columns - 1) / n_items)
-    return float(STABLE / max(samples, 1.0))
+    sharpness = loss.bound[0] if loss.per_row and loss.bound[0] else 1.0  # logits are scores / temperature
+    return float(STABLE / max(samples, 1.0) / sharpness**2)

@@ -12,6 +12,7 @@ from fastrec.config.needs import DATA_NEEDS, NEEDS, TUNED, DataFacts, Facts, wit
 from fastrec.data.split import Split
 from fastrec.engines.capabilities import Wish, choose
 from fastrec.errors import ConfigError
+from fastrec.models import losses
 
 MEMORY = "memory:"
 """What the recorded ``data`` of a run begins with that was given its data in memory: no name or path to run again."""
@@ -75,6 +76,8 @@ def resolve(config: Config) -> Config:
         model_options=model.options,
         shared_weights=bool(model.output_weights or model.hidden_weights),
         output_weights=bool(model.output_weights),
+        loss_options=losses.get(config.optim.loss).options,
+        cosine=model.similarity == "cosine",
         decays=optim.get(config.optim.optimizer).decays,
     )
     return without_inert(config, NEEDS, facts)
@@ -128,6 +131,11 @@ def _misfits(config: Config) -> list[str]:
     return notes
 
 
+def loss_options(config: Config) -> dict[str, float]:
+    """The options of a resolved config's loss, by name."""
+    return {name: config[name] for name in losses.get(config.optim.loss).options}
+
+
 def check_lr(config: Config, stream: Any) -> None:
     """Refuse an SGD whose summed mini-batches would overshoot: what was learned would depend on the batch.
 
@@ -137,14 +145,14 @@ def check_lr(config: Config, stream: Any) -> None:
         With the lr that fits.
     """
     from fastrec.engines.units import largest_lr
-    from fastrec.models import losses
 
     training, lr = config.training, config.optim.lr
     sequential = training.engine == "fused" and training.fused_mode == "lock_free"
     if sequential or lr is None or not optim.get(config.optim.optimizer).sums:
         return
     rows = training.batch_size * training.accumulate
-    largest = largest_lr(stream, rows, losses.get(config.optim.loss))
+    form = losses.get(config.optim.loss).bind(loss_options(config), config.negatives.negatives, stream.sampler.n_items)
+    largest = largest_lr(stream, rows, form)
     if lr > largest:
         fits = max(1, int(rows * largest / lr))
         raise ConfigError(
