@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="seeds 0, 1, ... of each recipe")
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--baselines", default="", metavar="NAME,NAME", help="baselines in the same table")
-    args = parser.parse_intermixed_args()  # settings may stand behind options too
+    args = parser.parse_intermixed_args()  # settings may come after options too
     try:
         base = preset(args.preset).override(
             validation=args.validation, patience=0, cutoffs=(args.k,), progress=False, tensorboard=False
@@ -84,6 +84,8 @@ def main() -> None:
                 kept = {k: v for k, v in config.origins.items() if k not in SPLITTING}  # the split is made
                 with tempfile.TemporaryDirectory(prefix="fastrec-choose-") as folder:
                     result = fit(split, config.settled({}, origins=kept), out=Path(folder) / "run")
+                if result.stopped == "interrupted":
+                    sys.exit("interrupted: the recipe in hand has no row")
                 metrics.append(result.metrics)
                 seconds.append(result.seconds)
             text = " ".join(f"{k}={v}" for k, v in recipe.items()) or "as it is"

@@ -192,8 +192,8 @@ class ManyEngine:
         while steps < n_steps and cursor.position < self.n_positives:
             stop = min(cursor.position + self.batch_size, self.n_positives)
             n = self._prepare(cursor.epoch, cursor.position, stop)
-            lr = self.lr(self.step)
-            lr = np.float32(self._units.step_lr(lr, n) if self.mode == "deterministic" else lr)
+            asked = self.lr(self.step)
+            lr = np.float32(self._units.step_lr(asked, n) if self.mode == "deterministic" else asked)
             step = self._step_apart if self.mode == "deterministic" else self._step_lock_free
             total += step(n, np.uint64(cursor.epoch), lr) * columns / self.loss.terms(1, columns)
             self.step += 1

@@ -51,7 +51,7 @@ class Model(nn.Module):
     multiplies : bool
         Whether the forward pass multiplies matrices, so that autocast has something to do.
     similarity : {"dot", "cosine"}
-        "cosine": scores lie in [-1, 1] and do not depend on the lengths of rows, so that an L2 term has no effect.
+        "cosine": scores are in [-1, 1] and do not depend on the lengths of rows, so that an L2 term has no effect.
     uses_history : bool
         Whether ``__init__`` takes ``history``, the CSR (indptr, items) of the training positives.
     captures : bool
