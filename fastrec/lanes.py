@@ -297,6 +297,28 @@ def sigmoid(typing: Any, x: Any, e: Any) -> Any:
     return lanes(lanes, lanes), build
 
 
+@intrinsic
+def greater(typing: Any, x: Any, y: Any) -> Any:
+    """The greater of two values in every lane; of a number and NaN the number."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _call(builder, "maxnum", *args)
+
+    return lanes(lanes, lanes), build
+
+
+@intrinsic
+def greatest(typing: Any, x: Any) -> Any:
+    """The greatest of the lanes."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.FloatType(), [_VECTOR])
+        name = "llvm.vector.reduce.fmax.v16f32"
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
+
+    return types.float32(lanes), build
+
+
 @intrinsic(prefer_literal=True)
 def prefetch(typing: Any, array: Any, row: Any, n_bytes: Any, to_write: Any) -> Any:
     """Ask for the first ``n_bytes`` of a row, to read it (0) or to write it (1), both compile-time constants.

@@ -1,147 +1,95 @@
 #!/usr/bin/env python3
-"""Score recipes for many negatives by full ranking on a validation part of a given split; the test part is not read.
+"""Score recipes around a preset by both protocols on a validation part; the test part is never read.
 
-A tenth of each user's training interactions, drawn by address, is held out and ranked among all items without an
-interaction of the user. Settings are lists, and every combination is trained:
+A fraction of each user's training interactions (--validation, .1 unless given), drawn by address as a run draws it, is
+held out, and the test part is taken away. A recipe trains on the rest for its fixed epochs and is scored on what was
+held out as a run is on its test part. Settings are options of `fastrec train`, and every combination is trained:
 
-    FASTREC_DATA=FOLDER python scripts/choose_many.py gowalla margin=.6,.7 negative_weight=100,150 negatives=256
+    FASTREC_DATA=FOLDER python scripts/choose_many.py gowalla margin=.7,.8 negatives=256,800
+    FASTREC_DATA=FOLDER python scripts/choose_many.py fast --data ml-1m dim=64,128 --k 10 --baselines ease
 
-With ``--test`` one recipe is trained on the complete train part and scored on the test part: once, at the end.
-
-    FASTREC_DATA=FOLDER python scripts/choose_many.py gowalla --test --seeds 3
+What is chosen is scored on the test part once, by `fastrec train --preset NAME`.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
-import math
 import statistics
 import sys
-import time
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from fastrec.batches.stream import Stream
-from fastrec.data.loading import load_split
-from fastrec.data.split import Split, add_validation
-from fastrec.engines.fused.losses.spec import SIMILARITIES, Loss
-from fastrec.engines.fused.many_engine import ManyEngine
+from fastrec.config import preset, presets
+from fastrec.data.split import Split
 from fastrec.errors import FastrecError
-from fastrec.evaluation.full_ranking import evaluate_full
-from fastrec.models import build
-from fastrec.models.parts.cosine import CosineMF
-from fastrec.optim.schedules import learning_rate
-from fastrec.sampling import NegativeSampler
-from fastrec.sampling.order import Cursor
+from fastrec.evaluation.baseline_runs import run_baselines
+from fastrec.training.fit import fit
+from fastrec.training.resolve import SPLITTING
 
-RECIPE: dict[str, Any] = {
-    "loss": "ccl",
-    "margin": 0.8,
-    "negative_weight": 150.0,
-    "temperature": 0.1,
-    "calibration": 0.75,
-    "dim": 64,
-    "negatives": 256,
-    "epochs": 30,
-    "batch_size": 32768,
-    "lr": 0.3,
-    "init_std": 0.1,
-    "optimizer": "row-adagrad",
-    "mode": "lock_free",
-    "l2": 0.0,
-    "history_weight": 3.0,
-    "scored_history_weight": 7.0,
-}
-"""The recipe of preset gowalla, chosen by this script: benchmarks/many_negatives.md."""
-_LOSS = ("margin", "negative_weight", "temperature", "calibration")
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from choose_default import untested
+from choose_ncf import recipes
 
 
-def settings_of(words: list[str]) -> list[dict[str, Any]]:
-    """Every combination of ``key=value[,value...]`` over the recipe's keys."""
-    choices = {key: [value] for key, value in RECIPE.items()}
-    for word in words:
-        key, _, text = word.partition("=")
-        if key not in RECIPE:
-            sys.exit(f"{word}: unknown setting; there are {', '.join(RECIPE)}")
-        choices[key] = [type(RECIPE[key])(value) for value in text.split(",")]
-    return [dict(zip(choices, chosen)) for chosen in itertools.product(*choices.values())]
+def held_out(split: Split) -> Split:
+    """The validation part in the place of a test part, so that a fit scores it; no validation part is left."""
+    return replace(split, validation=split.test, test=split.validation, candidates=None)
 
 
-def train(split: Split, recipe: dict[str, Any], seed: int, threads: int | None, shown: tuple[int, ...]) -> Any:
-    """Train one recipe; returns its model and the seconds of training, and prints scores after the ``shown`` epochs."""
-    loss = Loss(recipe["loss"], **{key: recipe[key] for key in _LOSS})
-    train_part = split.train
-    sampler = NegativeSampler(
-        train_part.indptr, train_part.items, n_items=split.n_items, n_negatives=recipe["negatives"], seed=seed
-    )
-    stream = Stream(train_part.indptr, train_part.items, sampler, seed=seed)
-    sizes: dict[str, Any] = {"n_users": split.n_users, "n_items": split.n_items, "dim": recipe["dim"], "seed": seed}
-    cosine = "cosine" in SIMILARITIES[loss.name]
-    if cosine:
-        weights = {key: recipe[key] for key in ("history_weight", "scored_history_weight")}
-        past = (train_part.indptr, train_part.items) if any(weights.values()) else None
-        model: Any = CosineMF(**sizes, init_std=recipe["init_std"], history=past, **weights)
-    else:
-        model = build("mf", **sizes, init_std=recipe["init_std"])
-    total = recipe["epochs"] * math.ceil(stream.n_positives / recipe["batch_size"])
-    engine = ManyEngine(
-        model,
-        stream,
-        batch_size=recipe["batch_size"],
-        lr=lambda step: learning_rate(step, lr=recipe["lr"], schedule="linear", total=total),
-        loss=loss,
-        mode=recipe["mode"],
-        optimizer=recipe["optimizer"],
-        l2=recipe["l2"],
-        threads=threads,
-    )
-    seconds = 0.0
-    for epoch in range(recipe["epochs"]):
-        began = time.perf_counter()
-        done = engine.advance(Cursor(epoch, 0), total)
-        seconds += time.perf_counter() - began
-        if epoch + 1 in shown:
-            recall, ndcg = scores(model, split, split.validation, threads)
-            loss_now = done.loss_sum / done.n_samples
-            print(f"  epoch {epoch + 1}: loss {loss_now:.4f}, {recall:.4f} / {ndcg:.4f}", flush=True)
-    return model, seconds
-
-
-def scores(model: Any, split: Split, part: Any, threads: int | None) -> tuple[float, float]:
-    """Recall@20 and NDCG@20 by full ranking."""
-    seen = [split.train] if part is split.validation else [split.train, split.validation]
-    metrics = evaluate_full(model, seen, part, (20,), threads=threads)
-    return metrics["Recall@20"], metrics["NDCG@20"]
+def row(name: str, found: list[dict[str, Any]], k: int, seconds: float, *, each: bool) -> str:
+    """One line of the table: means over runs of both protocols, and NDCG@K by full ranking of each."""
+    protocols = sorted(found[0], key=lambda p: p != "full ranking")[:2]
+    cells = []
+    for protocol in protocols:
+        for metric in ("Recall", "HR", "NDCG"):
+            cells.append(f"{statistics.mean(f[protocol][f'{metric}@{k}'] for f in found):.4f}")
+    runs = " ".join(f"{f['full ranking'][f'NDCG@{k}']:.4f}" for f in found) if each else ""
+    return f"| {name} | {' | '.join(cells)} | {seconds:.0f} | {runs} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", help="a data set with a split of its own, such as gowalla")
-    parser.add_argument("settings", nargs="*", metavar="key=value[,value]", help=f"over {', '.join(RECIPE)}")
+    parser.add_argument("preset", choices=presets(), help="the recipe to start from")
+    parser.add_argument("settings", nargs="*", metavar="key=value[,value]", help="options of fastrec train to vary")
+    parser.add_argument("--data", help="in place of the preset's")
+    parser.add_argument("--validation", type=float, default=0.1, help="fraction of train held out (default .1)")
+    parser.add_argument("--k", type=int, default=20, help="cutoff of the metrics (default 20)")
     parser.add_argument("--seeds", type=int, default=1, help="seeds 0, 1, ... of each recipe")
     parser.add_argument("--threads", type=int, help="CPU threads")
-    parser.add_argument("--shown", default="", metavar="EPOCHS", help="epochs after which to print scores, as 10,20")
-    parser.add_argument("--test", action="store_true", help="train on all of train and score the test part")
-    args = parser.parse_intermixed_args()
+    parser.add_argument("--baselines", default="", metavar="NAME,NAME", help="baselines in the same table")
+    args = parser.parse_intermixed_args()  # settings may come after options too
     try:
-        split = load_split(args.data)
-        recipes = settings_of(args.settings)
-        if args.test and len(recipes) > 1:
-            sys.exit("--test takes one recipe: choose among several on the validation part")
-        if not args.test:
-            split = add_validation(split)
-        shown = tuple(int(word) for word in args.shown.split(",") if word)
-        print("| recipe | Recall@20 | NDCG@20 | training s |\n|---|---|---|---|", flush=True)
-        for recipe in recipes:
-            found = []
+        base = preset(args.preset).override(
+            validation=args.validation, patience=0, cutoffs=(args.k,), progress=False, tensorboard=False
+        )
+        base = base.override(threads=args.threads, **({"data": args.data} if args.data else {}))
+        split = held_out(untested(base))
+        print(f"# {base.data.data}: {split.train.n_interactions:,} to train on, {split.test.n_interactions:,} held out")
+        heads = [
+            f"{metric}@{args.k} {where}" for where in ("full", "candidates") for metric in ("Recall", "HR", "NDCG")
+        ]
+        print(f"| recipe | {' | '.join(heads)} | s | each |\n|{'---|' * (len(heads) + 3)}", flush=True)
+        names = [name for name in args.baselines.split(",") if name]
+        for name, found in run_baselines(split, names, cutoffs=(args.k,), threads=args.threads).items():
+            if reason := found.get("left_out"):
+                print(f"| {name}: {reason} |")
+                continue
+            print(row(f"{name}, first setting", [found["metrics"]], args.k, found["seconds"], each=False), flush=True)
+        for recipe in recipes(args.settings):
+            metrics, seconds = [], []
             for seed in range(args.seeds):
-                model, seconds = train(split, recipe, seed, args.threads, () if args.test else shown)
-                part = split.test if args.test else split.validation
-                found.append((*scores(model, split, part, args.threads), seconds))
-            recall, ndcg, seconds = (statistics.mean(values) for values in zip(*found))
-            changed = " ".join(f"{k}={v}" for k, v in recipe.items() if v != RECIPE[k]) or "as it is"
-            each = "; ".join(f"{r:.4f} / {n:.4f}" for r, n, _ in found)
-            print(f"| {changed} | {recall:.4f} | {ndcg:.4f} | {seconds:.0f} | {each}", flush=True)
+                config = base.override(**recipe, seed=seed)
+                kept = {k: v for k, v in config.origins.items() if k not in SPLITTING}  # the split is made
+                with tempfile.TemporaryDirectory(prefix="fastrec-choose-") as folder:
+                    result = fit(split, config.settled({}, origins=kept), out=Path(folder) / "run")
+                if result.stopped == "interrupted":
+                    sys.exit("interrupted: the recipe in hand has no row")
+                metrics.append(result.metrics)
+                seconds.append(result.seconds)
+            text = " ".join(f"{k}={v}" for k, v in recipe.items()) or "as it is"
+            print(row(text, metrics, args.k, statistics.mean(seconds), each=args.seeds > 1), flush=True)
     except FastrecError as error:
         sys.exit(f"{error}")
 

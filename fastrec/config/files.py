@@ -94,6 +94,8 @@ def recorded(values: Mapping[str, Any]) -> dict[str, Any]:
             found |= value
         elif name != RESOLVED:
             found[RENAMED.get(name, name)] = value
+    if found.get("loss") == "softmax" and "temperature" not in found:
+        found["loss"] = "inbatch-softmax"  # its name before there was a sampled one
     became = values.get(RESOLVED, {})
     return found | (became if isinstance(became, dict) else {})
 

@@ -23,6 +23,10 @@ class Facts(NamedTuple):
     shared_weights: bool
     """Whether the model has output or hidden weights, which every sample moves."""
     output_weights: bool
+    loss_options: Collection[str]
+    """Options of a run that the loss takes."""
+    cosine: bool
+    """Whether the model's scores are cosines, which do not depend on the lengths of rows."""
     decays: bool
     """Whether the update rule decays every weight by itself."""
     in_batch: bool = False
@@ -50,8 +54,10 @@ class Need(NamedTuple):
     met: Callable[[Any], bool]
 
 
-OFF: dict[str, Any] = {"layers": (), "dropout": 0.0, "patience": 0, "pretrained_gmf": None, "pretrained_mlp": None}
-OFF |= {"negatives_from": "all", "unrated_negatives": False}
+OFF: dict[str, Any] = {
+    "layers": (), "dropout": 0.0, "patience": 0, "history_weight": 0.0, "pretrained_gmf": None, "pretrained_mlp": None,
+    "negatives_from": "all", "unrated_negatives": False,
+}  # fmt: skip
 """Values that ask for nothing, which may be given anywhere; None may for every option."""
 
 
@@ -61,6 +67,10 @@ def _pretrained(f: Facts) -> bool:
 
 def _uses(name: str) -> Callable[[Facts], bool]:
     return lambda f: name in f.model_options
+
+
+def _takes(name: str) -> Callable[[Facts], bool]:
+    return lambda f: name in f.loss_options
 
 
 NEEDS = (
@@ -110,6 +120,15 @@ NEEDS = (
         lambda f: f.values["model"] != "mlp" or not f.values["layers"],
     ),
     Need(
+        ("history_weight", "scored_history_weight"),
+        "a model that scores by the user's history: cosine-mf",
+        ("model",),
+        _uses("history_weight"),
+    ),
+    Need(("temperature",), "loss = softmax", ("loss",), _takes("temperature")),
+    Need(("margin", "negative_weight"), "loss = ccl", ("loss",), _takes("margin")),
+    Need(("calibration",), "loss = gbce", ("loss",), _takes("calibration")),
+    Need(
         ("pretrained_gmf", "pretrained_mlp"),
         "the other of the two, for they go together, and model = neumf: each names a run folder",
         ("model", "pretrained_gmf", "pretrained_mlp"),
@@ -143,9 +162,10 @@ NEEDS = (
     ),
     Need(
         ("l2",),
-        "an optimizer other than adamw, which decays every weight by weight_decay",
-        ("optimizer",),
-        lambda f: not f.decays,
+        "an optimizer other than adamw, which decays every weight by weight_decay, and scores that depend on the "
+        "lengths of rows, unlike cosine-mf's",
+        ("optimizer", "model"),
+        lambda f: not f.decays and not f.cosine,
     ),
     Need(
         ("weight_decay",),

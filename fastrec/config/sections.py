@@ -76,7 +76,11 @@ class Split:
 class Negatives:
     """The negatives of a positive."""
 
-    negatives: int = _option(4, "negatives drawn for each positive, new ones each epoch", range=(1, 65536))
+    negatives: int = _option(
+        4,
+        "negatives drawn for each positive, new ones each epoch; left out with softmax, ccl or gbce: 64",
+        range=(1, 65536),
+    )
     distribution: str = _option("uniform", "what negatives are drawn from", choices=("uniform", "popularity"))
     popularity_alpha: float = _option(0.75, "exponent of the popularity distribution", range=(0, 10))
     negatives_from: str = _option(
@@ -112,6 +116,14 @@ class Model:
         "h of GMF and NeuMF at the start: LeCun-uniform as in the NCF code, or ones as in MF; left out: by the model",
         choices=("lecun", "one"),
     )
+    history_weight: float = _option(
+        0.0,
+        "weight of the user's training items in a cosine-mf's user vector, next to the user's own row; 0: none",
+        range=(0, 1000),
+    )
+    scored_history_weight: float | None = _option(
+        None, "the same in scoring, where more of it serves than in training; left out: as in training", range=(0, 1000)
+    )
     pretrained_gmf: str | None = _option(None, "run folder of a GMF to start NeuMF from")
     pretrained_mlp: str | None = _option(None, "run folder of an MLP to start NeuMF from")
     pretrained_alpha: float = _option(
@@ -124,6 +136,20 @@ class Optim:
     """The loss and the update rule."""
 
     loss: str = _option("bce", "the loss over [B, 1+N] logits")
+    temperature: float | None = _option(
+        None, "of the softmax: scores are divided by it; left out: 1, or .1 for cosines", range=(1e-4, 1e4)
+    )
+    margin: float | None = _option(
+        None, "of ccl: negatives with a higher cosine are pushed away; left out: .8", range=(-1, 0.9999)
+    )
+    negative_weight: float | None = _option(
+        None, "of ccl: weight of the mean over the negatives against the positive; left out: 150", range=(1e-6, 1e6)
+    )
+    calibration: float | None = _option(
+        None,
+        "of gbce, its t: 0 is BCE, 1 undoes all that drawing few negatives does to the scores; left out: .75",
+        range=(0, 1),
+    )
     optimizer: str = _option("adam", "the update rule")
     lr: float | None = _option(
         None,

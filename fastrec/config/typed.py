@@ -32,16 +32,22 @@ class TrainOptions(TypedDict, total=False):
     negatives_from: Literal["all", "existing"]
     exclude: Literal["train", "train+validation", "all"]
     hard_negatives: int
-    model: Literal["mf", "gmf", "mlp", "neumf"]
+    model: Literal["cosine-mf", "gmf", "mf", "mlp", "neumf"]
     dim: int
     layers: Sequence[int]
     dropout: float
     init_std: float | None
     output_init: Literal["lecun", "one"] | None
+    history_weight: float
+    scored_history_weight: float | None
     pretrained_gmf: str | None
     pretrained_mlp: str | None
     pretrained_alpha: float
-    loss: Literal["bce", "bpr", "softmax"]
+    loss: Literal["bce", "bpr", "ccl", "gbce", "inbatch-softmax", "softmax"]
+    temperature: float | None
+    margin: float | None
+    negative_weight: float | None
+    calibration: float | None
     optimizer: Literal["adam", "adamw", "sgd", "adagrad", "lazy-adam", "row-adagrad"]
     lr: float | None
     l2: float | None

@@ -50,6 +50,7 @@ class Losses:
 EVERY = Losses("any", lambda loss: True)  # noqa: ARG005
 BY_LOGITS = Losses("from its logits only", lambda loss: loss.in_batch is None)
 BY_ROW = Losses("with a Numba form", lambda loss: loss.row is not None)
+BY_MANY = Losses("for many negatives", lambda loss: loss.many is not None and loss.row is None)
 BY_TRITON = Losses("with a Triton form", lambda loss: loss.triton is not None)
 
 
@@ -100,7 +101,8 @@ class Backend:
 
     def _weighs(self, loss: Loss) -> bool:
         """Whether the form of a loss that this backend computes takes a weight for each row."""
-        return (loss.row if self.engine == "fused" else loss.rows) is not None
+        forms = (loss.row, loss.many) if self.engine == "fused" else (loss.rows,)
+        return any(form is not None for form in forms)
 
 
 _ROWS = ("mf", "gmf")
@@ -132,6 +134,18 @@ BACKENDS = (
         optimizers=("sgd", "row-adagrad"),
         devices=("cpu",),
         modes=("lock_free",),
+        others=_PLAIN,
+    ),
+    Backend(
+        "fused-many",
+        "fused",
+        "CPU: one compiled pass for tens to thousands of negatives, in either fused mode",
+        models=("mf", "cosine-mf"),
+        losses=BY_MANY,
+        optimizers=("sgd", "row-adagrad"),
+        distributions=("uniform",),
+        devices=("cpu",),
+        modes=("deterministic", "lock_free"),
         others=_PLAIN,
     ),
     Backend(
@@ -194,9 +208,20 @@ def choose(wish: Wish) -> Backend:
     ConfigError
         If there is none: the option, its value, and the values that the nearest backend takes.
     """
-    losses.get(wish.loss)
+    form = losses.get(wish.loss)
     if wish.model is not None:
-        models.model_class(wish.model)
+        similarity = models.model_class(wish.model).similarity
+        if similarity not in form.similarities:
+            fit = [name for name in losses.names() if similarity in losses.get(name).similarities]
+            raise ConfigError(
+                f"loss = {wish.loss!r}: is for {' or '.join(form.similarities)} scores, and model = {wish.model!r} "
+                f"gives {similarity} scores; with it use {', '.join(fit)}"
+            )
+    if wish.distribution not in form.distributions:
+        raise ConfigError(
+            f"distribution = {wish.distribution!r}: loss = {wish.loss} takes {' or '.join(form.distributions)} "
+            "negatives"
+        )
     if wish.optimizer not in optim.names():
         raise ConfigError(f"optimizer = {wish.optimizer!r}: must be one of {', '.join(optim.names())}")
     rows = [b for b in BACKENDS if wish.engine in ("auto", b.engine)]

@@ -76,6 +76,8 @@ def largest_lr(stream: Any, rows: int, loss: Loss) -> float:
     """
     import numpy as np
 
+    if loss.sparse:  # piecewise linear in cosines: no curvature to overshoot
+        return float("inf")
     columns, n = 1 + stream.n_negatives, max(1, stream.n_positives)
     n_items = stream.sampler.n_items
     of_item = np.bincount(stream.items_of, minlength=n_items).max() / n
@@ -86,4 +88,5 @@ def largest_lr(stream: Any, rows: int, loss: Loss) -> float:
     of_positive = per_row if loss.pairs else 1
     drawn = getattr(stream.sampler, "busiest", 1 / n_items)  # of time-aware negatives the oldest items are most
     samples = rows * max(of_user * per_row, of_item * of_positive + (columns - 1) * drawn)
-    return float(STABLE / max(samples, 1.0))
+    sharpness = loss.bound[0] if loss.per_row and loss.bound[0] else 1.0  # logits are scores / temperature
+    return float(STABLE / max(samples, 1.0) / sharpness**2)

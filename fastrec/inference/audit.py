@@ -120,8 +120,8 @@ def _untold(config: Any) -> str | None:
         return (
             f"hard_negatives: of each positive's draws the {kept} highest-scored were trained, which only draws tell of"
         )
-    if config.optim.loss == "softmax":
-        return "softmax: positives of the other rows of a batch are negatives too, and are not draws"
+    if config.optim.loss == "inbatch-softmax":
+        return "inbatch-softmax: positives of the other rows of a batch are negatives too, and are not draws"
     return None
 
 

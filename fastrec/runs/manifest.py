@@ -28,6 +28,8 @@ MODEL_ARGS = {
     "init_std?": float,
     "output_init?": str,
     "init_h?": str,  # the former name of output_init; see config.RENAMED
+    "history_weight?": float,
+    "scored_history_weight?": float,
     "layers?": [COUNT],
 }
 _DATA = {

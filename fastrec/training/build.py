@@ -8,11 +8,12 @@ from fastrec.batches.stream import Stream
 from fastrec.config import Config
 from fastrec.data.split import Split
 from fastrec.engines.base import Engine
+from fastrec.engines.capabilities import choose
 from fastrec.errors import ConfigError, DataError
 from fastrec.optim.schedules import learning_rate
 from fastrec.runs import fingerprints, open_run
 from fastrec.sampling import ExistingSampler, NegativeSampler
-from fastrec.training.resolve import check_lr
+from fastrec.training.resolve import check_lr, loss_options, wish
 from fastrec.training.start import Start
 
 
@@ -26,7 +27,7 @@ def build_engine(split: Split, config: Config, start: Start | None = None) -> En
     check_lr(config, stream)
     model = make_model(split, config)
     start.fill(model)
-    decays = "l2" in config.inert  # adamw decays every weight by itself
+    decays = "l2" in config.inert  # adamw decays every weight by itself, and cosines do not depend on lengths
     options: dict[str, Any] = {
         "batch_size": config.training.batch_size,
         "lr": make_lr(config, stream.n_positives, start.step),
@@ -60,11 +61,18 @@ def _engine_of(model: Any, stream: Stream, config: Config, kind: str, options: d
             graph=config.training.graph,
             **options,
         )
+    if choose(wish(config, kind)).name == "fused-many":
+        from fastrec.engines.fused.many_engine import ManyEngine
+
+        for unused in ("output_l2", "output_lr"):  # of h, which its models do not have
+            del options[unused]
+        return ManyEngine(model, stream, mode=config.training.fused_mode, loss_options=loss_options(config), **options)
     if config.training.engine == "fused":
         return FusedEngine(model, stream, mode=config.training.fused_mode, **options)
     return TorchEngine(
         model,
         stream,
+        loss_options=loss_options(config),
         weight_decay=config.optim.weight_decay or 0.0,
         accumulate=config.training.accumulate,
         negatives=config.negatives.negatives,
@@ -93,7 +101,9 @@ def make_model(split: Split, config: Config) -> Any:
         "seed": config.training.seed,
     }
     options = {name: config[name] for name in has if name != "dropout"}
-    model = models.build(config.model.model, **sizes, **options)
+    if options.get("scored_history_weight", 0.0) is None:
+        options["scored_history_weight"] = options["history_weight"]
+    model = models.build(config.model.model, **sizes, history=(split.train.indptr, split.train.items), **options)
     given = (config.model.pretrained_gmf, config.model.pretrained_mlp)
     if not all(given):
         return model

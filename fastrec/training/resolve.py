@@ -78,6 +78,8 @@ def resolve(config: Config) -> Config:
         model_options=model.options,
         shared_weights=bool(model.output_weights or model.hidden_weights),
         output_weights=bool(model.output_weights),
+        loss_options=losses.get(config.optim.loss).options,
+        cosine=model.similarity == "cosine",
         decays=optim.get(config.optim.optimizer).decays,
         in_batch=losses.get(config.optim.loss).in_batch is not None,
     )
@@ -132,6 +134,11 @@ def _misfits(config: Config) -> list[str]:
     return notes
 
 
+def loss_options(config: Config) -> dict[str, float]:
+    """The options of a resolved config's loss, by name."""
+    return {name: config[name] for name in losses.get(config.optim.loss).options}
+
+
 def check_lr(config: Config, stream: Any) -> None:
     """Refuse an SGD whose summed mini-batches would overshoot: what was learned would depend on the batch.
 
@@ -147,7 +154,8 @@ def check_lr(config: Config, stream: Any) -> None:
     if sequential or lr is None or not optim.get(config.optim.optimizer).sums:
         return
     rows = training.batch_size * training.accumulate
-    largest = largest_lr(stream, rows, losses.get(config.optim.loss))
+    form = losses.get(config.optim.loss).bind(loss_options(config), config.negatives.negatives, stream.sampler.n_items)
+    largest = largest_lr(stream, rows, form)
     if lr > largest:
         fits = max(1, int(rows * largest / lr))
         raise ConfigError(

@@ -33,6 +33,10 @@ def test_every_wish_is_served_or_refused_with_its_option() -> None:
     served, refused = set(), []
     columns = (models.names(), losses.names(), optim.names(), ("cpu", "cuda"), ("fp32", "bf16", "fp16"))
     for model, loss, rule, device, precision in itertools.product(*columns):
+        if models.model_class(model).similarity not in losses.get(loss).similarities:
+            with pytest.raises(ConfigError, match=f"loss = '{loss}': is for .* with it use "):
+                choose(Wish(model, loss, rule, "uniform", device, precision))
+            continue
         for engine, mode in (("auto", "deterministic"), ("torch", "lock_free"), ("fused", "lock_free")):
             wish = Wish(model, loss, rule, "uniform", device, precision, engine, mode)
             try:
@@ -53,7 +57,7 @@ def test_every_wish_is_served_or_refused_with_its_option() -> None:
     [
         ({"model": "mlp"}, "model = 'mlp': engine = fused .* takes 'mf' or 'gmf'; use engine = torch"),
         ({"model": "gmf", "loss": "bpr"}, "loss = 'bpr': .* takes 'bce'"),
-        ({"model": "mf", "loss": "softmax"}, "loss = 'softmax': .* takes 'bce' or 'bpr'"),
+        ({"model": "mf", "loss": "inbatch-softmax"}, "loss = 'inbatch-softmax': .* takes 'bce' or 'bpr'"),
         ({"model": "mf", "optimizer": "adam"}, "optimizer = 'adam': .* takes 'sgd' or 'row-adagrad' or 'lazy-adam'"),
         ({"model": "mf", "optimizer": "sgd", "accumulate": 2}, "accumulate = 2: .* takes 1"),
         ({"model": "mf", "optimizer": "lazy-adam", "fused_mode": "lock_free"}, "fused_mode = 'lock_free'|optimizer = "),
@@ -181,7 +185,7 @@ def test_a_name_is_registered_once() -> None:
 
 
 def test_the_slow_path_names_the_option_that_causes_it() -> None:
-    wish = Wish("gmf", loss="softmax", engine="torch")
-    assert slow_path(wish, choose(wish)) == "no kernels for loss = softmax: autograd, about 4 times slower"
+    wish = Wish("gmf", loss="inbatch-softmax", engine="torch")
+    assert slow_path(wish, choose(wish)) == "no kernels for loss = inbatch-softmax: autograd, about 4 times slower"
     fast = Wish("gmf", engine="torch")
     assert slow_path(fast, choose(fast)) is None

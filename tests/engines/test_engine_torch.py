@@ -16,11 +16,12 @@ from fastrec.batches.stream import Stream
 from fastrec.engines.minibatch.engine import TorchEngine
 from fastrec.engines.minibatch.steps import hardest
 from fastrec.errors import ConfigError
-from fastrec.models.losses.softmax import InBatchSoftmax
+from fastrec.models.losses.inbatch_softmax import InBatchSoftmax
 from fastrec.models.parts.dropout import AddressedDropout
 from fastrec.sampling import NegativeSampler
 from fastrec.sampling.order import Cursor
 from tests.helpers.training import (
+    DOT,
     N_ITEMS,
     make_engine,
     make_model,
@@ -37,7 +38,7 @@ def trained(steps: int = 10**9, **options: Any) -> dict[str, torch.Tensor]:
     return {k: v.detach().clone() for k, v in engine.model.state_dict().items()}
 
 
-@pytest.mark.parametrize("model", models.names())
+@pytest.mark.parametrize("model", DOT)
 @pytest.mark.parametrize("loss", ["bce", "bpr"])
 def test_accumulated_batches_equal_one_large_batch_tail_included(model: str, loss: str) -> None:
     options: dict[str, Any] = {"model": model, "loss": loss, "l2": 0.01, "optimizer": "sgd", "lr": lambda _: 0.004}
@@ -136,9 +137,9 @@ def test_cross_scores_agree_with_forward(model: str) -> None:
     torch.testing.assert_close(net.cross(users, items), net(users, items.expand(2, -1)), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("model", models.names())
+@pytest.mark.parametrize("model", DOT)
 def test_softmax_learns(model: str) -> None:
-    engine = make_engine(model, loss="softmax", lr=lambda _: 0.02)
+    engine = make_engine(model, loss="inbatch-softmax", lr=lambda _: 0.02)
     first = engine.advance(Cursor(0, 0), 10**9)
     for epoch in range(1, 15):
         last = engine.advance(Cursor(epoch, 0), 10**9)
@@ -238,7 +239,7 @@ def test_evaluation_reads_the_masters() -> None:
     {"model": "mlp", "dropout": 0.4},
     {"model": "gmf", "precision": "bf16"},
     {"model": "neumf", "precision": "fp16"},
-    {"model": "gmf", "loss": "softmax", "optimizer": "sgd"},
+    {"model": "gmf", "loss": "inbatch-softmax", "optimizer": "sgd"},
     {"model": "mf", "accumulate": 2, "n_negatives": 6, "negatives": 3},
 ])  # fmt: skip
 def test_state_carries_every_option_across_a_cut(options: dict[str, Any], cut: int) -> None:
@@ -355,7 +356,7 @@ class Capturing(HostDevice):
 
 @pytest.mark.parametrize("options", [
     {"model": "mf"}, {"model": "gmf", "l2": 0.1}, {"model": "mlp", "dropout": 0.3}, {"model": "neumf"},
-    {"model": "gmf", "precision": "bf16"}, {"model": "gmf", "loss": "softmax", "optimizer": "sgd"},
+    {"model": "gmf", "precision": "bf16"}, {"model": "gmf", "loss": "inbatch-softmax", "optimizer": "sgd"},
     {"model": "gmf", "optimizer": "lazy-adam"},
     {"model": "gmf", "optimizer": "row-adagrad", "n_negatives": 8, "negatives": 2},
     {"model": "gmf", "l2": 0.1, "output_l2": 0.3, "output_lr": 0.1},
@@ -370,7 +371,7 @@ def test_captured_steps_equal_eager_steps(options: dict[str, Any]) -> None:
         found, expected = (e.advance(Cursor(epoch, 0), 10**9) for e in (graphed, eager))
         assert found.loss_sum == pytest.approx(expected.loss_sum, rel=1e-5)
     for name, value in eager.model.state_dict().items():
-        if name == "bias" and options.get("loss") == "softmax":
+        if name == "bias" and options.get("loss") == "inbatch-softmax":
             continue  # a constant cancels in a softmax: its gradient is rounding alone, which Adam blows up to a step
         torch.testing.assert_close(graphed.model.state_dict()[name], value, rtol=1e-5, atol=1e-6, msg=name)
     full = graphed.n_positives // 16
@@ -407,7 +408,7 @@ def test_what_no_graph_can_hold_runs_eagerly_and_says_so(options: dict[str, Any]
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("model", models.names())
+@pytest.mark.parametrize("model", DOT)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_graph_loss_equals_eager_loss(model: str, precision: str) -> None:
     losses = []
@@ -424,8 +425,8 @@ def test_graph_loss_equals_eager_loss(model: str, precision: str) -> None:
 @pytest.mark.parametrize(
     ("options", "step"),
     [
-        ({"loss": "softmax", "optimizer": "sgd"}, "autograd, graph"),
-        ({"loss": "softmax", "precision": "bf16"}, "autograd, graph"),
+        ({"loss": "inbatch-softmax", "optimizer": "sgd"}, "autograd, graph"),
+        ({"loss": "inbatch-softmax", "precision": "bf16"}, "autograd, graph"),
         ({"model": "neumf", "precision": "fp16", "dropout": 0.3}, "autograd"),
         ({"model": "mlp", "compile": True}, "autograd, graph"),
     ],

@@ -201,7 +201,7 @@ def test_a_diverging_run_says_so_in_its_loss(mode: str, loss: str) -> None:
             {"optimizer": "lazy-adam", "mode": "lock_free"},
             "fused_mode = 'lock_free': engine = fused on cpu",
         ),
-        ({"loss": "softmax"}, "loss = 'softmax'"),
+        ({"loss": "inbatch-softmax"}, "loss = 'inbatch-softmax'"),
         ({"model": "gmf", "loss": "bpr"}, "loss = 'bpr'"),
         ({"model": "mlp"}, "model MLP"),
         ({"threads": 0}, "threads=0"),

@@ -12,23 +12,23 @@ from fastrec import models
 from fastrec.batches.stream import Stream
 from fastrec.engines.fused import codes
 from fastrec.engines.fused.draw import draw_row, mark, row_size, unmark
-from fastrec.engines.fused.losses.binary import loss_gradient
-from fastrec.engines.fused.losses.ccl import ccl_row
-from fastrec.engines.fused.losses.gbce import gbce_row
-from fastrec.engines.fused.losses.softmax import softmax_row
-from fastrec.engines.fused.losses.spec import CODES, SIMILARITIES, Loss
 from fastrec.engines.fused.many_engine import MODES, ManyEngine
+from fastrec.engines.minibatch.engine import TorchEngine
 from fastrec.errors import CheckpointError, ConfigError
 from fastrec.jit import njit
 from fastrec.lanes import scratch
-from fastrec.models.parts.cosine import CosineMF
+from fastrec.models import losses
+from fastrec.models.cosine_mf import CosineMF
+from fastrec.models.parts.loss import Loss
 from fastrec.sampling import NegativeSampler
 from fastrec.sampling.order import Cursor
 from tests.helpers.cases import alternating
-from tests.helpers.many_reference import Reference, mean_loss
+from tests.helpers.many_reference import Reference
 from tests.helpers.training import N_ITEMS, N_USERS, make_model, make_stream, positives
 
-CASES = [(name, similarity) for name in CODES for similarity in SIMILARITIES[name]]
+NAMES = ["bce", "bpr", "softmax", "ccl", "gbce"]
+SIMILARITIES = {name: losses.get(name).similarities for name in NAMES}
+CASES = [(name, similarity) for name in NAMES for similarity in SIMILARITIES[name]]
 MORE = [
     ("ccl", "cosine", "sgd", 20),
     ("bce", "dot", "sgd", 20),
@@ -49,9 +49,14 @@ def steps_of(mode: int) -> list[Any]:
     return cases
 
 
-def loss_of(name: str, **options: Any) -> Loss:
-    """A loss whose options make every part of it matter on small random rows."""
-    return Loss(name, **{"temperature": 0.2, "margin": 0.1, "negative_weight": 8.0, **options})
+def options_of(name: str, **options: float) -> dict[str, float]:
+    """Options of a loss that make every part of it matter on small random rows."""
+    values = {"temperature": 0.2, "margin": 0.1, "negative_weight": 8.0, "calibration": 0.75, **options}
+    return {k: v for k, v in values.items() if k in losses.get(name).options}
+
+
+def loss_of(name: str, n_negatives: int = 40, n_items: int = 1000, **options: float) -> Loss:
+    return losses.get(name).bind(options_of(name, **options), n_negatives, n_items)
 
 
 def model_of(similarity: str, dim: int = 20) -> Any:
@@ -67,7 +72,8 @@ def make(
     name: str = "ccl", similarity: str | None = None, *, dim: int = 20, n_negatives: int = 40, **options: Any
 ) -> ManyEngine:
     similarity = similarity or SIMILARITIES[name][-1]
-    options = {"batch_size": 16, "lr": lambda s: 0.05 / (1 + 0.1 * s), "loss": loss_of(name), **options}
+    options = {"batch_size": 16, "lr": lambda s: 0.05 / (1 + 0.1 * s), **options}
+    options = {"loss": name, "loss_options": options_of(name), **options}
     return ManyEngine(model_of(similarity, dim), make_stream(n_negatives), **options)
 
 
@@ -82,7 +88,8 @@ def crowd(n_negatives: int, n_users: int = 60, n_items: int = 500) -> Stream:
 
 
 def crowded(name: str, n_negatives: int = 800, **options: Any) -> ManyEngine:
-    options = {"batch_size": 256, "lr": lambda _: 0.05, "loss": loss_of(name, margin=0.3), **options}
+    options = {"batch_size": 256, "lr": lambda _: 0.05, **options}
+    options |= {"loss": name, "loss_options": options_of(name, margin=0.3)}
     stream = crowd(n_negatives)
     similarity = SIMILARITIES[name][-1]
     if similarity == "cosine":
@@ -157,39 +164,34 @@ def test_draws_are_the_samplers(n_items: int, degree: int, n_negatives: int) -> 
 # ---- losses ----------------------------------------------------------------------------------------------------------
 
 
-@njit
-def _row(x, n, code, a, b):  # type: ignore[no-untyped-def]
-    """The compiled form of a loss over x[:n] as the kernel calls it: (loss, log product)."""
-    e = scratch(x.shape[0])
-    if code == 3:
-        return ccl_row(x, n, a, b), 0.0
-    if code == 2:
-        return softmax_row(x, n, a), 0.0
-    if code == 4:
-        value, product = gbce_row(x, e, n, a, 1.0)
-    else:
-        value, product = loss_gradient(x, e, n, code, 1.0)
-    return value, np.log(product)
+def _row(x: np.ndarray, n: int, loss: Loss) -> float:
+    """The compiled form of a loss over x[:n] as the kernel calls it; x becomes the gradients."""
+    form = loss.many
+
+    @njit
+    def run(x, n, a, b):  # type: ignore[no-untyped-def]
+        value, product = form(x, scratch(x.shape[0]), n, a, b, 1.0)
+        return value + np.log(product)
+
+    return float(run(x, n, *map(np.float32, loss.bound)))
 
 
 @pytest.mark.parametrize("n", [16, 40, 801])
-@pytest.mark.parametrize("name", CODES)
+@pytest.mark.parametrize("name", NAMES)
 def test_gradients_of_a_row_are_those_of_float64_autograd(name: str, n: int) -> None:
-    loss = loss_of(name)
+    loss = loss_of(name, n)
     scores = torch.from_numpy(np.random.default_rng(n).uniform(-0.9, 0.9, (1, 1 + n)))
     scores.requires_grad_(True)
-    terms = loss.terms(n)
-    expected = mean_loss(scores, loss, 1000) * terms
+    expected = loss.mean(scores) * loss.terms(1, 1 + n)
     expected.backward()
     gradient = scores.grad.numpy()[0]
     values = scores.detach().numpy()[0]
-    kept = np.r_[0, 1 + np.flatnonzero(values[1:] > loss.margin)] if name == "ccl" else np.arange(1 + n)
+    kept = np.r_[0, 1 + np.flatnonzero(values[1:] > loss.bound[0])] if loss.sparse else np.arange(1 + n)
     x = np.zeros(n + 33, np.float32)
     x[: kept.size] = values[kept]
-    value, rest = _row(x, kept.size, loss.code, *map(np.float32, loss.numbers(n, 1000)))
-    assert value + rest == pytest.approx(float(expected.detach()), rel=1e-5)
+    assert _row(x, kept.size, loss) == pytest.approx(float(expected.detach()), rel=1e-5)
     np.testing.assert_allclose(x[: kept.size], gradient[kept], rtol=2e-5, atol=1e-6)
-    assert name != "ccl" or not gradient[np.setdiff1d(np.arange(1 + n), kept)].any()
+    assert not loss.sparse or not gradient[np.setdiff1d(np.arange(1 + n), kept)].any()
 
 
 @pytest.mark.parametrize("name", ["softmax", "gbce", "bce", "bpr"])
@@ -200,8 +202,8 @@ def test_extreme_scores_give_no_wrong_number(name: str, value: float) -> None:
     x[5] = value
     scores = torch.zeros((1, 41), dtype=torch.float64)
     scores[0, 5] = value
-    expected = float(mean_loss(scores, loss, 1000)) * loss.terms(40)
-    found = sum(_row(x, 41, loss.code, *map(np.float32, loss.numbers(40, 1000))))
+    expected = float(loss.mean(scores)) * loss.terms(1, 41)
+    found = _row(x, 41, loss)
     assert not np.isfinite(found) if not np.isfinite(expected) else found == pytest.approx(expected, rel=1e-5)
 
 
@@ -247,11 +249,16 @@ def test_codes_miss_no_score_above_the_bound_and_pass_few_below(dim: int) -> Non
 
 @pytest.mark.parametrize(("name", "similarity", "optimizer", "dim"), steps_of(0))
 def test_deterministic_steps_are_those_of_autograd(name: str, similarity: str, optimizer: str, dim: int) -> None:
-    options = {"l2": 0.01} if similarity == "dot" else {}
+    options: dict[str, Any] = {"l2": 0.4} if similarity == "dot" else {}
+    sums = optimizer == "sgd"  # whose lr is of the batch's summed loss
+    if sums:
+        options["lr"] = lambda step: 0.05 / (1 + 0.1 * step) / loss_of(name).terms(16, 41)
     engine = make(name, similarity, dim=dim, optimizer=optimizer, mode="deterministic", **options)
     reference, cursor = Reference(engine), Cursor(0, 0)
     while cursor.position < engine.n_positives:
-        expected = reference.step(*batch_of(engine, cursor), engine.lr(engine.step))
+        users, items = batch_of(engine, cursor)
+        scale = engine.loss.terms(*items.shape) if sums else 1
+        expected = reference.step(users, items, engine.lr(engine.step) * scale)
         done = engine.advance(cursor, 1)
         assert done.loss_sum / done.n_samples == pytest.approx(expected, rel=2e-5)
         cursor = done.cursor
@@ -260,16 +267,58 @@ def test_deterministic_steps_are_those_of_autograd(name: str, similarity: str, o
 
 @pytest.mark.parametrize(("name", "similarity", "optimizer", "dim"), steps_of(1))
 def test_lock_free_steps_are_those_of_float64(name: str, similarity: str, optimizer: str, dim: int) -> None:
-    options: dict[str, Any] = {"l2": 0.01} if similarity == "dot" else {}
+    options: dict[str, Any] = {"l2": 0.4} if similarity == "dot" else {}
     options |= {"mode": "lock_free", "threads": 1, "lr": lambda _: 0.01}
     engine = make(name, similarity, dim=dim, optimizer=optimizer, **options)
     reference = Reference(engine)
     users, items = batch_of(engine, Cursor(0, 0))
     expected = reference.sequential(users, items, 0.01)
     done = engine.advance(Cursor(0, 0), 1)
-    terms = engine.loss.terms(40) * len(users)
+    terms = engine.loss.terms(1, 41) * len(users)
     assert done.loss_sum / done.n_samples == pytest.approx(expected / terms, rel=2e-5)
     _same(engine, reference)
+
+
+@pytest.mark.parametrize(
+    ("name", "similarity"), [("softmax", "dot"), ("gbce", "dot"), ("softmax", "cosine"), ("ccl", "cosine with history")]
+)
+def test_both_engines_take_the_same_steps(name: str, similarity: str) -> None:
+    """From the same stream, at the same lr and l2: what a run calls them, whatever engine trains it."""
+    found = []
+    for fused in (True, False):
+        model, stream = model_of(similarity), make_stream(40)
+        options: dict[str, Any] = {"batch_size": 16, "lr": lambda _: 0.002, "loss": name, "optimizer": "sgd"}
+        options |= {"loss_options": options_of(name), "l2": 0.5 if similarity == "dot" else 0.0}
+        engine = ManyEngine(model, stream, **options) if fused else TorchEngine(model, stream, **options)
+        done = engine.advance(Cursor(0, 0), 3)
+        engine.close()
+        found.append((done.loss_sum, {k: v.detach().numpy().copy() for k, v in model.named_parameters()}))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+    start = dict(model_of(similarity).named_parameters())
+    for key, value in found[0][1].items():
+        np.testing.assert_allclose(value, found[1][1][key], rtol=1e-4, atol=1e-6, err_msg=key)
+        assert key in ("bias", "user_bias") or not np.allclose(value, start[key].detach().numpy(), atol=1e-4)
+
+
+def test_weighted_negatives_of_a_softmax_are_corrected_by_logq() -> None:
+    """The corrected sum over weighted draws estimates the sum over uniform ones; the plain sum does not."""
+    rng = np.random.default_rng(0)
+    indptr, items = positives()
+    weights, user = rng.uniform(0.1, 4.0, N_ITEMS), 6
+    sampler = NegativeSampler(
+        indptr, items, n_items=N_ITEMS, n_negatives=40_000, distribution="weights", weights=weights
+    )
+    drawn = sampler.sample(np.array([user]), epoch=0, start=0)
+    scores = rng.normal(size=N_ITEMS) + 0.5 * weights
+    legal = np.setdiff1d(np.arange(N_ITEMS), items[indptr[user] : indptr[user + 1]])
+    rows = torch.from_numpy(np.concatenate((items[indptr[user]][None, None], drawn), 1))
+    logits = torch.from_numpy(scores)[rows.long()]
+    loss = losses.get("softmax").bind({"temperature": 0.5}, drawn.size, N_ITEMS)
+    corrected = loss.corrected(loss, sampler)(logits, torch.tensor([user]), rows)
+    own = np.exp(2 * scores[items[indptr[user]]])
+    expected = np.log(own + drawn.size * np.exp(2 * scores[legal]).mean()) - np.log(own)
+    assert float(corrected) == pytest.approx(expected, abs=0.05)
+    assert abs(float(loss.mean(logits)) - expected) > 0.3
 
 
 def _same(engine: ManyEngine, reference: Reference) -> None:
@@ -345,7 +394,7 @@ def test_lock_free_on_threads_stays_close_to_one_thread() -> None:
     assert losses[2] == pytest.approx(losses[0], rel=0.05)
 
 
-@pytest.mark.parametrize(("name", "mode"), alternating(CODES, MODES))
+@pytest.mark.parametrize(("name", "mode"), alternating(NAMES, MODES))
 def test_a_diverging_run_says_so_in_its_loss(name: str, mode: str) -> None:
     engine = make(name, mode=mode, optimizer="sgd", lr=lambda _: 1e30)
     assert not np.isfinite(train(engine, 3)[-1])
@@ -356,8 +405,14 @@ def test_a_diverging_run_says_so_in_its_loss(name: str, mode: str) -> None:
     [
         ({"mode": "hogwild"}, "fused_mode = 'hogwild'"),
         ({"optimizer": "lazy-adam"}, "optimizer = 'lazy-adam'"),
-        ({"name": "bce", "similarity": "cosine"}, "loss = 'bce': takes dot scores, and CosineMF gives cosine"),
-        ({"name": "ccl", "similarity": "dot"}, "loss = 'ccl': takes cosine scores, and MF gives dot"),
+        (
+            {"name": "bce", "similarity": "cosine"},
+            "loss = 'bce': for CosineMF, .* takes ccl, softmax",
+        ),
+        (
+            {"name": "ccl", "similarity": "dot"},
+            "loss = 'ccl': for MF, .* takes bce, bpr, gbce, softmax",
+        ),
         ({"l2": 0.1}, "l2 = 0.1: has no effect on cosines"),
         ({"threads": 0}, "threads=0"),
     ],
@@ -371,7 +426,7 @@ def test_other_models_and_samplers_are_refused() -> None:
     indptr, items = make_stream().indptr, make_stream().items_of
     sampler = NegativeSampler(indptr, items, n_items=N_ITEMS, n_negatives=20, distribution="popularity")
     stream = Stream(indptr, items, sampler, seed=0)
-    options: dict[str, Any] = {"batch_size": 8, "lr": lambda _: 0.1, "loss": loss_of("softmax")}
+    options: dict[str, Any] = {"batch_size": 8, "lr": lambda _: 0.1, "loss": "softmax"}
     with pytest.raises(ConfigError, match="distribution = 'popularity'"):
         ManyEngine(model_of("dot"), stream, **options)
     with pytest.raises(ConfigError, match="model GMF"):
@@ -384,9 +439,9 @@ def test_other_models_and_samplers_are_refused() -> None:
 )
 def test_options_of_a_loss_out_of_range_are_refused(field: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"{field} = "):
-        Loss("ccl", **{field: value})
-    with pytest.raises(ConfigError, match="loss = 'hinge'"):
-        Loss("hinge")
+        next(form for form in map(losses.get, NAMES) if field in form.options).bind({field: value}, 40, 1000)
+    with pytest.raises(ConfigError, match="loss = bce has no options"):
+        losses.get("bce").bind({field: value}, 40, 1000)
 
 
 def test_a_foreign_checkpoint_is_refused() -> None:
@@ -438,4 +493,4 @@ def test_a_history_that_does_not_fit_is_refused() -> None:
         CosineMF(N_USERS, N_ITEMS, 4, seed=0, history_weight=float("nan"))
     other = CosineMF(N_USERS, N_ITEMS, 4, history=(indptr, items[::-1].copy()), **options)
     with pytest.raises(ConfigError, match="history is not the training part"):
-        ManyEngine(other, make_stream(20), batch_size=8, lr=lambda _: 0.1, loss=loss_of("ccl"))
+        ManyEngine(other, make_stream(20), batch_size=8, lr=lambda _: 0.1, loss="ccl")

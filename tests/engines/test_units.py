@@ -26,7 +26,7 @@ def make(place: str, *, n_negatives: int = 4, lr: float = 1e-3, model: Any = Non
     if place in ("deterministic", "lock_free"):
         return FusedEngine(net, stream, mode=place, threads=1, **options)
     engine = TorchEngine(net, stream, **options)
-    if place == "autograd" and options.get("loss") != "softmax":
+    if place == "autograd" and options.get("loss") != "inbatch-softmax":
         own = Units(losses.get(options.get("loss", "bce")), options["optimizer"], 1 + n_negatives)
         step = Options(options.get("loss", "bce"), options["optimizer"], own.l2(options.get("l2", 0.0)))
         engine._step = AutogradStep(net, step, lr)
@@ -41,10 +41,10 @@ def epoch(engine: Any) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("loss", ["bce", "bpr", "softmax"])
+@pytest.mark.parametrize("loss", ["bce", "bpr", "inbatch-softmax"])
 def test_an_epoch_shrinks_a_user_by_its_degree_whatever_else(place: str, loss: str) -> None:
     """(1 - lr * l2) ** degree for any N, loss, batch, engine and mode."""
-    if loss == "softmax" and place != "torch":
+    if loss == "inbatch-softmax" and place != "torch":
         pytest.skip("softmax trains by autograd only, and there by the engine's own choice")
     lr, l2 = 1e-4, 10.0  # at a larger lr the loss moves a user by as much
     for n_negatives, batch_size in ((1, 16), (4, 16), (16, 16), (4, 7), (4, 1000)):
@@ -75,9 +75,9 @@ def test_an_epoch_of_sgd_is_the_same_in_every_engine_mode_and_batch(loss: str) -
 
 
 @pytest.mark.parametrize("optimizer", optim.names())
-@pytest.mark.parametrize("loss", ["bpr", "softmax"])
+@pytest.mark.parametrize("loss", ["bpr", "inbatch-softmax"])
 def test_losses_of_differences_leave_user_and_global_biases_at_zero(loss: str, optimizer: str) -> None:
-    for place in ["torch"] if loss == "softmax" else ["torch", "autograd"]:
+    for place in ["torch"] if loss == "inbatch-softmax" else ["torch", "autograd"]:
         after = epoch(make(place, loss=loss, optimizer=optimizer, lr=0.01))
         assert not after["user_bias"].any()
         assert not after["bias"].any()
@@ -116,7 +116,7 @@ def test_adamw_decays_by_weight_decay_and_refuses_l2() -> None:
         make("torch", optimizer="adam", weight_decay=0.1)
 
 
-@pytest.mark.parametrize("loss", ["bce", "bpr", "softmax"])
+@pytest.mark.parametrize("loss", ["bce", "bpr", "inbatch-softmax"])
 def test_the_largest_lr_falls_with_the_batch(loss: str) -> None:
     stream, form = make_stream(), losses.get(loss)
     found = [largest_lr(stream, rows, form) for rows in (16, 64, 10**9)]

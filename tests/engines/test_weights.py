@@ -15,7 +15,6 @@ from fastrec.batches.adapters import BatchDataset
 from fastrec.batches.stream import Stream
 from fastrec.engines.capabilities import Wish, choose
 from fastrec.engines.fused.engine import FusedEngine
-from fastrec.engines.fused.losses.spec import Loss
 from fastrec.engines.fused.many_engine import ManyEngine
 from fastrec.engines.minibatch.engine import TorchEngine
 from fastrec.errors import ConfigError, DataError
@@ -110,7 +109,9 @@ def test_an_epoch_is_that_of_the_weighted_sum_in_float64(place: str, loss: str) 
 PATHS = [
     ("mlp", "bce", "adam", {}),
     ("neumf", "bpr", "adagrad", {}),
-    ("gmf", "softmax", "adam", {}),
+    ("gmf", "inbatch-softmax", "adam", {}),
+    ("mf", "softmax", "adam", {}),
+    ("mf", "gbce", "adam", {}),
     ("gmf", "bce", "adam", {"accumulate": 3}),
     ("gmf", "bce", "adam", {"negatives": 2}),
     ("gmf", "bce", "sgd", {"place": "deterministic"}),
@@ -148,16 +149,22 @@ def test_deterministic_weights_are_the_same_for_any_threads(threads: int) -> Non
 
 
 @pytest.mark.parametrize("mode", ["deterministic", "lock_free"])
-@pytest.mark.parametrize(("name", "similarity"), [("ccl", "cosine"), ("softmax", "dot"), ("bce", "dot")])
+@pytest.mark.parametrize(
+    ("name", "similarity"), [("ccl", "cosine"), ("softmax", "dot"), ("bce", "dot"), ("gbce", "dot")]
+)
 def test_the_pass_for_many_negatives_weighs_rows(mode: str, name: str, similarity: str) -> None:
-    from fastrec.models.parts.cosine import CosineMF
+    from fastrec.models.cosine_mf import CosineMF
 
     source = stream(n_negatives=40)
     net = make_model("mf", 20, init_std=0.3) if similarity == "dot" else CosineMF(N_USERS, N_ITEMS, 20, seed=4)
-    loss = Loss(name, temperature=0.2, margin=0.1, negative_weight=8.0)
+    values = {"temperature": 0.2, "margin": 0.1, "negative_weight": 8.0}
+    options = {k: v for k, v in values.items() if k in losses.get(name).options}
+    apart = mode == "deterministic"
+    terms = losses.get(name).terms(1, 41)
+    lr = LR / (16 * terms) if apart else LR  # lr of SGD is of a positive's summed loss
     engine = ManyEngine(
-        net, source, batch_size=16, lr=lambda _: LR, loss=loss, mode=mode, optimizer="sgd", threads=1,
-        l2=0.01 if similarity == "dot" else 0.0,
+        net, source, batch_size=16, lr=lambda _: lr, loss=name, loss_options=options, mode=mode, optimizer="sgd",
+        threads=1, l2=0.01 if similarity == "dot" else 0.0,
     )  # fmt: skip
     reference = Reference(engine)
     batch, weights = source.read(0, 0, 16), source.weights_of(0, 0, 16)
@@ -165,7 +172,7 @@ def test_the_pass_for_many_negatives_weighs_rows(mode: str, name: str, similarit
     step = reference.step if mode == "deterministic" else reference.sequential
     value = step(batch.users[order], batch.items[order], LR, weights[order])
     done = engine.advance(Cursor(0, 0), 1)
-    value = value if mode == "deterministic" else value / (16 * loss.terms(40))
+    value = value if mode == "deterministic" else value / (16 * terms)
     assert done.loss_sum / done.n_samples == pytest.approx(value, rel=2e-5)
     for key, expected_value in reference.w.items():
         np.testing.assert_allclose(engine.named[key], expected_value, rtol=1e-4, atol=2e-5, err_msg=key)

@@ -8,25 +8,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from fastrec.engines.fused.losses.ccl import ccl
-from fastrec.engines.fused.losses.gbce import gbce
-from fastrec.engines.fused.losses.softmax import softmax
-from fastrec.engines.fused.losses.spec import Loss, beta
-from fastrec.models.losses.bce import bce
-from fastrec.models.losses.bpr import bpr
+from fastrec.models.parts.loss import Loss
 
 EPS = 1e-10
-
-
-def mean_loss(scores: torch.Tensor, loss: Loss, n_items: int) -> torch.Tensor:
-    """The torch form of a loss, over scores [B, 1+N]."""
-    if loss.name == "ccl":
-        return ccl(scores, loss.margin, loss.negative_weight)
-    if loss.name == "softmax":
-        return softmax(scores, loss.temperature)
-    if loss.name == "gbce":
-        return gbce(scores, beta(loss.calibration, scores.shape[1] - 1, n_items))
-    return {"bce": bce, "bpr": bpr}[loss.name](scores)
 
 
 class Reference:
@@ -35,7 +19,8 @@ class Reference:
     def __init__(self, engine: Any) -> None:
         self.w = {k: v.astype(np.float64) for k, v in engine.named.items()}
         self.sums = {k: v.astype(np.float64) for k, v in engine.sums.items()}
-        self.loss, self.l2, self.cosine = engine.loss, engine.l2, engine.cosine
+        self.loss: Loss = engine.loss
+        self.l2, self.cosine = engine.l2, engine.cosine
         self.weight = getattr(engine.model, "history_weight", 0.0)
         self.stream = engine.stream
 
@@ -68,11 +53,11 @@ class Reference:
         w = {k: torch.tensor(v, requires_grad=True) for k, v in self.w.items()}
         u, i = torch.from_numpy(users.astype(np.int64)), torch.from_numpy(items.astype(np.int64))
         past = torch.from_numpy(self._history(users)) if self.weight else 0.0
-        scores, n_items = self._scores(w, u, i, past), len(self.w["item_factors"])
+        scores = self._scores(w, u, i, past)
         if weights is None:
-            value = mean_loss(scores, self.loss, n_items)
+            value = self.loss.mean(scores)
         else:
-            rows = [mean_loss(row[None], self.loss, n_items) for row in scores]
+            rows = [self.loss.mean(row[None]) for row in scores]
             value = (torch.stack(rows) * torch.from_numpy(weights.astype(np.float64))).mean()
         value.backward()
         flat, repeated = items.reshape(-1), np.repeat(users, items.shape[1])
@@ -93,7 +78,7 @@ class Reference:
     def sequential(self, users: np.ndarray, items: np.ndarray, lr: float, weights: Any = None) -> float:
         """Positive by positive: all its samples scored at once, then applied one after the other; summed loss."""
         total = 0.0
-        terms = self.loss.terms(items.shape[1] - 1)
+        terms = self.loss.terms(1, items.shape[1])
         before, past = -1, np.zeros(1)
         for k, (u, row) in enumerate(zip(users, items)):
             if self.weight and u != before:
@@ -102,8 +87,7 @@ class Reference:
             one = torch.tensor([int(u)]), torch.from_numpy(row[None].astype(np.int64))
             scores = self._scores(w, *one, torch.from_numpy(past))
             scores.requires_grad_(True)
-            value = mean_loss(scores, self.loss, len(self.w["item_factors"])) * terms
-            value = value * (1.0 if weights is None else float(weights[k]))
+            value = self.loss.mean(scores) * terms * (1.0 if weights is None else float(weights[k]))
             value.backward()
             total += float(value.detach())
             x, g = scores.detach().numpy()[0], scores.grad.numpy()[0]

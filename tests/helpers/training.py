@@ -13,6 +13,8 @@ from fastrec.sampling import NegativeSampler
 from fastrec.sampling.order import Cursor
 
 N_USERS, N_ITEMS = 23, 31
+DOT = [name for name in models.names() if models.model_class(name).similarity == "dot"]
+"""Models that BCE and BPR are for."""
 
 
 def positives(seed: int = 5, n_users: int = N_USERS, n_items: int = N_ITEMS) -> tuple[np.ndarray, np.ndarray]:
@@ -39,6 +41,8 @@ def make_model(model: str = "gmf", dim: int = 4, seed: int = 2, init_std: float 
 
 def make_engine(model: str = "gmf", batch_size: int = 16, **options: Any) -> TorchEngine:
     options.setdefault("lr", lambda step: 0.01 / (1 + 0.1 * step))
+    if model not in DOT and "loss" not in options:
+        options |= {"loss": "softmax", "loss_options": {"temperature": 0.2}}
     stream = make_stream(options.pop("n_negatives", 4))
     return TorchEngine(make_model(model), stream, batch_size=batch_size, **options)
 

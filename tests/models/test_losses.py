@@ -7,7 +7,7 @@ import torch
 from fastrec import models
 from fastrec.models.losses.bce import bce
 from fastrec.models.losses.bpr import bpr
-from fastrec.models.losses.softmax import sampled_softmax
+from fastrec.models.losses.inbatch_softmax import sampled_softmax
 from tests.helpers.training import N_ITEMS, N_USERS, make_model
 
 

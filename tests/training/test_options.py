@@ -96,6 +96,7 @@ def run_of(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..
 
 
 PAIR = {"model": "neumf", "pretrained_gmf": 0, "pretrained_mlp": 0, "epochs": 1}
+COSINE = {"model": "cosine-mf", "loss": "ccl", "optimizer": "row-adagrad", "margin": 0.3}
 CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "data": ({}, "other.csv"),
     "user_col": ({}, "who"),
@@ -123,6 +124,12 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "dropout": (MLP, 0.3),
     "init_std": ({}, 0.5),
     "output_init": ({}, "lecun"),
+    "history_weight": (COSINE, 2.0),
+    "scored_history_weight": ({**COSINE, "history_weight": 2.0}, 5.0),
+    "temperature": ({"model": "mf", "loss": "softmax"}, 0.2),
+    "margin": (COSINE, 0.1),
+    "negative_weight": (COSINE, 3.0),
+    "calibration": ({"model": "mf", "loss": "gbce"}, 0.1),
     "pretrained_gmf": (PAIR, 1),
     "pretrained_mlp": (PAIR, 1),
     "pretrained_alpha": (PAIR, 0.9),
@@ -192,6 +199,12 @@ INERT: dict[str, tuple[dict[str, Any], str]] = {
     "layers": ({"layers": (8, 4)}, "a model with layers"),
     "dropout": ({"dropout": 0.5}, "a model with layers"),
     "dim": ({"model": "mlp", "layers": (8, 4), "dim": 4}, "layers to be left out"),
+    "history_weight": ({"model": "mf", "history_weight": 1.0}, "a model that scores by the user's history"),
+    "scored_history_weight": ({"scored_history_weight": 1.0}, "a model that scores by the user's history"),
+    "temperature": ({"loss": "inbatch-softmax", "temperature": 0.2}, "loss = softmax"),
+    "margin": ({"margin": 0.2}, "loss = ccl"),
+    "negative_weight": ({"negative_weight": 20.0}, "loss = ccl"),
+    "calibration": ({"calibration": 0.2}, "loss = gbce"),
     "pretrained_gmf": ({"model": "neumf", "pretrained_gmf": "x"}, "they go together"),
     "pretrained_mlp": ({"model": "neumf", "pretrained_mlp": "y"}, "they go together"),
     "pretrained_alpha": ({"model": "neumf", "pretrained_alpha": 0.3}, "pretrained_gmf and pretrained_mlp"),
@@ -335,7 +348,7 @@ RUNS: dict[str, list[str]] = {
     "fused": ["--optimizer", "sgd", "--model", "mf", "--dim", "20"],
     "lock free": ["--optimizer", "sgd", "--fused-mode", "lock_free", "--threads", "1", "--dim", "20"],
     "no validation": ["--validation", "0"],
-    "softmax": ["--loss", "softmax", "--optimizer", "adamw", "--exclude", "all"],
+    "softmax": ["--loss", "inbatch-softmax", "--optimizer", "adamw", "--exclude", "all"],
 }
 
 

@@ -11,14 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from fastrec import models
 from fastrec.engines.minibatch.engine import flushed_denormals
 from fastrec.engines.minibatch.steps import AutogradStep, Options
 from fastrec.errors import FastrecError
 from fastrec.runs.checkpoint import Checkpoints
 from fastrec.training.tracking import ProgressBar, Tracker, duration
 from fastrec.training.trainer import Trainer
-from tests.helpers.training import make_engine
+from tests.helpers.training import DOT, make_engine
 
 
 def make(model: str = "gmf", **options: Any) -> Trainer:
@@ -26,7 +25,7 @@ def make(model: str = "gmf", **options: Any) -> Trainer:
     return Trainer(engine, epochs=options.pop("epochs", 3), progress=False, **options)
 
 
-@pytest.mark.parametrize("model", models.names())
+@pytest.mark.parametrize("model", DOT)
 @pytest.mark.parametrize("loss", ["bce", "bpr"])
 def test_the_loss_falls_and_every_step_counts(model: str, loss: str) -> None:
     engine = make_engine(model, loss=loss, lr=lambda _: 0.02)

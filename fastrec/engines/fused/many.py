@@ -24,15 +24,11 @@ import numpy as np
 from fastrec.engines.fused import codes as _codes
 from fastrec.engines.fused.codes import encode_item, encode_user, within_reach
 from fastrec.engines.fused.draw import draw_row, mark, row_size, unmark
-from fastrec.engines.fused.losses.binary import loss_gradient
-from fastrec.engines.fused.losses.ccl import ccl_row
-from fastrec.engines.fused.losses.gbce import gbce_row
-from fastrec.engines.fused.losses.softmax import softmax_row
-from fastrec.engines.fused.losses.spec import BCE, BPR, CCL, GBCE, SOFTMAX
 from fastrec.engines.fused.rows import AT_ONCE, combine, dots, squared
 from fastrec.engines.fused.weights import EPS
 from fastrec.jit import inline, njit
 from fastrec.lanes import prefetch, scratch
+from fastrec.models import losses as forms
 
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 _1 = np.uint64(1)
@@ -64,7 +60,7 @@ def _move_bias(bias, sums, at, gradient, lr, adagrad):  # type: ignore[no-untype
 
 @functools.cache
 def kernel(
-    dim: int, cosine: bool, adagrad: bool, loss: int, apart: bool, blended: bool = False, weighted: bool = False
+    dim: int, cosine: bool, adagrad: bool, loss: str, apart: bool, blended: bool = False, weighted: bool = False
 ) -> Any:
     """The pass over users for one dim, score, optimiser and loss.
 
@@ -76,7 +72,9 @@ def kernel(
     width = _codes.stride(dim)
     n_dim = np.float32(dim)
     below = np.float32((dim + 16) * 2.0**-23)  # of float32 scores: a candidate within rounding of the margin is one
-    slanted = loss in (BCE, GBCE)  # in BPR and softmax they cancel, and Adagrad would blow up what rounding leaves
+    form = forms.get(loss)
+    row_loss_of, sparse = form.many, form.sparse
+    slanted = not form.relative  # in BPR and softmax they cancel, and Adagrad would blow up what rounding leaves
     biased = not cosine
     to_write = 0 if apart else 1
 
@@ -108,7 +106,7 @@ def kernel(
             hi += 1
         size = row_size(n_negatives) + 64  # steps read and ask ahead past the last: valid items, whatever they are
         ids, near = np.zeros(size, np.int32), np.zeros(size, np.int32)
-        x, e = scratch(size), scratch(size)
+        x, e, spare = scratch(size), scratch(size), scratch(size)
         r, w, v, mean = scratch(dim), scratch(dim), scratch(dim), scratch(dim)
         mine = np.zeros(width, np.int16)
         taken = np.zeros((q.shape[0] >> 5) + 1, np.uint32)
@@ -147,7 +145,7 @@ def kernel(
             ids[0] = positives[row]
             draw_row(np.uint64(addresses[row]), epoch, seed, tag, n_items, taken, items, start, stop, n_negatives, ids)
             m = n
-            if loss == CCL:  # keep what may exceed the margin, score that exactly, keep what does
+            if sparse:  # keep what may exceed the margin, score that exactly, keep what does
                 unit, slack = encode_user(r, mine, dim)
                 near[0] = ids[0]
                 m = 1
@@ -172,7 +170,6 @@ def kernel(
                 m = kept
                 for j in range(m):
                     e[j] = x[j]
-                row_loss = ccl_row(x, m, a, b)
             else:
                 for j in range(0, n, AT_ONCE):
                     for k in range(j + ROWS_AHEAD, j + ROWS_AHEAD + AT_ONCE):
@@ -185,16 +182,11 @@ def kernel(
                 if cosine:
                     for j in range(n):
                         e[j] = x[j]
-                before = product
-                if loss == SOFTMAX:
-                    row_loss = softmax_row(x, n, a)
-                elif loss == GBCE:
-                    row_loss, product = gbce_row(x, e, n, a, product)
-                else:
-                    row_loss, product = loss_gradient(x, e, n, BPR if loss == BPR else BCE, product)
-                if (apart or weighted) and product != before:
-                    row_loss += math.log(product)
-                    product = 1.0
+            before = product
+            row_loss, product = row_loss_of(x, spare, m, a, b, product)
+            if (apart or weighted) and product != before:
+                row_loss += math.log(product)
+                product = 1.0
             row_slope, row_scale = _ZERO, scale
             if weighted:
                 row_loss *= row_weights[row]
@@ -205,7 +197,7 @@ def kernel(
                     row_slope += x[j]
             # apply: w sums the user's gradient, from rows before each is updated
             for j in range(m):
-                i = np.int64(near[j] if loss == CCL else ids[j])
+                i = np.int64(near[j] if sparse else ids[j])
                 g = x[j]
                 if apart:
                     combine(w, 0, _ONE, w, 0, g * inverse[i], q, i, dim)
@@ -224,7 +216,7 @@ def kernel(
                         row_lr = _root(q_sum, i, max(_ZERO, _ONE - e[j] * e[j]) * gi * gi / n_dim, lr)
                     keep = _ONE + row_lr * gi * e[j] * inverse[i]
                     inverse[i] = _inverse(combine(q, i, keep, q, i, -row_lr * gi, r, 0, dim))
-                    if loss == CCL:
+                    if sparse:
                         encode_item(q, i, inverse[i], codes, steps, dim)
                 else:
                     combine(w, 0, _ONE, w, 0, g, q, i, dim)

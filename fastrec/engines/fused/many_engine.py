@@ -5,7 +5,7 @@ B batch rows, N negatives, U users, I items, D dim.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numba
@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from fastrec.engines.base import Progress
 from fastrec.engines.fused import codes
-from fastrec.engines.fused.losses.spec import CCL, SIMILARITIES, Loss
 from fastrec.engines.fused.many import items_kernel, kernel, refresh_kernel
 from fastrec.engines.fused.prepare import look_up
 from fastrec.engines.fused.weights import LINE, aligned, restored
+from fastrec.engines.units import SETTLED, Units
 from fastrec.errors import ConfigError
 from fastrec.jit import resolve_threads, run_ranges
+from fastrec.models import losses
 from fastrec.sampling import identity
 from fastrec.sampling.order import Cursor
 
@@ -60,13 +61,16 @@ class ManyEngine:
     batch_size : int
         Positives a step.
     lr : callable
-        Step (from 0) -> learning rate. In lock_free it is that of a single positive's loss.
-    loss : Loss
+        Step (from 0) -> learning rate; of SGD that of a single positive's loss.
+    loss : str
+        A loss with a ``many`` form.
+    loss_options : mapping, optional
+        Its options by name; what is left out has the loss's own default.
     mode : {"deterministic", "lock_free"}
     optimizer : {"sgd", "row-adagrad"}
     l2 : float
-        Each sample adds ``l2 / 2`` times the squares of the rows and biases that it uses. For dot products only: a
-        cosine does not depend on the lengths of rows.
+        Each positive adds ``l2 / 2`` times the squares of what it and its negatives use; see ``engines.units``. For
+        dot products only: a cosine does not depend on the lengths of rows.
     threads : int, optional
         None means every processor.
 
@@ -91,7 +95,8 @@ class ManyEngine:
         *,
         batch_size: int,
         lr: Callable[[int], float],
-        loss: Loss,
+        loss: str = "ccl",
+        loss_options: Mapping[str, float] | None = None,
         mode: str = "deterministic",
         optimizer: str = "row-adagrad",
         l2: float = 0.0,
@@ -103,11 +108,13 @@ class ManyEngine:
             raise ConfigError(f"optimizer = {optimizer!r}: the pass for many negatives has {', '.join(OPTIMIZERS)}")
         self.named = _named(model)
         self.cosine = len(self.named) == len(COSINE)
+        self.loss = losses.get(loss).bind(loss_options or {}, int(stream.n_negatives), stream.sampler.n_items)
         similarity = "cosine" if self.cosine else "dot"
-        if similarity not in SIMILARITIES[loss.name]:
+        if self.loss.many is None or similarity not in self.loss.similarities:
+            fit = [n for n in losses.names() if losses.get(n).many and similarity in losses.get(n).similarities]
             raise ConfigError(
-                f"loss = {loss.name!r}: takes {' or '.join(SIMILARITIES[loss.name])} scores, and "
-                f"{type(model).__name__} gives {similarity} scores"
+                f"loss = {loss!r}: for {type(model).__name__}, whose scores are {similarity}, the pass for many "
+                f"negatives takes {', '.join(fit)}"
             )
         if self.cosine and l2:
             raise ConfigError(f"l2 = {l2}: has no effect on cosines, which do not depend on the lengths of rows; set 0")
@@ -121,7 +128,10 @@ class ManyEngine:
             model.check_history(stream.indptr, stream.items_of)
         self.model, self.stream, self.batch_size, self.lr = model, stream, int(batch_size), lr
         self.n_negatives, self.n_positives = int(stream.n_negatives), int(stream.n_positives)
-        self.mode, self.loss, self.optimizer, self.l2 = mode, loss, optimizer, float(l2)
+        self.mode, self.optimizer = mode, optimizer
+        self._units = Units(self.loss, optimizer, 1 + self.n_negatives)
+        self.l2 = (self._units.l2 if mode == "deterministic" else self._units.l2_of_sample)(float(l2))
+        """Of a sample."""
         self.threads = resolve_threads(threads)
         self.step = 0
         rows = min(self.batch_size, self.n_positives)
@@ -145,7 +155,7 @@ class ManyEngine:
             name: np.zeros(a.shape[0], np.float32) for name, a in self.named.items() if self.optimizer == "row-adagrad"
         }
         self._sums = tuple(self.sums.get(name, none) for name in DOT)
-        self._coded = self.loss.code == CCL
+        self._coded = self.loss.sparse
         kept = codes.empty(n_items, self.dim) if self._coded else (np.empty((0, 0), np.int8), none)
         self._shadow = (np.ones(n_items, np.float32), *kept)
 
@@ -156,7 +166,7 @@ class ManyEngine:
         self._pairs = self.stream.users_of, self.stream.items_of
         self._history = (self.stream.indptr, self._pairs[1], np.float32(weight))
         weighted = self.stream.weights is not None
-        self._train = kernel(self.dim, self.cosine, adagrad, self.loss.code, apart, weight > 0, weighted)
+        self._train = kernel(self.dim, self.cosine, adagrad, self.loss.name, apart, weight > 0, weighted)
         self._update = items_kernel(self.dim, self.cosine, adagrad, self._coded) if apart else None
 
     def _memory(self, rows: int) -> None:
@@ -184,9 +194,10 @@ class ManyEngine:
         while steps < n_steps and cursor.position < self.n_positives:
             stop = min(cursor.position + self.batch_size, self.n_positives)
             n = self._prepare(cursor.epoch, cursor.position, stop)
-            lr = np.float32(self.lr(self.step))
+            asked = self.lr(self.step)
+            lr = np.float32(self._units.step_lr(asked, n) if self.mode == "deterministic" else asked)
             step = self._step_apart if self.mode == "deterministic" else self._step_lock_free
-            total += step(n, np.uint64(cursor.epoch), lr) * columns / self.loss.terms(self.n_negatives)
+            total += step(n, np.uint64(cursor.epoch), lr) * columns / self.loss.terms(1, columns)
             self.step += 1
             steps += 1
             cursor = Cursor(cursor.epoch, stop)
@@ -210,7 +221,7 @@ class ManyEngine:
     def _pass(self, n: int, epoch: np.uint64, lr: np.float32, scale: float, l2: float, biases: Any, sums: Any) -> Any:
         """(lo, hi) -> what the kernel returns for rows [lo, hi) of the batch."""
         s = self.stream.sampler
-        numbers = tuple(map(np.float32, self.loss.numbers(self.n_negatives, s.n_items)))
+        numbers = tuple(map(np.float32, self.loss.bound))
         places = (self._runs[:n], self._old, self._losses, self._slopes)
 
         def work(lo: int, hi: int) -> Any:
@@ -246,7 +257,7 @@ class ManyEngine:
 
     def _step_apart(self, n: int, epoch: np.uint64, lr: np.float32) -> float:
         """Users, then items, then the global bias: a mini-batch step on the mean loss."""
-        scale = 1.0 / (n * self.loss.terms(self.n_negatives))
+        scale = 1.0 / self.loss.terms(n, 1 + self.n_negatives)
         l2 = self.l2 / (n * (1 + self.n_negatives))
         work = self._pass(n, epoch, lr, scale, l2, self._biases, self._sums)
         done = run_ranges(work, n, self.threads, grain=16)
@@ -267,6 +278,8 @@ class ManyEngine:
             if sums.size:
                 sums[0] += gradient * gradient
                 lr = lr / (np.sqrt(sums[0]) + np.float32(1e-10))
+            else:
+                lr = min(lr, np.float32(SETTLED))
             bias[0] -= lr * gradient
         return float(self._losses[:n].sum())
 

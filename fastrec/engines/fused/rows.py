@@ -18,7 +18,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastrec.lanes import WIDTH, lanes
+from fastrec.lanes import WIDTH
 
 AT_ONCE = 4
 """Rows per step of ``dots``: 16 lanes are two AVX2 registers, so four sums, the row and a product take 12 of 16."""
@@ -176,25 +176,3 @@ def dots(typing: Any, r: Any, q: Any, scale: Any, ids: Any, at: Any, x: Any, dim
         return context.get_dummy_value()
 
     return types.void(r, q, scale, ids, types.intp, x, dim), build
-
-
-@intrinsic
-def greater(typing: Any, x: Any, y: Any) -> Any:
-    """The greater of two values in every lane; of a number and NaN the number."""
-
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return vector(builder, "maxnum", *args)
-
-    return lanes(lanes, lanes), build
-
-
-@intrinsic
-def greatest(typing: Any, x: Any) -> Any:
-    """The greatest of the lanes."""
-
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(_F32, [_VECTOR])
-        name = "llvm.vector.reduce.fmax.v16f32"
-        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
-
-    return types.float32(lanes), build

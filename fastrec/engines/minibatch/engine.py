@@ -6,7 +6,7 @@ A step reads one batch of the feed (or ``accumulate`` of them) and updates the w
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -47,6 +47,8 @@ class TorchEngine:
         Step (from 0) -> learning rate; that of one sample for SGD.
     loss : str
         A name of ``models.losses``.
+    loss_options : mapping, optional
+        Its options by name; what is left out has the loss's own default.
     optimizer : str
         A name of ``optim``.
     l2 : float
@@ -88,6 +90,7 @@ class TorchEngine:
         batch_size: int,
         lr: Callable[[int], float],
         loss: str = "bce",
+        loss_options: Mapping[str, float] | None = None,
         optimizer: str = "adam",
         l2: float = 0.0,
         weight_decay: float = 0.0,
@@ -117,9 +120,12 @@ class TorchEngine:
         self._micro, self.batch_size = batch_size, batch_size * accumulate
         self.n_negatives = n_hard or stream.n_negatives
         self._rule = optim.get(optimizer)
-        self._units = Units(losses.get(loss), optimizer, 1 + self.n_negatives)
+        form = losses.get(loss).bind(loss_options or {}, self.n_negatives, stream.sampler.n_items)
+        self._units = Units(form, optimizer, 1 + self.n_negatives)
         decays = self._units.l2(l2), None if output_l2 is None else self._units.l2(output_l2)
-        options = Options(loss, optimizer, decays[0], precision, compile, n_hard, decays[1], output_lr, weight_decay)
+        options = Options(
+            loss, optimizer, decays[0], precision, compile, n_hard, decays[1], output_lr, weight_decay, form
+        )  # fmt: skip
         if self._rule.decays and (l2 or output_l2):
             raise ConfigError(f"l2 = {l2}, output_l2 = {output_l2}: {optimizer} has no L2 term; use weight_decay")
         if weight_decay and not self._rule.decays:
@@ -164,19 +170,23 @@ class TorchEngine:
         self, options: Options, drop: AddressedDropout | None, batch_size: int, *, graph: bool
     ) -> CpuStep | AutogradStep | CudaStep | GraphedStep:
         lr = self._units.step_lr(self.lr(0), min(self.batch_size, self.n_positives))
+        form, sampler = options.form, self.stream.sampler
+        corrected = None
+        if form.corrected is not None and sampler.weights is not None:
+            corrected = form.corrected(form, sampler, device=self.device.device)
         if self.backend.name == "cpu-kernels":
-            return CpuStep(self.model, options, lr, dropout=drop)
-        captured = graph and GraphedStep.serves(self.device, options)
+            return CpuStep(self.model, options, lr, corrected=corrected, dropout=drop)
+        captured = graph and self.model.captures and GraphedStep.serves(self.device, options)
         held = torch.tensor(lr, device=self.device.device) if captured else lr
         step: AutogradStep | CudaStep
         if self.backend.name == "cuda-kernels":
             step = CudaStep(self.model, options, held, dropout=drop)
         else:
             in_batch, stream = None, self.stream
-            if options.form.in_batch is not None:
-                csr = (stream.indptr, stream.items_of, stream.sampler.n_items)
-                in_batch = options.form.in_batch(*csr, device=self.device.device)
-            step = AutogradStep(self.model, options, held, in_batch=in_batch, dropout=drop)
+            if form.in_batch is not None:
+                csr = (stream.indptr, stream.items_of, sampler.n_items)
+                in_batch = form.in_batch(*csr, device=self.device.device)
+            step = AutogradStep(self.model, options, held, in_batch=in_batch, corrected=corrected, dropout=drop)
         return GraphedStep(step, self.device, batch_size, 1 + self.stream.n_negatives) if captured else step
 
     def _make_feed(self, batch_size: int) -> Feed | ResidentFeed:

@@ -43,6 +43,8 @@ class Options(NamedTuple):
     """Learning rate of h as a fraction of that of the rows."""
     weight_decay: float = 0.0
     """Decoupled decay of every weight, by rules that have it."""
+    bound: Loss | None = None
+    """The loss with its options; None: with its defaults."""
 
     @property
     def decays(self) -> tuple[float, float]:
@@ -54,7 +56,7 @@ class Options(NamedTuple):
     @property
     def form(self) -> Loss:
         """The loss and its forms."""
-        return losses.get(self.loss)
+        return losses.get(self.loss) if self.bound is None else self.bound
 
     def optimizer_of(self, model: Model, lr: float | Tensor, **setting: Any) -> Any:
         """The optimiser over a model's parameters, where they are."""
@@ -116,6 +118,8 @@ class CpuStep:
     model : Model
     options : Options
     lr : float
+    corrected : callable, optional
+        What ``Loss.corrected`` made, where negatives are not uniform.
     dropout : AddressedDropout, optional
         After each layer of the MLP.
     """
@@ -124,8 +128,16 @@ class CpuStep:
     dtype = torch.float32
     """Of the rows that are gathered."""
 
-    def __init__(self, model: Model, options: Options, lr: float, *, dropout: AddressedDropout | None = None) -> None:
-        self._options, self._form = options, options.form
+    def __init__(
+        self,
+        model: Model,
+        options: Options,
+        lr: float,
+        *,
+        corrected: Any = None,
+        dropout: AddressedDropout | None = None,
+    ) -> None:
+        self._options, self._form, self._corrected = options, options.form, corrected
         self._kernels = cpu_kernels(model, dropout)
         self._decays = options.decays
         self.optimizer = options.optimizer_of(model, lr, added_to=True)
@@ -139,7 +151,8 @@ class CpuStep:
             items = self._hardest(users, items)
         l2, output_l2 = (value * fraction / items.numel() for value in self._decays)
         if isinstance(kernels, CpuFactors):
-            loss, gradient = self._loss(kernels.logits(users, items.numpy()), fraction, batch.weights)
+            logits = kernels.logits(users, items.numpy())
+            loss, gradient = self._loss(logits, fraction, batch.users, items, batch.weights)
             kernels.backward(users, items.numpy(), gradient, l2, output_l2)
             return loss
         kernels.begin(items.numpy())
@@ -148,7 +161,7 @@ class CpuStep:
             logits = kernels.logits(users[lo:hi], lo, hi, int(epoch), positions[lo:hi])
             part = (hi - lo) / users.size
             weights = None if batch.weights is None else batch.weights[lo:hi]
-            loss, gradient = self._loss(logits, fraction * part, weights)
+            loss, gradient = self._loss(logits, fraction * part, batch.users[lo:hi], items[lo:hi], weights)
             kernels.backward(users[lo:hi], lo, hi, gradient, l2, output_l2)
             total.add_(loss, alpha=part)
         kernels.finish(l2, output_l2)
@@ -162,13 +175,18 @@ class CpuStep:
         parts = [kernels.logits(users[lo:hi], lo, hi) for lo, hi in kernels.blocks()]
         return hardest(items, torch.cat(parts), self._options.n_hard)
 
-    def _loss(self, logits: Tensor, fraction: float, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _loss(
+        self, logits: Tensor, fraction: float, users: Tensor, items: Tensor, weights: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """The mean loss of rows with these weights, and the gradient of ``fraction`` times it by the logits."""
         if weights is None and self._form.mean_and_gradient is not None:
             loss, gradient = self._form.mean_and_gradient(logits)
         else:
             logits.requires_grad_()
-            loss = self._form.mean(logits) if weights is None else self._form.weighted(logits, weights)
+            if self._corrected is not None:
+                loss = self._corrected(logits, users, items, weights)
+            else:
+                loss = self._form.mean(logits) if weights is None else self._form.weighted(logits, weights)
             loss.backward()  # type: ignore[no-untyped-call]
             assert logits.grad is not None
             gradient = logits.grad
@@ -197,6 +215,8 @@ class AutogradStep:
         A tensor on the device where a CUDA graph is to read it.
     in_batch : callable, optional
         What ``Loss.in_batch`` made, for a loss that has it.
+    corrected : callable, optional
+        What ``Loss.corrected`` made, where negatives are not uniform.
     dropout : AddressedDropout, optional
         Set to the batch before each forward pass.
     """
@@ -208,9 +228,11 @@ class AutogradStep:
         lr: float | Tensor,
         *,
         in_batch: Any = None,
+        corrected: Any = None,
         dropout: AddressedDropout | None = None,
     ) -> None:
-        self.model, self._options, self._dropout, self._in_batch = model, options, dropout, in_batch
+        self.model, self._options, self._dropout = model, options, dropout
+        self._in_batch, self._corrected = in_batch, corrected
         self._form, self._roles = options.form, model.roles()
         self._l2, self._output_l2 = options.decays
         self._device, self._still = next(model.parameters()).device, options.still(model)
@@ -276,6 +298,9 @@ class AutogradStep:
         if self._in_batch is not None:
             mean: Tensor = self._in_batch(logits, self.model.cross(users, items[:, 0]), users, items, weights)
             return mean
+        if self._corrected is not None:
+            corrected: Tensor = self._corrected(logits, users, items, weights)
+            return corrected
         return self._form.mean(logits) if weights is None else self._form.weighted(logits, weights)
 
     @torch.no_grad()

@@ -54,4 +54,10 @@ def row(x, e, n, product):  # type: ignore[no-untyped-def]
     return value, product
 
 
-BCE = register(Loss("bce", bce, mean_and_gradient=bce_with_gradient, rows=rows, row=row, triton="bce"))
+@inline
+def many(x, e, n, a, b, product):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    """``row`` as the pass for many negatives calls it."""
+    return row(x, e, n, product)
+
+
+BCE = register(Loss("bce", bce, mean_and_gradient=bce_with_gradient, rows=rows, row=row, many=many, triton="bce"))

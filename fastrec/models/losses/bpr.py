@@ -39,4 +39,10 @@ def row(x, e, n, product):  # type: ignore[no-untyped-def]
     return value, product
 
 
-BPR = register(Loss("bpr", bpr, rows=rows, row=row, triton="bpr", pairs=True))
+@inline
+def many(x, e, n, a, b, product):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    """``row`` as the pass for many negatives calls it."""
+    return row(x, e, n, product)
+
+
+BPR = register(Loss("bpr", bpr, rows=rows, row=row, many=many, triton="bpr", pairs=True))

@@ -1,123 +1,135 @@
-"""In-batch softmax: the positive against its own negatives and the positives of the other rows, corrected by logQ.
+"""Sampled softmax with a temperature: cross-entropy of the positive against its own negatives.
 
-B batch rows, N negatives, I items.
+Uniform negatives need no correction: all are expected equally often, so logQ is one constant. Others are corrected.
+Source: Wu et al., "On the effectiveness of sampled softmax loss for item recommendation", arXiv 2201.02327, section 3;
+Yi et al., "Sampling-bias-corrected neural modeling for large corpus item recommendations", RecSys 2019, section 3, for
+logQ.
+
+B rows, N negatives, I items.
 """
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from fastrec.models.parts.loss import Loss, register
+from fastrec.jit import inline
+from fastrec.lanes import WIDTH, exp_minus_abs, fma, greater, greatest, load, mul, splat, store, total
+from fastrec.models.parts.loss import Loss, above_zero, register
+
+_ZERO, _ONE = np.float32(0.0), np.float32(1.0)
+_FAR = np.float32(87.0)
 
 
-def sampled_softmax(logits: Tensor, log_expected: Tensor | None = None, masked: Tensor | None = None) -> Tensor:
+def softmax(scores: Tensor, sharpness: float, _: float = 0.0, log_ratio: Tensor | None = None) -> Tensor:
     """Mean of ``softmax_rows``."""
-    return softmax_rows(logits, log_expected, masked).mean()
+    return softmax_rows(scores, sharpness, log_ratio=log_ratio).mean()
 
 
-def softmax_rows(logits: Tensor, log_expected: Tensor | None = None, masked: Tensor | None = None) -> Tensor:
-    """float32[B]: cross-entropy of each row's positive against sampled items.
+def softmax_rows(scores: Tensor, sharpness: float, _: float = 0.0, log_ratio: Tensor | None = None) -> Tensor:
+    """float[B]: log sum exp(scores * sharpness) - positive * sharpness.
 
     Parameters
     ----------
-    logits : float32[B, C]
-        Column 0 the positive, the others sampled items.
-    log_expected : float32[B, C-1], optional
-        log of the number of times each sampled item is expected among the row's samples. Subtracted, it makes the sum
-        over samples an unbiased estimate of the sum over all the user's negatives.
-    masked : bool[B, C-1], optional
-        Samples to leave out: those that are positives of the row's user.
-
-    Notes
-    -----
-    Source: Yi et al., "Sampling-bias-corrected neural modeling for large corpus item recommendations", RecSys 2019,
-    section 3 (logQ); the balance heuristic for two proposals is Veach and Guibas, SIGGRAPH 1995.
+    scores : float[B, 1+N]
+        Column 0 the positive.
+    sharpness : float
+        1 / temperature.
+    log_ratio : float[B, N], optional
+        log of how much likelier each negative was drawn than by a uniform draw from its user's legal items; subtracted,
+        it makes the sum over negatives what uniform ones give on average.
     """
-    others = logits[:, 1:]
-    if log_expected is not None:
-        others = others - log_expected
-    if masked is not None:
-        others = others.masked_fill(masked, float("-inf"))
-    return torch.logsumexp(torch.cat((logits[:, :1], others), 1), 1) - logits[:, 0]
+    scaled = scores * sharpness
+    if log_ratio is not None:
+        scaled = torch.cat((scaled[:, :1], scaled[:, 1:] - log_ratio), 1)
+    return scaled.logsumexp(1) - scaled[:, 0]
 
 
-class InBatchSoftmax:
-    """``sampled_softmax`` over a row's own negatives and the positives of the other rows.
-
-    An item is expected N / (I - degree) times among the row's N uniform negatives, and (B - 1) * count / E times among
-    the other rows' positives; the log of the sum is subtracted (logQ). Other rows' positives that the row's user has
-    in the training history are left out, so that no positive is pushed down.
+class Corrected:
+    """``softmax`` over negatives of a sampler that draws by item weights, corrected by logQ.
 
     Parameters
     ----------
-    indptr, items : int64[U+1], int32[E]
-        The training CSR: history, counts and degrees.
-    n_items : int
+    loss : Loss
+        The softmax, bound.
+    sampler : NegativeSampler
+        With weights w: user u draws item i with probability w_i / (sum of w over the items legal for u).
     device : torch.device
-    budget : int
-        Bytes up to which the history is a bitmap; beyond, it is searched.
-
-    Cost
-    ----
-    B * B scores a step, and as many look-ups: one byte each by bitmap, log2(E) probes by search.
     """
 
-    def __init__(
-        self,
-        indptr: NDArray[np.int64],
-        items: NDArray[np.int32],
-        n_items: int,
-        *,
-        device: torch.device | str = "cpu",
-        budget: int = 1 << 28,
-    ) -> None:
-        n_users, self._n_items = indptr.size - 1, n_items
-        users = np.repeat(np.arange(n_users), np.diff(indptr))
-        self._popularity = torch.from_numpy(np.bincount(items, minlength=n_items) / items.size).float().to(device)
-        self._legal = torch.from_numpy(n_items - np.diff(indptr)).float().to(device)
-        self._bitmap = self._keys = None
-        if n_users * -(-n_items // 8) <= budget:
-            bits = np.zeros((n_users, -(-n_items // 8)), np.uint8)
-            np.bitwise_or.at(bits, (users, items >> 3), np.left_shift(1, items & 7).astype(np.uint8))
-            self._bitmap = torch.from_numpy(bits).to(device)
-        else:
-            self._keys = torch.from_numpy(users * n_items + items.astype(np.int64)).to(device)
+    def __init__(self, loss: Loss, sampler: Any, *, device: torch.device | str = "cpu") -> None:
+        self._sharpness = loss.bound[0]
+        units = sampler.weights.units.astype(np.float64)
+        n_rows = sampler.indptr.size - 1
+        users = np.repeat(np.arange(n_rows), np.diff(sampler.indptr))
+        left = units.sum() - np.bincount(users, weights=units[sampler.items], minlength=n_rows)
+        legal = sampler.n_items - np.diff(sampler.indptr)
+        with np.errstate(divide="ignore", invalid="ignore"):  # items and users that are never drawn
+            of_item, of_user = np.log(units), np.log(legal / np.maximum(left, 1.0))
+        self._of_item = torch.from_numpy(of_item).float().to(device)
+        self._of_user = torch.from_numpy(of_user).float().to(device)
 
-    def seen(self, users: Tensor, items: Tensor) -> Tensor:
-        """bool[B, C]: whether user b has item c in the training history."""
-        rows, columns = users.long().unsqueeze(1), items.long().unsqueeze(0)
-        if self._bitmap is not None:
-            return (self._bitmap[rows, columns >> 3] >> (columns & 7) & 1).bool()
-        assert self._keys is not None
-        wanted = rows * self._n_items + columns
-        found = torch.searchsorted(self._keys, wanted).clamp_(max=self._keys.numel() - 1)
-        return self._keys[found] == wanted
-
-    def __call__(
-        self, logits: Tensor, cross: Tensor, users: Tensor, items: Tensor, weights: Tensor | None = None
-    ) -> Tensor:
-        """The loss.
-
-        Parameters
-        ----------
-        logits : float32[B, 1+N]
-        cross : float32[B, B]
-            Each row's user against every row's positive.
-        users, items : int32[B], int32[B, 1+N]
-        weights : float32[B], optional
-            Of each row's loss.
-        """
-        n = users.numel()
-        masked = torch.zeros((n, logits.shape[1] - 1 + n), dtype=torch.bool, device=logits.device)
-        masked[:, logits.shape[1] - 1 :] = self.seen(users, items[:, 0])
-        sampled = ((items.shape[1] - 1) / self._legal[users.long()]).unsqueeze(1)
-        in_batch = (n - 1) * self._popularity
-        expected = torch.cat((sampled + in_batch[items[:, 1:].long()], sampled + in_batch[items[:, 0].long()]), 1)
-        found = softmax_rows(torch.cat((logits, cross), 1), expected.log(), masked)
-        return (found if weights is None else found * weights).mean()
+    def __call__(self, logits: Tensor, users: Tensor, items: Tensor, weights: Tensor | None = None) -> Tensor:
+        """The mean loss of logits float32[B, 1+N] of users int32[B] and items int32[B, 1+N], rows times weights [B]."""
+        ratio = self._of_item[items[:, 1:].long()] + self._of_user[users.long()].unsqueeze(1)
+        rows = softmax_rows(logits, self._sharpness, log_ratio=ratio)
+        return (rows if weights is None else rows * weights).mean()
 
 
-SOFTMAX = register(Loss("softmax", sampled_softmax, in_batch=InBatchSoftmax, rows=softmax_rows))
+@inline
+def many(x, e, n, sharpness, _, product):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    """The loss of scores x[:n], which become the gradients; ``sharpness`` is 1 / temperature.
+
+    x has room for full vectors. A NaN or infinite score makes the loss NaN.
+    """
+    wide = -(-n // WIDTH) * WIDTH
+    positive, faults = x[0], _ZERO
+    for k in range(n, wide):
+        x[k] = positive
+    top = load(x, 0, 0, WIDTH)
+    seen = splat(_ZERO)
+    for k in range(0, wide, WIDTH):
+        v = load(x, 0, k, WIDTH)
+        top = greater(top, v)
+        seen = fma(v, splat(_ZERO), seen)
+    peak = greatest(top)
+    faults = total(seen)
+    for k in range(n, wide):
+        x[k] = peak - _FAR / sharpness
+    scale, shift = splat(sharpness), splat(-peak * sharpness)
+    mass = splat(_ZERO)
+    for k in range(0, wide, WIDTH):
+        v = exp_minus_abs(fma(load(x, 0, k, WIDTH), scale, shift))
+        mass = fma(v, splat(_ONE), mass)
+        store(x, 0, k, WIDTH, v)
+    summed = total(mass)
+    factor = splat(sharpness / summed)
+    for k in range(0, wide, WIDTH):
+        store(x, 0, k, WIDTH, mul(load(x, 0, k, WIDTH), factor))
+    x[0] -= sharpness
+    value = np.float64(sharpness * (peak - positive)) + math.log(np.float64(summed)) + np.float64(faults)
+    return value, product
+
+
+def numbers(n_negatives: int, n_items: int, *, temperature: float) -> tuple[float, float]:  # noqa: ARG001
+    """(1 / temperature, unused)."""
+    return 1.0 / above_zero("temperature", temperature), 0.0
+
+
+SOFTMAX = register(
+    Loss(
+        "softmax",
+        softmax,
+        rows=softmax_rows,
+        many=many,
+        per_row=True,
+        similarities=("dot", "cosine"),
+        corrected=Corrected,
+        options={"temperature": 1.0},
+        numbers=numbers,
+    )
+)

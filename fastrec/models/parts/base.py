@@ -50,6 +50,12 @@ class Model(nn.Module):
         ``global_biases`` at 0.
     multiplies : bool
         Whether the forward pass multiplies matrices, so that autocast has something to do.
+    similarity : {"dot", "cosine"}
+        "cosine": scores are in [-1, 1] and do not depend on the lengths of rows, so that an L2 term has no effect.
+    uses_history : bool
+        Whether ``__init__`` takes ``history``, the CSR (indptr, items) of the training positives.
+    captures : bool
+        Whether a CUDA graph can hold the forward pass.
     """
 
     options: ClassVar[tuple[str, ...]] = ("init_std",)
@@ -60,6 +66,9 @@ class Model(nn.Module):
     global_biases: ClassVar[tuple[str, ...]] = ()
     user_biases: ClassVar[tuple[str, ...]] = ()
     multiplies: ClassVar[bool] = False
+    similarity: ClassVar[Literal["dot", "cosine"]] = "dot"
+    uses_history: ClassVar[bool] = False
+    captures: bool = True
 
     def __init__(self, n_users: int, n_items: int, dim: int) -> None:
         super().__init__()

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastrec.errors import ConfigError
-from fastrec.models.parts.base import Model, normal
+from fastrec.models.parts.base import Model, normal, register
 
 
+@register("cosine-mf")
 class CosineMF(Model):
     """score = cos(z_u, q_i) with z_u = p_u + history_weight * h_u: rows have directions only, and no bias.
 
@@ -29,7 +30,7 @@ class CosineMF(Model):
     seed : int
     init_std : float
     history : (int64[U+1], int32[E]), optional
-        CSR of the training positives; required where ``history_weight`` is not 0.
+        CSR of the training positives; required where a weight is not 0, left aside where both are.
     history_weight : float
         In training. 0: no history. Rows p_u of N(0, init_std^2) have a length of about init_std * sqrt(D) and grow.
     scored_history_weight : float, optional
@@ -40,14 +41,16 @@ class CosineMF(Model):
     Raises
     ------
     ConfigError
-        A history that is missing, of other users, or without a weight.
+        A history that is missing or of other users, or a weight below 0.
 
     Notes
     -----
     Source: Mao et al., "SimpleX", CIKM 2021, section 3.3 (average pooling), where the history's gradient is kept.
     """
 
+    options = ("init_std", "history_weight", "scored_history_weight")
     user_rows, item_rows = ("user_factors",), ("item_factors",)
+    similarity, uses_history = "cosine", True
 
     def __init__(
         self,
@@ -66,16 +69,17 @@ class CosineMF(Model):
         for name, weight in (("history_weight", history_weight), ("scored_history_weight", scored)):
             if not (np.isfinite(weight) and weight >= 0):
                 raise ConfigError(f"{name} = {weight}: must be a finite number of at least 0")
-        if (history is None) != (history_weight == 0 and scored == 0):
+        if history is None and (history_weight or scored):
             raise ConfigError(
-                f"history_weight = {history_weight}, scored_history_weight = {scored} "
-                f"{'without' if history is None else 'with'} a history: give both, or neither"
+                f"history_weight = {history_weight}, scored_history_weight = {scored} without a history: give the "
+                "training positives"
             )
         self.user_factors = normal("user_factors", (n_users, dim), init_std, seed)
         self.item_factors = normal("item_factors", (n_items, dim), init_std, seed)
         self.history_weight, self.scored_history_weight = float(history_weight), float(scored)
         self._indptr, self._items = torch.zeros(1, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
-        if history is not None:
+        self.captures = not (history_weight or scored)
+        if history is not None and not self.captures:
             if history[0].size != n_users + 1:
                 raise ConfigError(f"history has {history[0].size - 1} users, the model {n_users}")
             self._indptr, self._items = (torch.from_numpy(a.astype(np.int64)) for a in history)
@@ -93,7 +97,7 @@ class CosineMF(Model):
 
     def _users(self, users: Tensor, weight: float) -> Tensor:
         """z_u of users [B] at a weight of the history."""
-        p: Tensor = self.gather(users, self.user_factors)
+        p: Tensor = self.gather(users, self.user_factors).to(self.user_factors.dtype)
         if not weight:
             return p
         u = users.long().cpu()
@@ -110,13 +114,13 @@ class CosineMF(Model):
         z = F.normalize(
             self._users(users, self.history_weight if self.training else self.scored_history_weight), dim=-1
         )
-        q = F.normalize(self.gather(items, self.item_factors), dim=-1)
+        q = F.normalize(self.gather(items, self.item_factors).to(z.dtype), dim=-1)
         return (q * z.unsqueeze(1)).sum(-1)
 
     def cross(self, users: Tensor, items: Tensor) -> Tensor:
         """float32[B, C]: one matrix product."""
         z = F.normalize(self._users(users, self.scored_history_weight), dim=-1)
-        return z @ F.normalize(self.gather(items, self.item_factors), dim=-1).T
+        return z @ F.normalize(self.gather(items, self.item_factors).to(z.dtype), dim=-1).T
 
     def score_all(self, users: Tensor) -> Tensor:
         """float32[B, I]."""
