@@ -96,13 +96,18 @@ class Backend:
             fit = [n for n in self.losses.names() if (wish.model, n) not in self.without]
             found.append(("loss", fit))
         if not found and wish.weighted and not self._weighs(losses.get(wish.loss)):
-            found.append(("loss", [n for n in losses.names() if self._weighs(losses.get(n))]))
+            found.append(("loss", [n for n in losses.names() if self._weighs(losses.get(n)) and _scored(wish, n)]))
         return found
 
     def _weighs(self, loss: Loss) -> bool:
         """Whether the form of a loss that this backend computes takes a weight for each row."""
         forms = (loss.row, loss.many) if self.engine == "fused" else (loss.rows,)
         return any(form is not None for form in forms)
+
+
+def _scored(wish: Wish, loss: str) -> bool:
+    """Whether a loss takes the scores of the wish's model."""
+    return wish.model is None or models.model_class(wish.model).similarity in losses.get(loss).similarities
 
 
 _ROWS = ("mf", "gmf")
