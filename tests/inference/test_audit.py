@@ -103,7 +103,7 @@ def test_what_draws_do_not_tell_is_not_counted_as_trained(tmp_path: Path) -> Non
     assert hard["held_out"]["test"]["trained"] is None
     assert hard["held_out"]["test"]["drawn"] > 0
     assert hard["effect"] == {}
-    softmax = fastrec.audit(train(tmp_path / "softmax", loss="softmax", engine="torch", epochs=1))
+    softmax = fastrec.audit(train(tmp_path / "softmax", loss="inbatch-softmax", engine="torch", epochs=1))
     assert softmax["held_out"]["test"]["trained"] is None
     assert "are not draws" in softmax["notes"][0]
     never = fastrec.audit(train(tmp_path / "all", exclude="all", epochs=1))
