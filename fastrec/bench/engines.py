@@ -170,7 +170,7 @@ class FixedFeed:
 
     def __init__(self, feed: Any) -> None:
         batch, _ = feed.next(Cursor(0, 0))
-        self.batch = type(batch)(*(tensor.clone() for tensor in batch))
+        self.batch = type(batch)(*(tensor.clone() for tensor in batch if tensor is not None))
         feed.close()
 
     def next(self, cursor: Cursor) -> Any:

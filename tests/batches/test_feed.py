@@ -74,7 +74,7 @@ def drain(feed: Feed, cursor: Cursor, epochs: int) -> list[tuple[np.ndarray, np.
     rows: list[Any] = []
 
     def read(batch: Any) -> None:
-        rows.append(tuple(t.clone().numpy() for t in batch))
+        rows.append(tuple(t.clone().numpy() for t in batch[:3]))
 
     while cursor.epoch < epochs:
         batch, cursor = feed.next(cursor)
@@ -169,7 +169,7 @@ def test_a_jump_does_not_copy_over_the_batch_that_is_being_read() -> None:
     feed = Feed(stream, batch_size=16, device=device, block=1)
     rows: list[Any] = []
     batch, _ = feed.next(Cursor(0, 0))
-    device.launch(lambda: rows.append(tuple(t.clone().numpy() for t in batch)))
+    device.launch(lambda: rows.append(tuple(t.clone().numpy() for t in batch[:3])))
     device.wait_for_ring()
     feed.next(Cursor(3, 32))
     device.wait_for_ring()
@@ -232,7 +232,7 @@ def test_a_resident_feed_gives_what_the_stream_gives(batch_size: int, block: int
     cursor, rows = Cursor(2, 0), []
     while cursor.epoch < 4:
         batch, cursor = feed.next(cursor)
-        rows.append(tuple(t.numpy() for t in batch))
+        rows.append(tuple(t.numpy() for t in batch[:3]))
         if cursor.position == stream.n_positives:
             cursor = Cursor(cursor.epoch + 1, 0)
     check(rows, stream, Cursor(2, 0), batch_size)

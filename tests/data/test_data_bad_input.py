@@ -191,7 +191,7 @@ def test_a_parquet_file_that_is_none_or_holds_gaps(tmp_path: Path) -> None:
     ("film", "says"),
     [
         ("2::No genres\n", r"movies\.dat, line 2: '2::No genres' is not MovieID::Title::Genres"),
-        ("x::Film::Drama\n", "line 2: MovieID 'x' is not an integer"),
+        ("x::Film::Drama\n", "line 2: MovieID 'x' is not a 64-bit integer"),
         ("1::Twice::Drama\n", "lists item 1 more than once"),
     ],
 )

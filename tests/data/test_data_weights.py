@@ -110,7 +110,7 @@ def test_formats_without_names_refuse_the_option(tmp_path: Path) -> None:
     x.save(tmp_path / "x.safetensors")
     with pytest.raises(ConfigError, match=r"weight_col='plays'.*is a CSR already"):
         load(tmp_path / "x.safetensors", weight_col="plays")
-    with pytest.raises(ConfigError, match="weight_col: no effect beside data in memory"):
+    with pytest.raises(ConfigError, match="weight_col: no effect with data in memory"):
         fastrec.train(x, weight_col="plays")
 
 

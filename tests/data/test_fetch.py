@@ -236,7 +236,7 @@ def test_the_error_says_which_folder_to_fill_and_how(tmp_path: Path, monkeypatch
     monkeypatch.delenv("FASTREC_DATA", raising=False)
     with serving(status(404)) as server, pytest.raises(DataNotFoundError) as caught:
         get(tmp_path, server)
-    for part in (server.url, "HTTP 404", str(tmp_path / "tiny" / "ratings.dat"), "FASTREC_DATA", "by hand"):
+    for part in (server.url, "HTTP 404", str(tmp_path / "tiny" / "ratings.dat"), "FASTREC_DATA", "manually"):
         assert part in str(caught.value)
 
 

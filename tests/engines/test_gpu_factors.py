@@ -98,9 +98,9 @@ def adam(device: str) -> None:
                 g = rng.normal(size=start[k].shape) * 10.0 ** (k - 2)
                 p.grad.add_(torch.from_numpy(g).to(p))
                 m[k], v[k] = 0.9 * m[k] + 0.1 * g, 0.999 * v[k] + 0.001 * g * g
-                lr = (0.05 / t, 0.2)[k]
-                start[k] *= 1 - lr * decay
-                start[k] -= lr * m[k] / (1 - 0.9**t) / (np.sqrt(v[k] / (1 - 0.999**t)) + 1e-8)
+                group_lr = (0.05 / t, 0.2)[k]
+                start[k] *= 1 - group_lr * decay
+                start[k] -= group_lr * m[k] / (1 - 0.9**t) / (np.sqrt(v[k] / (1 - 0.999**t)) + 1e-8)
             optimizer.step()
             for w, p in zip(start, made):
                 np.testing.assert_allclose(p.detach().cpu().numpy(), w, rtol=2e-5, atol=1e-6)

@@ -85,7 +85,10 @@ class Reference:
         return value / n * items.size
 
     def sequential(self, users: np.ndarray, items: np.ndarray, lr: float) -> float:
-        """Positive by positive in the given order: all its samples scored at once, then applied one after the other."""
+        """Positive by positive in the given order: all its samples scored at once, then applied one after the other.
+
+        Returns the mean loss times the samples.
+        """
         w, total = self.w, 0.0
         l2, output_l2 = (value / items.shape[1] for value in (self.l2, self.output_l2))
         for u, row in zip(users, items):
@@ -113,7 +116,8 @@ class Reference:
             else:
                 gradient = slope + l2 * n * w["user_bias"][u]
                 w["user_bias"][u] -= self._lr("user_bias", u, gradient, lr) * gradient
-        return total
+        terms = items.size if self.loss == "bce" else items.size - len(users)
+        return total / terms * items.size
 
     def _lr(self, name: str, at: Any, gradient: Any, lr: float) -> Any:
         """The learning rate of one row, after its gradient has been counted."""

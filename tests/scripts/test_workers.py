@@ -25,7 +25,8 @@ def run(script: str, *arguments: str, told: str = "") -> subprocess.CompletedPro
 def test_the_worker_of_compare_answers_each_turn_and_goes_on_where_it_was() -> None:
     options = {"engine": "fused", "model": "mf", "optimizer": "sgd", "fused_mode": "deterministic", "device": "cpu"}
     options |= {"dim": 8, "batch_size": 512, "lr": 0.02, "threads": 1}
-    done = run("compare_worker.py", json.dumps({"data": "synthetic-small", "options": options}), told="2\n3\n")
+    settings = {"engine": "fused", "data": "synthetic-small", "options": options}
+    done = run("compare_worker.py", json.dumps(settings), told="2\n3\n")
     assert done.returncode == 0, done.stderr
     first, second = map(json.loads, done.stdout.splitlines())
     assert (first["cursor"], second["cursor"]) == ([0, 1024], [0, 2560])

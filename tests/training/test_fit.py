@@ -219,8 +219,9 @@ def test_what_is_left_out_is_resolved_by_model_and_recorded(split: Split, tmp_pa
     assert of(l2=0.01, output_lr=1.0) == ("one", 1.0, 0.01, 0.001)
     assert of(optimizer="adamw") == ("one", 0.1, None, None)
     plain = ("lecun", 1.0, 0.0015, None)
-    assert of(output_init="lecun") == of(model="neumf") == plain
-    assert of(model="mlp") == (None, *plain[1:])
+    assert of(output_init="lecun") == plain
+    assert of(model="neumf") == ("lecun", 1.0, 0.01, 0.0)
+    assert of(model="mlp") == (None, 1.0, 0.01, 0.0)
     assert of(model="mf") == (None, None, 0.0015, None)
     assert of(engine="fused", optimizer="sgd") == ("one", *plain[1:])
     assert resolve(preset("ncf-gmf-8")).model.output_init == "lecun", "a preset keeps its recipe"

@@ -139,7 +139,7 @@ def test_out_of_memory_after_the_last_step_and_a_full_disk_say_what_to_do(
     t = make(epochs=9, checkpoints=Checkpoints(tmp_path / "run" / "c"))
     t.run(stop_after=1)
     monkeypatch.setattr("fastrec.runs.checkpoint.write_tensors", failing(FastrecError("x: cannot be written")))
-    with pytest.raises(FastrecError, match=r"cannot be written\. The checkpoint of step 1 is intact: go on"):
+    with pytest.raises(FastrecError, match=r"cannot be written\. The checkpoint of step 1 is intact: resume with"):
         t.run()
 
 
