@@ -33,6 +33,8 @@ class Wish(NamedTuple):
     compile: bool = False
     weighted: bool = False
     """Whether positives have weights (``weight_col``)."""
+    negatives_from: str = "all"
+    """Which items may be negatives: "all", or those "existing" at the time of the positive."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ BACKENDS = (
         distributions=("uniform",),
         devices=("cpu",),
         modes=("deterministic", "lock_free"),
-        others=_PLAIN,
+        others=_PLAIN | {"negatives_from": ("all",)},
     ),
     Backend(
         "fused-cuda",

@@ -44,6 +44,7 @@ def wish(config: Config, device: str) -> Wish:
         hard_negatives=config.negatives.hard_negatives,
         compile=training.compile,
         weighted=config.data.weight_col is not None,
+        negatives_from=config.negatives.negatives_from,
     )
 
 

@@ -327,7 +327,7 @@ def test_batches_of_64_to_over_200_000_positives(model: str) -> None:
 
 
 def test_unknown_loss_is_refused() -> None:
-    with pytest.raises(ConfigError, match="must be one of bce, bpr, softmax"):
+    with pytest.raises(ConfigError, match="must be one of bce, bpr"):
         TorchEngine(make_model(), make_stream(), batch_size=4, lr=lambda _: 0.1, loss="hinge")
 
 

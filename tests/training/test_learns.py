@@ -96,6 +96,8 @@ def test_what_is_given_is_never_replaced_by_a_default() -> None:
 
 
 CHOSEN = {
+    "fast": (0.006, None, 0.07, None),
+    "gowalla": (None, None, 0.3, None),
     "ncf-gmf-8": (0.0, None, 0.005, 1.0),
     "ncf-gmf-64": (0.007, 0.0, 0.002, 0.01),
     "ncf-gmf-fused-64": (0.006, 2e-4, 0.07, 2e-4),
