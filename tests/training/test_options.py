@@ -130,7 +130,7 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "temperature": ({"model": "mf", "loss": "softmax"}, 0.2),
     "margin": (COSINE, 0.1),
     "negative_weight": (COSINE, 3.0),
-    "calibration": ({"model": "mf", "loss": "gbce"}, 0.1),
+    "calibration": ({"model": "mf", "loss": "gbce", "negatives": 4}, 0.1),
     "pretrained_gmf": (PAIR, 1),
     "pretrained_mlp": (PAIR, 1),
     "pretrained_alpha": (PAIR, 0.9),

@@ -130,10 +130,12 @@ class TorchEngine:
             raise ConfigError(f"l2 = {l2}, output_l2 = {output_l2}: {optimizer} has no L2 term; use weight_decay")
         if weight_decay and not self._rule.decays:
             raise ConfigError(f"weight_decay = {weight_decay}: {optimizer} has none; use l2, or optimizer = adamw")
+        drawn = stream.sampler.describe()["distribution"]
+        existing = drawn == "existing"
         wish = Wish(
-            name_of(model), loss, optimizer, stream.sampler.describe()["distribution"], self._kind(), precision,
+            name_of(model), loss, optimizer, "uniform" if existing else drawn, self._kind(), precision,
             engine="torch", accumulate=accumulate, hard_negatives=n_hard, compile=compile,
-            weighted=stream.weights is not None,
+            weighted=stream.weights is not None, negatives_from=drawn if existing else "all",
         )  # fmt: skip
         self.backend = choose(wish)
         if self.backend.name != "autograd" and not self._kernels_serve():
