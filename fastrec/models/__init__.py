@@ -46,7 +46,15 @@ def model_class(name: str) -> type[Model]:
 
 
 def build(
-    model: str, *, n_users: int, n_items: int, dim: int, seed: int, layers: Sequence[int] = (), **options: Any
+    model: str,
+    *,
+    n_users: int,
+    n_items: int,
+    dim: int,
+    seed: int,
+    layers: Sequence[int] = (),
+    history: tuple[Any, Any] | None = None,
+    **options: Any,
 ) -> Model:
     """A model with its initial weights, on the CPU, in float32.
 
@@ -61,6 +69,8 @@ def build(
         0 to 2^32-1; with the name of each tensor it addresses every initial weight.
     layers : sequence of int
         MLP and NeuMF: widths, that of [user; item] first. Empty: 4, 2 and 1 times ``dim``.
+    history : (int64[U+1], int32[E]), optional
+        CSR of the training positives, for models that score by it; others do without.
     **options
         What the class lists in ``options``: ``init_std`` (standard deviation of the initial factors), ``output_init``
         (GMF and NeuMF: "lecun", as the NCF code's, or "one", an MF's without biases), or an option of its own.
@@ -86,6 +96,7 @@ def build(
             raise ConfigError(
                 f"{name} = {options[name]!r}: {model} has no such option; it has {', '.join(cls.options)}"
             )
-    net = cls(**args)
+    past: dict[str, Any] = {"history": history} if cls.uses_history else {}
+    net = cls(**args, **past)
     net.build_args = {"model": model, **args}
     return net

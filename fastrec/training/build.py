@@ -93,7 +93,7 @@ def make_model(split: Split, config: Config) -> Any:
         "seed": config.training.seed,
     }
     options = {name: config[name] for name in has if name != "dropout"}
-    model = models.build(config.model.model, **sizes, **options)
+    model = models.build(config.model.model, **sizes, history=(split.train.indptr, split.train.items), **options)
     given = (config.model.pretrained_gmf, config.model.pretrained_mlp)
     if not all(given):
         return model

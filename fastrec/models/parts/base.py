@@ -50,6 +50,8 @@ class Model(nn.Module):
         ``global_biases`` at 0.
     multiplies : bool
         Whether the forward pass multiplies matrices, so that autocast has something to do.
+    uses_history : bool
+        Whether ``__init__`` takes ``history``, the CSR (indptr, items) of the training positives.
     """
 
     options: ClassVar[tuple[str, ...]] = ("init_std",)
@@ -60,6 +62,7 @@ class Model(nn.Module):
     global_biases: ClassVar[tuple[str, ...]] = ()
     user_biases: ClassVar[tuple[str, ...]] = ()
     multiplies: ClassVar[bool] = False
+    uses_history: ClassVar[bool] = False
 
     def __init__(self, n_users: int, n_items: int, dim: int) -> None:
         super().__init__()
