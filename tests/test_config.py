@@ -159,9 +159,11 @@ def test_the_keywords_are_the_options() -> None:
 
     from fastrec import models, optim
     from fastrec.config import TYPES, Options
+    from fastrec.data import splits
     from fastrec.models import losses
 
     registered = {"model": models.names(), "loss": losses.names(), "optimizer": optim.names()}
+    registered["split"] = splits.values()
     hints = typing.get_type_hints(Options)
     assert hints.keys() == OPTIONS.keys()
     for name, f in OPTIONS.items():

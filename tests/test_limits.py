@@ -53,7 +53,6 @@ TO_SHORTEN = {
     "fastrec/evaluation/candidates.py:candidates_for": "most lines are the docstring",
     "fastrec/files/tensors.py:write_tensors": "most lines are the docstring",
     "fastrec/inference/audit.py:audit": "most lines are the docstring",
-    "fastrec/inference/export.py:export": "most lines are the docstring",
     "fastrec/sampling/csr.py:check_csr": "one check after the other",
     "fastrec/sampling/sampler.py:NegativeSampler.sample": "half of the lines are the docstring",
     "fastrec/training/fit.py:_train": "one linear procedure",

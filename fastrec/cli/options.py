@@ -10,6 +10,7 @@ from typing import Any
 
 from fastrec import models, optim
 from fastrec.config import OPTIONS, RENAMED, TYPES, Config
+from fastrec.data import splits
 from fastrec.models import losses
 
 METAVARS = {
@@ -24,6 +25,7 @@ REGISTERED: dict[str, Callable[[], list[str]]] = {
     "model": models.names,
     "loss": losses.names,
     "optimizer": optim.names,
+    "split": splits.values,
 }
 """Options whose choices are a registry's names."""
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import fastrec
+from fastrec.inference import exporters
 from fastrec.terminal import say, say_json, table
-
-FORMATS = ("npz", "parquet", "safetensors", "ann", "onnx", "projector")
 
 
 def add_commands(commands: Any) -> None:
@@ -51,7 +49,7 @@ def add_commands(commands: Any) -> None:
         "for approximate search (needs usearch). Of any model: onnx (needs onnx), and projector for TensorBoard.",
     )
     export.add_argument("run_dir", metavar="RUN", help="run folder")
-    export.add_argument("--to", required=True, choices=FORMATS, help="file format")
+    export.add_argument("--to", required=True, choices=exporters.names(), help="file format")
     export.add_argument(
         "--out",
         required=True,
@@ -114,7 +112,6 @@ def _export(args: argparse.Namespace) -> None:
 
     made = export(open_run(args.run_dir), to=args.to, out=Path(args.out), bias=args.bias, dtype=args.dtype)
     say(str(made), keep="")
-    if args.to == "ann":
-        about = json.loads((made / "index.json").read_text())
-        found = f"recall@10 {about['recall_at_10']:.4f} against exact search, over {about['queries']:,} users"
-        say(f"{about['library']}: built in {about['build_s']:.2f} s, {found}")
+    summary = exporters.get(args.to).summary
+    for line in [] if summary is None else summary(made):
+        say(line)

@@ -97,7 +97,7 @@ PARTS = ("train", "validation", "test")
 
 def _parts(how: str, sizes: dict[str, int]) -> str:
     """The sizes of the parts of a split, and what validation and test are made of: they are not equally hard."""
-    from fastrec.data.split import roles
+    from fastrec.data.splits import roles
 
     about = dict(zip(PARTS[1:], roles(how)))
     shown = (f"{part} {n:,}" + (f" ({about[part]})" if n and part in about else "") for part, n in sizes.items())
@@ -130,7 +130,7 @@ ENDS = {
 
 def summary(result: Any) -> str:
     """The closing table of a training run: accuracy, speed, where it is, and what to type next."""
-    from fastrec.data.split import roles
+    from fastrec.data.splits import roles
 
     lines = baselines.lines(result) if result.metrics else []
     for note in (*result.notes, *baselines.notes(result)):

@@ -31,6 +31,10 @@ class Facts(NamedTuple):
     """Whether the update rule decays every weight by itself."""
     in_batch: bool = False
     """Whether the loss takes the other positives of a batch as negatives."""
+    validates: bool = True
+    """Whether the split rule takes a validation part, a fraction to test, and a seed."""
+    takes_fraction: bool = False
+    draws: bool = True
 
 
 class DataFacts(NamedTuple):
@@ -78,14 +82,14 @@ NEEDS = (
         ("validation", "split_seed"),
         "a split that has a validation part, and split = none has none",
         ("split",),
-        lambda f: f.values["split"] != "none",
+        lambda f: f.validates,
     ),
-    Need(("test_fraction",), "split = ratio or time", ("split",), lambda f: f.values["split"] in ("ratio", "time")),
+    Need(("test_fraction",), "split = ratio or time", ("split",), lambda f: f.takes_fraction),
     Need(
         ("split_seed",),
         "a split that draws: split = ratio, or a validation part and a split other than time",
         ("split", "validation"),
-        lambda f: f.values["split"] == "ratio" or (f.values["split"] != "time" and f.values["validation"] > 0),
+        lambda f: f.draws,
     ),
     Need(
         ("popularity_alpha",),

@@ -58,8 +58,7 @@ class Split:
 
     split: str = _option(
         "auto",
-        "auto: the split that comes with the data, else leave-one-out; none: train on everything",
-        choices=("auto", "leave-one-out", "ratio", "time", "given", "none"),
+        "auto: the split that comes with the data (given), else leave-one-out; ratio; time; none: train on everything",
     )
     validation: float = _option(
         0.1,

@@ -1,20 +1,20 @@
-"""Loading, splitting and describing interaction data. Polars is imported on first use of what needs it."""
+"""Loading, splitting and describing interaction data. NumPy and Polars are imported on first use."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fastrec.data.interactions import Interactions
-
 if TYPE_CHECKING:
     from fastrec.data.catalog import Catalog
     from fastrec.data.cut import leave_one_out, ratio_split, time_split
+    from fastrec.data.interactions import Interactions
     from fastrec.data.loading import has_split, load, load_split
     from fastrec.data.split import Split, add_validation
 
 _EXPORTS = {
     "Catalog": "fastrec.data.catalog",
+    "Interactions": "fastrec.data.interactions",
     "Split": "fastrec.data.split",
     "add_validation": "fastrec.data.split",
     "has_split": "fastrec.data.loading",

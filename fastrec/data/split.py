@@ -21,22 +21,6 @@ from fastrec.sampling.philox import TAG_VALIDATION
 TRAIN, VALIDATION, TEST = 0, 1, 2
 """The part of an interaction, as ``Split.parts`` and run folders number it."""
 
-ROLES = {
-    "leave-one-out": ("a random sample of each user's earlier interactions", "each user's last interaction"),
-    "ratio": ("a random sample of each user's interactions", "a random sample of each user's interactions"),
-    "time": ("the latest interactions before test", "the latest interactions of all"),
-}
-"""What validation and test are made of, by the rule of the split."""
-
-
-def roles(how: str) -> tuple[str, str]:
-    """What validation and test are made of, for people; ``how`` is ``Split.how``."""
-    if how in ROLES:
-        return ROLES[how]
-    own = "as the data split them"
-    return (own if how.count(", ") == 2 else "a random sample of each user's training interactions"), own
-
-
 _VALIDATION_DRAW, _TEST_DRAW = 0, 1  # the epoch word of the address: the two draws of one split are independent
 
 

@@ -123,7 +123,7 @@ class Run:
         CheckpointError
             If there are no weights yet, or they are not the recorded ones.
         """
-        from fastrec.models import build
+        from fastrec.models import build, model_class
 
         if MODEL not in self.manifest["files"]:
             status = self.manifest.get("status")
@@ -141,7 +141,7 @@ class Run:
             sizes = [args["n_users"], args["n_items"], args["dim"], *args.get("layers", ())]
             if max(sizes) > 2 * most or len(sizes) > 3 + len(weights):
                 raise ValueError(f"sizes {shown(sizes)}, but no tensor has a side above {most}")
-            train = self.split().train if args.get("history_weight") or args.get("scored_history_weight") else None
+            train = self.split().train if model_class(args["model"]).uses_history else None
             args = {RENAMED.get(name, name): value for name, value in args.items()}
             model = build(**args, history=None if train is None else (train.indptr, train.items))
             model.load_state_dict(weights)

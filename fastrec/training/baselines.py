@@ -10,6 +10,9 @@ from fastrec.evaluation.baseline_runs import run_baselines, usual
 from fastrec.evaluation.metrics import CUTOFFS
 from fastrec.training.fit import Result
 
+CANDIDATES = {"n_candidates": "candidates", "candidate_seed": "candidate_seed"}
+"""Argument -> option of a run; a split with candidates of its own has neither."""
+
 
 def names_for(n_items: int, every: bool) -> list[str]:
     """The baselines of a training: the usual ones, and all the others where they are asked for."""
@@ -44,8 +47,7 @@ def add_baselines(result: Result, names: Sequence[str], *, threads: int | None =
         names,
         select=result.select,
         cutoffs=config.get("cutoffs", CUTOFFS),
-        n_candidates=config["candidates"],
-        candidate_seed=config["candidate_seed"],
+        **{name: config[key] for name, key in CANDIDATES.items() if key in config},
         threads=threads,
     )
     rows = {**result.baselines, **found}

@@ -8,16 +8,10 @@ from typing import Any, Unpack
 
 from fastrec import config as configs
 from fastrec.config import Config, TrainOptions
+from fastrec.data import splits
 from fastrec.data.interactions import Interactions
 from fastrec.data.loading import has_split, is_frame, load, load_split
-from fastrec.data.split import (
-    Split,
-    add_validation,
-    everything,
-    leave_one_out,
-    ratio_split,
-    time_split,
-)
+from fastrec.data.split import Split, add_validation
 from fastrec.errors import ConfigError
 from fastrec.runs import is_split_file, open_split
 from fastrec.training.fit import Result, fit
@@ -65,16 +59,10 @@ def prepare(config: Config) -> Split:
 
 def cut(interactions: Interactions, config: Config) -> Split:
     """Split loaded interactions by its rule."""
-    if config.split.split in ("auto", "leave-one-out"):
-        return leave_one_out(interactions, validation=config.split.validation, seed=config.split.split_seed)
-    fractions: dict[str, Any] = {"test": config.split.test_fraction, "validation": config.split.validation}
-    if config.split.split == "none":
-        return everything(interactions)
-    if config.split.split == "ratio":
-        return ratio_split(interactions, **fractions, seed=config.split.split_seed)
-    if config.split.split == "time":
-        return time_split(interactions, **fractions)
-    raise ConfigError(f"split = {config.split.split!r}: {interactions.name} has no split of its own")
+    rule = config.split
+    if rule.split == "given":
+        raise ConfigError(f"split = {rule.split!r}: {interactions.name} has no split of its own")
+    return splits.get(rule.split).cut(interactions, rule.test_fraction, rule.validation, rule.split_seed)
 
 
 def train(data: Any = None, *, preset: str | None = None, **options: Unpack[TrainOptions]) -> Result:

@@ -9,6 +9,7 @@ from typing import Any
 from fastrec import models, optim
 from fastrec.config import Config, preset, with_defaults
 from fastrec.config.needs import DATA_NEEDS, NEEDS, TUNED, DataFacts, Facts, without_inert
+from fastrec.data import splits
 from fastrec.data.split import Split
 from fastrec.engines.capabilities import Wish, choose
 from fastrec.errors import ConfigError
@@ -74,6 +75,7 @@ def resolve(config: Config) -> Config:
     config = with_defaults(config)
     config = config.settled({}, notes=tuple(dict.fromkeys((*config.notes, *_misfits(config)))))
     model, values = models.model_class(config.model.model), config.values()
+    rule = splits.get("auto" if config.split.split == "given" else config.split.split)
     facts = Facts(
         values=values,
         model_options=model.options,
@@ -83,6 +85,9 @@ def resolve(config: Config) -> Config:
         cosine=model.similarity == "cosine",
         decays=optim.get(config.optim.optimizer).decays,
         in_batch=losses.get(config.optim.loss).in_batch is not None,
+        validates=rule.validates,
+        takes_fraction=rule.takes_fraction,
+        draws=rule.draws(config.split.validation),
     )
     return without_inert(config, NEEDS, facts)
 

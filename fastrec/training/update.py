@@ -10,6 +10,7 @@ from typing import Any, Unpack
 
 from fastrec import optim
 from fastrec.config import COLUMNS, UPDATABLE, UPDATE_EPOCHS, Config, TrainOptions, parse_toml, restored
+from fastrec.data import splits
 from fastrec.data.earlier import numbered_as
 from fastrec.data.grown import Grown, grow
 from fastrec.data.interactions import Interactions
@@ -25,9 +26,6 @@ from fastrec.training.job import cut
 from fastrec.training.resolve import MEMORY, absolute_path, resolve
 from fastrec.training.scoring import recorded_config
 from fastrec.training.start import Start
-
-RULES = {"leave-one-out": True, "time": True, "ratio": False, "none": False}
-"""Split rules that can be applied again, and whether they read times."""
 
 
 def update(run: Run | str | Path, data: Any, *, positives: str = "all", **options: Unpack[TrainOptions]) -> Result:
@@ -133,14 +131,15 @@ def _grown(parent: Run, data: Any, config: Config) -> Grown:
     earlier = parent.split_with_times()
     new = _load(data, parent, config)
     how = earlier.how if config.split.split != "given" else "given"
-    rule = (lambda interactions: cut(interactions, config)) if how in RULES else None
+    known = how in splits.names()  # a rule that can be applied again
+    rule = (lambda interactions: cut(interactions, config)) if known else None
     return grow(
         earlier,
         new,
         rule,
         k_core=config.data.k_core,
         keep_items=config.data.unrated_negatives,
-        needs_times=RULES.get(how, False),
+        needs_times=known and splits.get(how).needs_times,
     )
 
 

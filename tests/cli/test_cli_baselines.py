@@ -109,3 +109,35 @@ def test_a_model_below_popularity_is_noted_and_loses_the_table(log: Path, tmp_pa
         <= result.baselines["popularity"]["metrics"]["19 candidates"]["NDCG@10"]
     )
     assert "best in full ranking" in summary(result)
+
+
+def test_a_split_with_candidates_of_its_own_has_baselines_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the NCF presets train: three files, no validation part; then each command that reads such a run."""
+    folder, run = tmp_path / "ncf", str(tmp_path / "run")
+    folder.mkdir()
+    rows = [(u, (7 * u + 3 * k) % 30) for u in range(20) for k in range(6)]
+    rng = np.random.default_rng(0)
+    (folder / "x.train.rating").write_text("".join(f"{u}\t{i}\t5\t{k}\n" for k, (u, i) in enumerate(rows)))
+    tests = [(u, next(i for i in range(30) if (u, i) not in rows)) for u in range(20)]
+    (folder / "x.test.rating").write_text("".join(f"{u}\t{i}\t5\t999\n" for u, i in tests))
+    lines = []
+    for u, i in tests:
+        rest = [str(j) for j in range(30) if (u, j) not in rows and j != i]
+        lines.append("\t".join([f"({u},{i})", *rng.choice(rest, 9, replace=False)]) + "\n")
+    (folder / "x.test.negative").write_text("".join(lines))
+    none = ["--validation", "0", "--patience", "0"]
+    assert main(["train", "--data", str(folder), *SMALL, *none, "--out", run]) == 0
+    kept = open_run(run).manifest["result"]["baselines"]
+    assert list(kept) == ["popularity", "ease"]
+    assert set(kept["ease"]["metrics"]) == {"9 candidates", "full ranking"}
+    assert main(["train", "--data", str(folder), *SMALL, *none, "--seed", "1", "--out", run + "1"]) == 0
+    out = str(tmp_path / "report.html")
+    for command in (
+        ["baselines", str(folder)],
+        ["evaluate", run],
+        ["compare", run, run + "1"],
+        ["report", run, "--out", out],
+    ):
+        assert main(command) == 0, (command, capsys.readouterr().err)

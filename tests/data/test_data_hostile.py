@@ -407,9 +407,9 @@ def test_files_and_folders_without_the_right_to_read(tmp_path: Path) -> None:
 
 
 def test_an_export_to_npz_does_not_widen_the_ids(tmp_path: Path) -> None:
-    from fastrec.inference.export import WRITERS
+    from fastrec.inference.exporters import npz
 
     objects = np.empty(2, object)
     objects[:] = ["a", LONG]
     with pytest.raises(ConfigError, match=r"one of user_ids has 20,000 characters.*safetensors or parquet"):
-        WRITERS["npz"](tmp_path / "x.npz", {"user_ids": objects}, "dot")
+        npz.save(tmp_path / "x.npz", {"user_ids": objects}, "dot")

@@ -58,7 +58,9 @@ def test_what_is_no_selection_is_refused_with_the_list(text: str, said: str) -> 
 def test_a_new_metric_can_be_selected_by_without_another_change(
     monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
 ) -> None:
-    monkeypatch.setattr(metrics, "_REGISTERED", dict(metrics._REGISTERED))
+    assert metrics.metric_names() == ["HR", "NDCG", "MRR", "Recall"]
+    for table in ("_REGISTERED", "_ORDER"):
+        monkeypatch.setattr(metrics, table, dict(getattr(metrics, table)))
 
     @metrics.metric("Precision")
     def precision(lists: metrics.Lists, k: int) -> np.ndarray:

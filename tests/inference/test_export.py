@@ -171,7 +171,7 @@ def test_nothing_is_overwritten_or_half_written(tmp_path: Path, to: str, monkeyp
 
 def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
     run, _ = make_run(tmp_path, "gmf")
-    with pytest.raises(ConfigError, match="to='csv': must be one of npz, parquet, safetensors"):
+    with pytest.raises(ConfigError, match="to='csv': must be one of ann, npz, onnx, parquet, projector, safetensors"):
         export(run, to="csv", out=tmp_path / "x")
     with pytest.raises(ConfigError, match="bias='none': must be one of folded, separate"):
         export(run, to="npz", out=tmp_path / "x", bias="none")

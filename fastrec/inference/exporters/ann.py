@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrec.inference.exporters.folder import needed, write_folder
+from fastrec.inference.exporters.parts.base import Content, Exporter, register
+from fastrec.inference.exporters.parts.folder import needed, write_folder, write_vectors
 from fastrec.inference.top_k import VectorScorer, top_k
 
 SETTINGS: dict[str, Any] = {"metric": "ip", "connectivity": 16, "expansion_add": 200, "expansion_search": 64}
@@ -23,33 +23,18 @@ SETTINGS: dict[str, Any] = {"metric": "ip", "connectivity": 16, "expansion_add":
 QUERIES, K = 1000, 10
 
 
-def write(
-    path: Path,
-    users: NDArray[np.float32],
-    items: NDArray[np.float32],
-    tables: Callable[[Path], None],
-) -> dict[str, Any]:
-    """``index.usearch`` with the row of each item as its key, ``index.json``, and what ``tables`` writes.
+def write(path: Path, content: Content) -> None:
+    """``index.usearch`` with the row of each item as its key, ``index.json``, ``users.parquet`` and ``items.parquet``.
 
-    Parameters
-    ----------
-    path : Path
-    users, items : float32[U, D], float32[I, D]
-        Vectors whose dot product is the score.
-    tables : callable
-        Writes the ids and vectors into the folder.
-
-    Returns
-    -------
-    dict
-        What is in index.json: the library, its settings, ``build_s``, and ``recall_at_10`` against exact search over
-        up to ``QUERIES`` users (each list of all items, seen ones too).
+    index.json holds the library, its settings, ``build_s``, and ``recall_at_10`` against exact search over up to
+    ``QUERIES`` users (each list of all items, seen ones too).
 
     Raises
     ------
     MissingPackageError
         If usearch is not installed.
     """
+    users, items = content.columns["user_vectors"], content.columns["item_vectors"]
     started = time.perf_counter()
     index = build(items)
     seconds = time.perf_counter() - started
@@ -67,10 +52,16 @@ def write(
     def fill(folder: Path) -> None:
         index.save(str(folder / "index.usearch"))
         (folder / "index.json").write_text(json.dumps(about, indent=2) + "\n")
-        tables(folder)
+        write_vectors(folder, content.columns, content.metric)
 
     write_folder(path, fill)
-    return about
+
+
+def summary(path: Path) -> list[str]:
+    """What index.json says, for the terminal."""
+    about = json.loads((path / "index.json").read_text())
+    found = f"recall@10 {about['recall_at_10']:.4f} against exact search, over {about['queries']:,} users"
+    return [f"{about['library']}: built in {about['build_s']:.2f} s, {found}"]
 
 
 def build(items: NDArray[np.float32]) -> Any:
@@ -89,3 +80,6 @@ def recall(
     found = np.asarray(index.search(np.ascontiguousarray(users[rows]), k).keys).reshape(rows.size, -1)
     hits = sum(len({*a} & {*b}) for a, b in zip(exact.tolist(), found.astype(np.int64).tolist()))
     return hits / max(1, exact.size)
+
+
+ANN = register(Exporter("ann", write, takes_options=False, needs=("usearch.index",), summary=summary))

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from fastrec.errors import ConfigError
-from fastrec.inference.exporters.folder import needed, write_folder, write_ids
-from fastrec.runs import Run
+from fastrec.inference.exporters.parts.base import Content, Exporter, register
+from fastrec.inference.exporters.parts.folder import needed, write_folder, write_ids
 
 OPSET = 17
 MOST_BYTES = (1 << 31) - (1 << 20)
 """Protocol buffers hold at most 2 GiB."""
 
 
-def write(run: Run, path: Path) -> None:
+def write(path: Path, content: Content) -> None:
     """``model.onnx``, and ``users.parquet`` and ``items.parquet`` with the ids of its rows.
 
     Inputs ``users`` int64[B] and ``items`` int64[B, K] are rows (contiguous ids); the output ``scores`` float32[B, K]
@@ -32,7 +32,7 @@ def write(run: Run, path: Path) -> None:
     ConfigError
         If the weights are beyond 2 GiB.
     """
-    onnx = needed("onnx")
+    onnx, run = needed("onnx"), content.run
     import torch
 
     model = run.model().eval()
@@ -61,3 +61,6 @@ def write(run: Run, path: Path) -> None:
         write_ids(folder, run)
 
     write_folder(path, fill)
+
+
+ONNX = register(Exporter("onnx", write, takes_options=False, needs=("onnx",)))

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from fastrec.inference.exporters.folder import write_folder
+from fastrec.inference.exporters.parts.base import Content, Exporter, register
+from fastrec.inference.exporters.parts.folder import write_folder
 from fastrec.inference.weights import Weights
 from fastrec.runs import Run
 
@@ -22,13 +23,13 @@ CONFIG = """embeddings {
 """
 
 
-def write(run: Run, path: Path) -> None:
+def write(path: Path, content: Content) -> None:
     """``vectors.tsv``, ``metadata.tsv`` and ``projector_config.pbtxt``: ``tensorboard --logdir PATH`` shows them.
 
     Items of models without vectors are their embeddings. Metadata has ``title`` in ASCII, ``id``, ``year`` and
     ``genres`` where the run keeps them, and ``interactions`` in train.
     """
-    split = run.split()
+    run, split = content.run, content.run.split()
     vectors = Weights(run, split).item_table
     rows = metadata(run, split.train)
 
@@ -64,3 +65,6 @@ def plain(text: str) -> str:
 
     ascii_text = text if text.isascii() else unidecode(text)
     return " ".join("".join(c if " " <= c <= "~" else " " for c in ascii_text).split())
+
+
+PROJECTOR = register(Exporter("projector", write, takes_options=False))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastrec.errors import FastrecError, MissingPackageError, not_installed
 from fastrec.files import sync_folder
@@ -66,3 +67,16 @@ def write_ids(folder: Path, run: Run) -> None:
         if name == "items" and train.titles is not None:
             table["title"] = train.titles
         write_parquet(folder / f"{name}.parquet", table, {})
+
+
+def write_vectors(folder: Path, columns: dict[str, NDArray[Any]], metric: str) -> None:
+    """Write the columns: ``users.parquet`` (``id``, ``vector``), ``items.parquet`` (also ``title``, ``bias``)."""
+    from fastrec.data.tables import write_parquet
+
+    users = {"id": columns["user_ids"], "vector": columns["user_vectors"]}
+    items = {"id": columns["item_ids"]}
+    for name, key in (("title", "titles"), ("bias", "item_bias"), ("vector", "item_vectors")):
+        if key in columns:
+            items[name] = columns[key]
+    for name, rows in (("users", users), ("items", items)):
+        write_parquet(folder / f"{name}.parquet", rows, {"metric": metric})

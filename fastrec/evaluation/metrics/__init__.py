@@ -7,7 +7,8 @@ One definition serves both protocols. The user is the unit, and every figure is 
 - Recall@K: the fraction of the user's positives in the top K; with one positive per user it equals HR@K.
 - NDCG@K: the gain of the user's lists over that of ideal lists, a positive at rank r gaining 1 / log2(r + 1).
 
-A metric is one function here, registered by ``metric``: every protocol, record, table and ``--select`` then knows it.
+A metric is one file of this folder with a function registered by ``metric``: every protocol, record, table and
+``--select`` then knows it.
 
 In full ranking all positives of a user are in one list (``grouped``); with candidates each positive has a list of its
 own (``single``). With one positive per user both are the leave-one-out metrics of the NCF paper.
@@ -22,8 +23,11 @@ question answering track report", 1999 (reciprocal rank of the first hit).
 from __future__ import annotations
 
 import math
+import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -122,10 +126,17 @@ class Lists:
 Computed = Callable[[Lists, int], NDArray[np.float64]]
 """(lists, k) -> float64[U]: one value per user, of which the mean is reported."""
 _REGISTERED: dict[str, Computed] = {}
+_ORDER: dict[str, int] = {}
 
 
-def metric(name: str) -> Callable[[Computed], Computed]:
+def metric(name: str, order: int = 100) -> Callable[[Computed], Computed]:
     """Register a function as the metric ``NAME@K``.
+
+    Parameters
+    ----------
+    name : str
+    order : int
+        Place in records and tables; metrics of equal ``order`` are sorted by name.
 
     Raises
     ------
@@ -139,50 +150,28 @@ def metric(name: str) -> Callable[[Computed], Computed]:
             raise ConfigError(f"metric {name!r} is registered by {taken.__module__} already")
         if not name or set(name) & set("@: "):
             raise ConfigError(f"metric {name!r}: a name has no '@', ':' or space")
-        _REGISTERED[name] = compute
+        _REGISTERED[name], _ORDER[name] = compute, order
         return compute
 
     return register
 
 
 def metric_names() -> list[str]:
-    """Names of the registered metrics, in the order of records and tables."""
-    return list(_REGISTERED)
+    """Names of the metrics, in the order of records and tables; the modules of the folder are imported on first use."""
+    _import_files()
+    return sorted(_REGISTERED, key=lambda name: (_ORDER[name], name))
+
+
+@cache
+def _import_files() -> None:
+    for module in pkgutil.iter_modules(__path__):
+        import_module(f"{__name__}.{module.name}")
 
 
 def per_user(name: str, lists: Lists, k: int) -> NDArray[np.float64]:
     """float64[U]: one value per user of the registered metric ``NAME@K``, of which the mean is reported."""
+    _import_files()
     return _REGISTERED[name](lists, k)
-
-
-@metric("HR")
-def hit_rate(lists: Lists, k: int) -> NDArray[np.float64]:
-    """1 if any positive is in the top K."""
-    return (lists.best() <= k).astype(np.float64)
-
-
-@metric("NDCG")
-def ndcg(lists: Lists, k: int) -> NDArray[np.float64]:
-    """The gain of a user's lists over that of ideal ones; an ideal shared list has min(K, positives) at the top."""
-    gain = lists.sums(np.where(lists.ranks <= k, 1.0 / np.log2(lists.ranks + 1.0), 0.0))
-    if not lists.shared:
-        return gain / lists.counts
-    # no list has more positives than the largest count: cutoffs beyond it add nothing
-    ideal = np.concatenate(([0.0], np.cumsum(1.0 / np.log2(np.arange(2, int(lists.counts.max()) + 2)))))
-    return gain / ideal[np.minimum(lists.counts, k)]
-
-
-@metric("MRR")
-def reciprocal_rank(lists: Lists, k: int) -> NDArray[np.float64]:
-    """1 / the best rank if that is in the top K."""
-    best = lists.best()
-    return np.where(best <= k, 1.0 / best, 0.0)
-
-
-@metric("Recall")
-def recall(lists: Lists, k: int) -> NDArray[np.float64]:
-    """The fraction of a user's positives in the top K."""
-    return lists.sums((lists.ranks <= k).astype(np.float64)) / lists.counts
 
 
 def check_cutoffs(ks: Sequence[int]) -> tuple[int, ...]:
@@ -324,7 +313,7 @@ def _runs(users: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 def _of_lists(lists: Lists, ks: Sequence[int]) -> Metrics:
     """Every registered metric at every K."""
-    cases = {f"{name}@{k}": compute(lists, k) for k in ks for name, compute in _REGISTERED.items()}
+    cases = {f"{name}@{k}": per_user(name, lists, k) for k in ks for name in metric_names()}
     return _summary(cases, n_positives=lists.ranks.size)
 
 
