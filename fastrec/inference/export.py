@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from fastrec.data.interactions import pack
 from fastrec.errors import ConfigError, DataError
 from fastrec.evaluation.full_ranking import Vectors
-from fastrec.files import atomic_write, write_tensors
+from fastrec.files import atomic_folder, atomic_write, write_tensors
 from fastrec.inference.exporters import ann, onnx, projector
-from fastrec.inference.exporters.folder import needed, write_folder
+from fastrec.inference.exporters.folder import needed
 from fastrec.runs import Run
 
 METRICS = {"folded": "dot", "separate": "dot + item_bias"}
@@ -147,7 +147,8 @@ def _safetensors(path: Path, columns: dict[str, NDArray[Any]], metric: str) -> N
 
 
 def _parquet(path: Path, columns: dict[str, NDArray[Any]], metric: str) -> None:
-    write_folder(path, lambda folder: _tables(folder, columns, metric))
+    with atomic_folder(path) as part:  # both files or none
+        _tables(part, columns, metric)
 
 
 def _tables(folder: Path, columns: dict[str, NDArray[Any]], metric: str) -> None:

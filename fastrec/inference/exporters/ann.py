@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrec.inference.exporters.folder import needed, write_folder
+from fastrec.files import atomic_folder
+from fastrec.inference.exporters.folder import needed
 from fastrec.inference.top_k import VectorScorer, top_k
 
 SETTINGS: dict[str, Any] = {"metric": "ip", "connectivity": 16, "expansion_add": 200, "expansion_search": 64}
@@ -64,12 +65,10 @@ def write(
         "queries": int(rows.size),
     }
 
-    def fill(folder: Path) -> None:
+    with atomic_folder(path) as folder:
         index.save(str(folder / "index.usearch"))
         (folder / "index.json").write_text(json.dumps(about, indent=2) + "\n")
         tables(folder)
-
-    write_folder(path, fill)
     return about
 
 

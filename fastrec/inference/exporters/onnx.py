@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from fastrec.errors import ConfigError
-from fastrec.inference.exporters.folder import needed, write_folder, write_ids
+from fastrec.files import atomic_folder
+from fastrec.inference.exporters.folder import needed, write_ids
 from fastrec.runs import Run
 
 OPSET = 17
@@ -48,7 +49,7 @@ def write(run: Run, path: Path) -> None:
         "dynamo": False,  # the other exporter needs two packages more, and a model without control flow gains nothing
     }
 
-    def fill(folder: Path) -> None:
+    with atomic_folder(path) as folder:
         file = folder / "model.onnx"
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # that this exporter is not the default one
@@ -59,5 +60,3 @@ def write(run: Run, path: Path) -> None:
         onnx.checker.check_model(graph, full_check=True)
         onnx.save(graph, file)
         write_ids(folder, run)
-
-    write_folder(path, fill)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrec.inference.exporters.folder import write_folder
+from fastrec.files import atomic_folder
 from fastrec.inference.weights import Weights
 from fastrec.runs import Run
 
@@ -31,15 +31,12 @@ def write(run: Run, path: Path) -> None:
     split = run.split()
     vectors = Weights(run, split).item_table
     rows = metadata(run, split.train)
-
-    def fill(folder: Path) -> None:
+    with atomic_folder(path) as folder:
         with (folder / "vectors.tsv").open("wb") as file:
             np.savetxt(file, vectors, fmt="%.7g", delimiter="\t")
         lines = ["\t".join(row) for row in rows]
         (folder / "metadata.tsv").write_text("\n".join(lines) + "\n", "ascii")
         (folder / "projector_config.pbtxt").write_text(CONFIG)
-
-    write_folder(path, fill)
 
 
 def metadata(run: Run, train: Any) -> list[list[str]]:
