@@ -503,3 +503,13 @@ def test_what_is_unpacked_is_synced_before_it_gets_its_name(tmp_path: Path, monk
     with serving(whole(ARCHIVE)) as server:
         get(tmp_path, server)
     assert calls == [".tiny.unpacking", "rename", tmp_path.name]
+
+
+def test_a_name_of_thousands_of_characters_in_an_archive_is_cut(tmp_path: Path) -> None:
+    """A local header may claim a name of up to 64 kB, and zipfile prints it."""
+    made = bytearray(zipped(**{"tiny/ratings.dat": b"1::2::3::4\n" * 2000}))
+    made[26:28] = (9000).to_bytes(2, "little")
+    (tmp_path / "x.zip").write_bytes(made)
+    with pytest.raises(DataError, match="not a sound zip archive") as caught:
+        fetching.unpack(tmp_path / "x.zip", tmp_path / "out", {"tiny/ratings.dat": "ratings.dat"})
+    assert len(str(caught.value)) < 500

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from fastrec.data.content import over_limit, unpack_limit
-from fastrec.errors import DataError, DataNotFoundError
+from fastrec.errors import DataError, DataNotFoundError, shown
 from fastrec.files import sync_folder
 from fastrec.terminal import printable, say
 
@@ -341,7 +341,8 @@ def unpack(archive: Path, folder: Path, members: Mapping[str, str]) -> None:
     except (*_ZIP_FAULTS, OSError) as error:
         # bz2 raises OSError without a number, and a damaged directory makes zipfile seek before the start
         if not isinstance(error, OSError) or error.errno in (None, errno.EINVAL):
-            raise DataError(f"{archive}: not a sound zip archive ({error}); delete it and fetch it again") from None
+            why = shown(str(error), 200)[1:-1]
+            raise DataError(f"{archive}: not a sound zip archive ({why}); delete it and fetch it again") from None
         raise DataError(f"{folder}: cannot be written: {error.strerror or error}") from None
     finally:
         shutil.rmtree(atomic_write, ignore_errors=True)
