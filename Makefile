@@ -1,6 +1,6 @@
 # fastrec: `make train` and `make test` do all the set-up by themselves.
 .DEFAULT_GOAL := help
-.PHONY: help train test test-all lint learn bench bench-baselines docs package test-lowest clean
+.PHONY: help train test test-all lint learn torture bench bench-baselines docs package test-lowest clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -8,6 +8,8 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DATA   ?=
 ARGS   ?=
+SEED   ?= 0
+HOURS  ?=
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -41,6 +43,9 @@ lint: $(VENV)/.dev  ## ruff (style, imports, bugs) and mypy (types)
 
 learn: $(VENV)/.base  ## train every model, loss, optimiser and engine at its defaults, next to popularity
 	@$(BIN)/python scripts/learn.py --out benchmarks/learn.md $(ARGS)
+
+torture: $(VENV)/.dev  ## faults, lost power, hostile input, flipped bits, threads, a killed run: a sample by SEED, or HOURS=2 for all
+	@$(BIN)/python -m scripts.torture --seed $(SEED) $(if $(HOURS),--hours $(HOURS)) $(ARGS)
 
 bench: $(VENV)/.dev  ## time every case, save the run in .benchmarks/, compare it with the last one
 	@$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-autosave --benchmark-compare $(ARGS)

@@ -14,6 +14,7 @@ import pytest
 from fastrec.errors import FastrecError
 from fastrec.files import (
     atomic,
+    atomic_folder,
     atomic_write,
     make_folder,
     map_safetensors,
@@ -211,3 +212,44 @@ def test_the_next_open_sweeps(tmp_path: Path) -> None:
     with pytest.raises(FastrecError, match="not a run folder"):
         open_run(tmp_path)
     assert [name for name in stray if (tmp_path / name).exists()] == [".mine.1-2.part"]
+
+
+def test_a_folder_appears_with_all_its_files_or_not_at_all(tmp_path: Path) -> None:
+    with atomic_folder(tmp_path / "out") as part:
+        (part / "a").write_bytes(b"a")
+        assert not (tmp_path / "out").exists()
+        assert not sweep(tmp_path, "out"), "the folder of a live writer is kept"
+    assert os.listdir(tmp_path / "out") == ["a"]
+    with pytest.raises(ZeroDivisionError), atomic_folder(tmp_path / "other") as part:
+        (part / "a").write_bytes(b"half" * (1 // (part / "b").exists()))
+    said = r"out: cannot be written .*the file before it is intact"
+    with pytest.raises(FastrecError, match=said), atomic_folder(tmp_path / "out") as part:
+        (part / "b").write_bytes(b"b")
+    said = r"no/out: cannot be written \(No such file"
+    with pytest.raises(FastrecError, match=said), atomic_folder(tmp_path / "no" / "out"):
+        pass
+    assert os.listdir(tmp_path) == ["out"]
+    assert os.listdir(tmp_path / "out") == ["a"]
+
+
+def test_a_folder_that_a_killed_writer_left_is_swept(tmp_path: Path) -> None:
+    for name in (".out.123-abc.part", ".mine.123-abc.part", ".out.part"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a").write_bytes(b"half")
+    with atomic_folder(tmp_path / "out"):
+        pass
+    assert sorted(os.listdir(tmp_path)) == [".mine.123-abc.part", ".out.part", "out"]
+
+
+def test_the_files_and_the_names_of_a_folder_are_synced_before_its_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd))[1])
+    monkeypatch.setattr(os, "replace", lambda a, b: (calls.append("rename"), replace(a, b))[1])
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("no /proc on this system")
+    with atomic_folder(tmp_path / "out") as part:
+        (part / "a").write_bytes(b"a")
+    assert calls == [str(part / "a"), str(part), "rename", str(tmp_path)]

@@ -42,7 +42,6 @@ TO_SHORTEN = {
     "fastrec/bench/engines.py:entry": "one linear case",
     "fastrec/data/interactions.py:Interactions.from_codes": "the columns of a data set",
     "fastrec/data/loading.py:from_frame": "the columns of a frame",
-    "fastrec/data/datasets/fetch.py:download": "resume, mirrors and digest in one loop",
     "fastrec/data/datasets/registry.py:fetch": "one linear procedure",
     "fastrec/data/readers/parts/columns.py:settle": "one linear procedure",
     "fastrec/data/readers/parts/text.py:read_delimited": "one linear procedure",

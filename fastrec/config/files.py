@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,9 @@ from fastrec.errors import ConfigError, shown
 
 RESOLVED = "resolved"
 """Table of a run's config.toml: what each "auto" became there. A record, not options: reading it as a file skips it."""
+MOST_BYTES = 1 << 20
+_DEEP_KEY = re.compile(r"""(?<![\w."'-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){64}""")
+"""tomllib takes the square of the parts of a key in time and memory: minutes and gigabytes for 100 kB."""
 _FOLDER = Path(__file__).parent.parent / "presets"
 
 
@@ -22,10 +26,15 @@ def parse_toml(data: bytes) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        With the reason: not UTF-8, not TOML, a number of thousands of digits, nested too deeply.
+        With the reason: not UTF-8, not TOML, a number of thousands of digits, nested too deeply, above 1 MiB.
     """
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"{len(data):,} bytes, and options take at most {MOST_BYTES:,}")
+    text = data.decode()
+    if _DEEP_KEY.search(text):
+        raise ValueError("a key of more than 64 parts")
     try:
-        return tomllib.loads(data.decode())
+        return tomllib.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

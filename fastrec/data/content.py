@@ -217,6 +217,24 @@ def _unpacked(f: IO[bytes], how: str) -> Iterator[bytes]:
         data = frame.unused_data or f.read(_ZSTD_BLOCK)
 
 
+def _gzip_header_fault(head: bytes) -> str | None:
+    """What is wrong with the header of a gzip file: reserved flags, or its checksum. Source: RFC 1952."""
+    flags = head[3] if len(head) > 3 else 0
+    if flags & 0xE0:
+        return "reserved flags"
+    if not flags & 2:
+        return None
+    end = 10
+    if flags & 4:
+        end += 2 + int.from_bytes(head[end : end + 2], "little")
+    for flag in (8, 16):  # name, comment
+        if flags & flag:
+            end = head.find(b"\0", end) + 1 or len(head)
+    return (
+        None if head[end : end + 2] == (zlib.crc32(head[:end]) & 0xFFFF).to_bytes(2, "little") else "a wrong checksum"
+    )
+
+
 def blocks_of(path: Path) -> Iterator[bytes]:
     """The content of a packed file, block by block.
 
@@ -226,10 +244,10 @@ def blocks_of(path: Path) -> Iterator[bytes]:
         If the stream is damaged or cut short, or passes ``unpack_limit``.
     """
     with path.open("rb") as f:
-        head = f.read(4)
+        head = f.read(1 << 17)
         how = packing(head)
-        if how == "gzip" and any(flags & 0xE0 for flags in head[3:]):  # Python reads on, Polars' lazy scan does not
-            raise DataError(f"{path}: not a complete gzip file (reserved flags in its header); fetch it again")
+        if how == "gzip" and (fault := _gzip_header_fault(head)):  # Python reads on, Polars' lazy scan does not
+            raise DataError(f"{path}: not a complete gzip file ({fault} in its header); fetch it again")
         f.seek(0)
         packed = os.fstat(f.fileno()).st_size
         limit, total = unpack_limit(packed), 0

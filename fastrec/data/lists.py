@@ -13,6 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 from polars.io.plugins import register_io_source
 
+from fastrec.data.tables import system_error
 from fastrec.errors import ConfigError, DataError, shown
 from fastrec.files import atomic_write
 
@@ -151,15 +152,18 @@ def write_frames(path: str | os.PathLike[str], frames: Iterator[pl.DataFrame]) -
     if first is None:
         raise DataError(f"{path}: there is nothing to write")
     with atomic_write(path) as part:
-        if path.suffix == ".parquet":
-            return _write_parquet(part, first, frames)
-        with part.open("wb") as f:
-            for k, frame in enumerate(_chained(first, frames)):
-                if path.suffix == ".csv":
-                    frame.write_csv(f, include_header=k == 0)
-                else:
-                    frame.write_ndjson(f)
-                rows += frame.height
+        try:
+            if path.suffix == ".parquet":
+                return _write_parquet(part, first, frames)
+            with part.open("wb") as f:
+                for k, frame in enumerate(_chained(first, frames)):
+                    if path.suffix == ".csv":
+                        frame.write_csv(f, include_header=k == 0)
+                    else:
+                        frame.write_ndjson(f)
+                    rows += frame.height
+        except pl.exceptions.PolarsError as error:
+            raise system_error(error) or error from None
     return rows
 
 

@@ -99,6 +99,9 @@ def is_number(text: str) -> bool:
     return True
 
 
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
+
+
 def is_integer(text: str) -> bool:
     """Whether the text is an integer that fits 64 bits, in its plain spelling (no leading zero, no plus sign)."""
-    return re.fullmatch(r"0|-?[1-9][0-9]{0,18}", text) is not None and -(2**63) <= int(text) < 2**63
+    return _INTEGER.fullmatch(text) is not None and -(2**63) <= int(text) < 2**63

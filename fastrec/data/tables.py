@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,12 @@ from numpy.typing import NDArray
 
 from fastrec.errors import DataError
 from fastrec.files import atomic_write, reason, sha256_file
+
+
+def system_error(error: Exception) -> OSError | None:
+    """The system's refusal to write (a full disk, say) behind an error of Polars, which hides it in its message."""
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(found[1]), os.strerror(int(found[1]))) if found else None
 
 
 def write_parquet(
@@ -33,6 +40,8 @@ def write_parquet(
     ------
     DataError
         If the columns differ in length, or are float16 and this Polars cannot write it.
+    OSError
+        If the file cannot be written.
     """
     lengths = {name: values.shape[0] for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
@@ -47,7 +56,10 @@ def write_parquet(
             series.append(pl.Series(name, values).cast(pl.List(pl.Series(values[:0, 0]).dtype)))
         else:
             series.append(pl.Series(name, values))
-    pl.DataFrame(series).write_parquet(Path(path), metadata=None if metadata is None else dict(metadata))
+    try:
+        pl.DataFrame(series).write_parquet(Path(path), metadata=None if metadata is None else dict(metadata))
+    except pl.exceptions.PolarsError as error:
+        raise system_error(error) or DataError(f"{path}: Polars cannot write it ({error})") from None
 
 
 def write_frame(path: str | os.PathLike[str], frame: pl.DataFrame) -> str:
@@ -64,6 +76,8 @@ def write_frame(path: str | os.PathLike[str], frame: pl.DataFrame) -> str:
         try:
             frame.write_parquet(part, statistics=False)
         except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
+            if refused := system_error(error):
+                raise refused from None
             raise DataError(f"{path}: the table cannot be kept as Parquet ({error}); drop that column") from None
         return sha256_file(part)
 

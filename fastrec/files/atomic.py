@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,12 +73,13 @@ def remove(path: str | os.PathLike[str]) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """The system's words for an error, without the path that the message names already."""
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    """The system's words for an error, without the path that the message names already, and without Rust's number."""
+    words = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return re.sub(r" \(os error \d+\)$", "", words)
 
 
 def sweep(folder: str | os.PathLike[str], own: str) -> list[str]:
-    """Remove the parts that killed writers left in ``folder``; returns their names.
+    """Remove the parts that killed writers left in ``folder``, files and folders; returns their names.
 
     Parameters
     ----------
@@ -95,11 +97,14 @@ def sweep(folder: str | os.PathLike[str], own: str) -> list[str]:
         found = [(name, _PART.fullmatch(name)) for name in os.listdir(folder)]
         for name in [name for name, match in found if match and re.fullmatch(own, match["name"])]:
             with contextlib.suppress(OSError):
-                descriptor = os.open(Path(folder, name), os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+                path = Path(folder, name)
+                is_folder = stat.S_ISDIR(os.lstat(path).st_mode)
+                access = os.O_RDONLY | os.O_DIRECTORY if is_folder else os.O_RDWR
+                descriptor = os.open(path, access | os.O_NOFOLLOW | os.O_NONBLOCK)
                 try:
-                    if fcntl and stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    if fcntl and (is_folder or stat.S_ISREG(os.fstat(descriptor).st_mode)):
                         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                        Path(folder, name).unlink()
+                        shutil.rmtree(path) if is_folder else path.unlink()
                         removed.append(name)
                 finally:
                     os.close(descriptor)
@@ -161,16 +166,68 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
                 part.unlink()
         if not isinstance(error, OSError):
             raise
-        if placed:
-            state = "the new file is in place, but a power cut may undo it"
-        else:
-            state = "the file before it is intact" if os.path.lexists(path) else "nothing was left behind"
-        raise FastrecError(
-            f"{path}: cannot be written ({reason(error)}); {state}; free some space or name a folder you may write to"
-        ) from error
+        raise _not_written(path, error, placed) from error
     finally:
         if descriptor >= 0:
             os.close(descriptor)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a new folder next to ``path`` to fill with files; when the block ends it becomes ``path`` with all of them.
+
+    If the block raises, the folder is removed. Parts of ``path`` that a killed process left are removed first.
+
+    Parameters
+    ----------
+    path : path
+        The folder to make, which must not exist; the one it goes into must.
+
+    Raises
+    ------
+    FastrecError
+        If it cannot be written: no space, no permission, no such folder.
+
+    Cost
+    ----
+    Two fsyncs, and one for each file.
+    """
+    path = Path(path)
+    part, descriptor, placed = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part"), -1, False
+    sweep(path.parent, re.escape(path.name))
+    try:
+        part.mkdir()
+        if fcntl:  # the lock keeps ``sweep`` away
+            descriptor = os.open(part, os.O_RDONLY | os.O_DIRECTORY)
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield part
+        for file in part.iterdir():
+            with file.open("rb") as f:
+                os.fsync(f.fileno())
+        sync_folder(part)
+        os.replace(part, path)
+        placed = True
+        sync_folder(path.parent)
+    except BaseException as error:
+        if not placed:
+            shutil.rmtree(part, ignore_errors=True)
+        if not isinstance(error, OSError):
+            raise
+        raise _not_written(path, error, placed) from error
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _not_written(path: Path, error: OSError, placed: bool) -> FastrecError:
+    if placed:
+        state = "the new file is in place, but a power cut may undo it"
+    else:
+        state = "the file before it is intact" if os.path.lexists(path) else "nothing was left behind"
+    return FastrecError(
+        f"{path}: cannot be written ({reason(error)}); {state}; free some space or name a folder you may write to"
+    )
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> str:

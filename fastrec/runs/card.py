@@ -7,10 +7,9 @@ import re
 from typing import Any
 
 from fastrec.files import write_bytes
-from fastrec.runs.folder import Run
+from fastrec.runs.folder import CARD, Run
 from fastrec.terminal import printable
 
-CARD = "README.md"
 LICENCES = {
     "ml-": "MovieLens, by GroupLens: research use only, no redistribution without permission, cite Harper and Konstan, "
     "ACM TiiS 5(4), 2015; see the README of the data",

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from fastrec.data.catalog import Catalog
 
 CONFIG, DATA, MODEL = "config.toml", "data.safetensors", "model.safetensors"
-RESULTS = "results.parquet"
+RESULTS, CARD = "results.parquet", "README.md"
 TABLES = {"items": ("items.parquet", "item"), "users": ("users.parquet", "user")}
 """The tables of a run: file, and column of ids."""
 
@@ -329,7 +329,7 @@ def open_run(path: str | os.PathLike[str]) -> Run:
         near = sorted(p.parent.name for p in path.parent.glob(f"*/{MANIFEST}"))[-3:] if path.parent.is_dir() else []
         hint = f"; the latest in {path.parent} are {', '.join(near)}" if near else "; fastrec train makes one"
         raise CheckpointError(f"{path}: no such run folder{hint}")
-    own = (CONFIG, DATA, MODEL, RESULTS, MANIFEST, *(file for file, _ in TABLES.values()))
+    own = (CONFIG, DATA, MODEL, RESULTS, CARD, MANIFEST, "metrics.jsonl", *(file for file, _ in TABLES.values()))
     sweep(path, "|".join(map(re.escape, own)))
     if not (path / "checkpoints").is_symlink():  # files that are not its own
         sweep(path / "checkpoints", r"(step-\d+|best-epoch-\d+)\.(safetensors|json)")

@@ -17,6 +17,7 @@ from fastrec.errors import CheckpointError, FastrecError, shown
 from fastrec.evaluation.selection import Selection, resolve_selection
 from fastrec.runs import Run, create, locked, open_run, write_card
 from fastrec.runs.checkpoint import Checkpoints
+from fastrec.runs.folder import CARD
 from fastrec.runs.shared import Shared
 from fastrec.terminal import html_table
 from fastrec.training.build import build_engine, make_lr
@@ -306,6 +307,7 @@ def _train(
                 tracker.record("test", s.step, numbers)
             final = {f"{p} {k}": v for p, part in metrics.items() for k, v in part.items() if isinstance(v, float)}
             tracker.outcome(config.to_dict(), final)
+        tracker.sync()  # before the manifest says that the run is done
     finally:
         tracker.close()
     notes += tracker.notes
@@ -321,6 +323,9 @@ def _train(
 def _finished(run: Run, config: Config) -> Result:  # noqa: ARG001
     known = {f.name for f in fields(Result)}
     result = {k: v for k, v in run.manifest["result"].items() if k in known}
+    if not (run.path / CARD).exists():  # the process ended between the record and its card
+        with contextlib.suppress(FastrecError):  # a read-only run is as good without
+            write_card(run)
     metrics, notes = result.pop("metrics"), result.pop("notes")
     return _result(run, result, metrics, [*notes, f"{run.path} is done: there was nothing left to train"])
 

@@ -111,10 +111,17 @@ class Tracker:
     @property
     def length(self) -> int:
         """Bytes of metrics.jsonl so far, all of them on the disk."""
+        self.sync()
+        try:
+            return self._file.seek(0, os.SEEK_END)
+        except OSError as error:
+            raise self._cannot_write(error) from error
+
+    def sync(self) -> None:
+        """Put every line of metrics.jsonl on the disk."""
         try:
             self._write(b"")
             os.fsync(self._file.fileno())
-            return self._file.seek(0, os.SEEK_END)
         except OSError as error:
             raise self._cannot_write(error) from error
 

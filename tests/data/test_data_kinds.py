@@ -11,6 +11,7 @@ import sqlite3
 import tarfile
 import tracemalloc
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +171,21 @@ def test_reserved_flags_of_gzip_are_refused(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_bytes(content)
     with pytest.raises(DataError, match="not a complete gzip file"):
         load(tmp_path / "log.csv").catalog.ratings.collect()
+
+
+@pytest.mark.parametrize("flags", [2, 2 | 4, 2 | 8, 2 | 4 | 8 | 16])
+def test_the_checksum_of_a_gzip_header_is_verified(tmp_path: Path, flags: int) -> None:
+    """Python's gzip skips it, Polars' lazy scan of the tables fails on it."""
+    made = gzip.compress(b"1::10::5::1\n2::11::4::2\n", mtime=0)
+    extra = b"\x03\x00abc" * (flags & 4 > 0) + b"name\0" * (flags & 8 > 0) + b"remark\0" * (flags & 16 > 0)
+    head = made[:3] + bytes([flags]) + made[4:10] + extra
+    right = (zlib.crc32(head) & 0xFFFF).to_bytes(2, "little")
+    path = tmp_path / "ratings.dat.gz"
+    path.write_bytes(head + right + made[10:])
+    assert load(path).catalog.ratings.collect().height == 2
+    path.write_bytes(head + bytes([right[0] ^ 1, right[1]]) + made[10:])
+    with pytest.raises(DataError, match=r"not a complete gzip file .a wrong checksum in its header"):
+        load(path)
 
 
 def test_damaged_zstd_is_named(tmp_path: Path) -> None:

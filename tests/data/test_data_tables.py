@@ -107,6 +107,7 @@ def test_where_of_frames_and_of_empty_cells(tmp_path: Path) -> None:
         ("event == = 3", "give one condition"),
         ("random() < 0.5", "give one condition"),
         ("evnt = 'purchase'", "no column 'evnt'"),
+        ("e" * 9000 + " = 3", "no column 'eee"),
         ("count + 1", "is not a condition"),
         ("1 = 1", "names no column"),
         ("event = 'refund'", "none of the 6 rows fits"),
@@ -122,6 +123,7 @@ def test_a_condition_that_cannot_be_used_is_refused_in_one_line(
         load(path, where=where)
     assert says in str(error.value)
     assert str(error.value).isprintable()
+    assert len(str(error.value)) < 1000
 
 
 def test_where_for_a_format_without_names_is_refused(tmp_path: Path) -> None:

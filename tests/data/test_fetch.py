@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -441,3 +442,74 @@ def test_a_killed_download_leaves_a_part_that_the_next_one_takes_up(tmp_path: Pa
         get(tmp_path, server)
         assert server.ranges == [None, f"bytes={kept}-"]
     assert_in_place(tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ENOSPC])
+@pytest.mark.parametrize("what", ["open", "write", "read back"])
+def test_a_fault_of_the_disk_is_named_and_is_no_fault_of_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, what: str
+) -> None:
+    inner = Path.open
+
+    class Failing(io.FileIO):
+        def write(self, _: object) -> int:
+            raise OSError(number, os.strerror(number))
+
+    def opened(path: Path, mode: str = "r", *args: object, **options: object) -> object:
+        if path.name == "tiny.zip.part" and what == "write":
+            return Failing(path, mode.replace("b", ""))
+        if path.name == "tiny.zip.part" and (what == "open") == (mode != "rb"):
+            raise OSError(number, os.strerror(number))
+        return inner(path, mode, *args, **options)  # type: ignore[arg-type, call-overload]
+
+    monkeypatch.setattr(Path, "open", opened)
+    with serving(whole(ARCHIVE)) as server:
+        with pytest.raises(DataError, match=f"part: cannot be written: {os.strerror(number)}") as caught:
+            get(tmp_path, server)
+        assert len(server.ranges) == 1
+    assert not isinstance(caught.value, DataNotFoundError)
+
+
+def test_a_download_that_cannot_be_removed_costs_space_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        if path.suffix == ".part":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        inner(path, missing_ok=missing_ok)
+
+    with serving(whole(ARCHIVE)) as server:
+        with monkeypatch.context() as m:
+            m.setattr(Path, "unlink", unlink)
+            assert get(tmp_path, server) == tmp_path / "tiny"
+        assert visible(tmp_path) == {"tiny", "tiny.zip.part"}
+        get(tmp_path, server)
+        assert len(server.ranges) == 1
+    assert_in_place(tmp_path)
+
+
+def test_a_lock_that_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / ".tiny.lock").mkdir()
+    said = r"\.tiny\.lock: cannot be written: Is a directory"
+    with serving(whole(ARCHIVE)) as server, pytest.raises(DataError, match=said):
+        get(tmp_path, server)
+
+
+def test_what_is_unpacked_is_synced_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    sync, replace = fetching.sync_folder, os.replace
+    monkeypatch.setattr(fetching, "sync_folder", lambda p: (calls.append(Path(p).name), sync(p))[1])
+    monkeypatch.setattr(os, "replace", lambda a, b: (calls.append("rename"), replace(a, b))[1])
+    with serving(whole(ARCHIVE)) as server:
+        get(tmp_path, server)
+    assert calls == [".tiny.unpacking", "rename", tmp_path.name]
+
+
+def test_a_name_of_thousands_of_characters_in_an_archive_is_cut(tmp_path: Path) -> None:
+    """A local header may claim a name of up to 64 kB, and zipfile prints it."""
+    made = bytearray(zipped(**{"tiny/ratings.dat": b"1::2::3::4\n" * 2000}))
+    made[26:28] = (9000).to_bytes(2, "little")
+    (tmp_path / "x.zip").write_bytes(made)
+    with pytest.raises(DataError, match="not a sound zip archive") as caught:
+        fetching.unpack(tmp_path / "x.zip", tmp_path / "out", {"tiny/ratings.dat": "ratings.dat"})
+    assert len(str(caught.value)) < 500

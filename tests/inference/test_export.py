@@ -177,3 +177,26 @@ def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
         export(run, to="npz", out=tmp_path / "x", bias="none")
     with pytest.raises(ConfigError, match="dtype='int8': must be one of float32, float16"):
         export(run, to="npz", out=tmp_path / "x", dtype="int8")
+
+
+def test_a_full_disk_is_one_line_in_every_format(tmp_path: Path) -> None:
+    """Polars raises an error of its own, which holds the system's."""
+    resource = pytest.importorskip("resource")
+    run, _ = make_run(tmp_path, "mf")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for to in ("npz", "parquet", "safetensors"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
+        try:
+            with pytest.raises(FastrecError, match=r"out: cannot be written \(File too large\); nothing was left"):
+                export(run, to=to, out=tmp_path / "out")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert os.listdir(tmp_path) == ["run"]
+
+
+def test_an_export_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    run, _ = make_run(tmp_path, "mf")
+    (tmp_path / ".out.123-140540102484544.part").mkdir()
+    (tmp_path / ".out.123-140540102484544.part" / "users.parquet").write_bytes(b"half")
+    export(run, to="parquet", out=tmp_path / "out")
+    assert sorted(os.listdir(tmp_path)) == ["out", "run"]

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from fastrec import runs
-from fastrec.data.split import Split
+from fastrec.config import Config
+from fastrec.data.interactions import Interactions
+from fastrec.data.split import Split, ratio_split
 from fastrec.runs.card import card, write_card
+from fastrec.training.fit import fit, resume
 from tests.helpers.fakes import interactions
+from tests.helpers.training import positives
 
 
 def made(folder: Path, name: str) -> runs.Run:
@@ -44,3 +50,17 @@ def test_names_from_data_are_harmless(tmp_path: Path) -> None:
     assert "\n# head" not in text
     assert "\\| \\[x\\](y)" in text
     assert "not known to fastrec" in text
+
+
+def test_a_card_that_a_crash_prevented_is_written_by_the_next_resume(tmp_path: Path) -> None:
+    indptr, items = positives(n_users=40, n_items=30)
+    split = ratio_split(Interactions(indptr, items, user_ids=np.arange(40), item_ids=np.arange(30), name="small"))
+    options = Config(dim=4, epochs=1, batch_size=32, candidates=9, progress=False, tensorboard=False, patience=0)
+    fit(split, options, out=tmp_path / "run")
+    text = (tmp_path / "run" / "README.md").read_bytes()
+    (tmp_path / "run" / "README.md").unlink()
+    (tmp_path / "run" / ".README.md.123-abcd.part").write_bytes(b"half")
+    (tmp_path / "run" / ".metrics.jsonl.123-abcd.part").write_bytes(b"half")
+    assert resume(tmp_path / "run").stopped == "all epochs"
+    assert (tmp_path / "run" / "README.md").read_bytes() == text
+    assert not list((tmp_path / "run").glob(".*.part"))

@@ -12,8 +12,10 @@ import pytest
 from fastrec import leave_one_out, runs
 from fastrec.data import Catalog, load
 from fastrec.data.catalog import movies_frame
+from fastrec.data.lists import write_frames
 from fastrec.data.split import Split
-from fastrec.errors import CheckpointError, DataError
+from fastrec.data.tables import write_frame
+from fastrec.errors import CheckpointError, DataError, FastrecError
 from tests.helpers.fakes import interactions
 
 
@@ -138,3 +140,19 @@ def test_ml_100k_keeps_its_tables_and_filters_by_them(tmp_path: Path, real_data)
     assert found.height == facts.height > 100
     assert all("Drama" in genres for genres in facts["genres"])
     assert facts["year"].is_between(1990, 1995).all()
+
+
+def test_a_full_disk_is_not_blamed_on_a_column(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    frame = pl.DataFrame({"item": range(5000), "title": [f"Film {k}" for k in range(5000)]})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
+    try:
+        with pytest.raises(FastrecError, match=r"items\.parquet: cannot be written \(File too large\)"):
+            write_frame(tmp_path / "items.parquet", frame)
+        for name in ("x.csv", "x.jsonl", "x.parquet"):
+            with pytest.raises(FastrecError, match=rf"{name}: cannot be written \(File too large\)"):
+                write_frames(tmp_path / name, iter([frame]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())

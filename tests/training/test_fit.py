@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from fastrec.errors import CheckpointError, ConfigError
 from fastrec.evaluation.score import evaluate
 from fastrec.files import sha256_file
 from fastrec.inference.recommend import recommend
-from fastrec.runs import open_run
+from fastrec.runs import Run, open_run
 from fastrec.runs.checkpoint import Checkpoints
 from fastrec.sampling import STREAM_VERSION
 from fastrec.training.build import make_sampler
@@ -116,6 +117,30 @@ def test_a_finished_run_says_so(split: Split, tmp_path: Path) -> None:
     again = resume(tmp_path / "run")
     assert again.metrics == first.metrics
     assert "nothing left to train" in again.notes[-1]
+
+
+def test_a_run_is_done_only_when_its_metrics_are_on_the_disk(
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Power lost right after the manifest says "done" must not take the lines of the test metrics."""
+    synced, lines, record, fsync = {}, [], Run.record, os.fsync
+
+    def recorded(run: Run, **values: object) -> None:
+        if values.get("status") == "done":
+            found = os.stat(run.path / "metrics.jsonl")
+            lines.append((synced.get(found.st_ino), found.st_size))
+        record(run, **values)
+
+    def sync(descriptor: int) -> None:
+        fsync(descriptor)
+        found = os.fstat(descriptor)
+        synced[found.st_ino] = found.st_size
+
+    monkeypatch.setattr(Run, "record", recorded)
+    monkeypatch.setattr(os, "fsync", sync)
+    train(split, tmp_path / "run")
+    assert len(lines) == 1
+    assert lines[0][0] == lines[0][1] > 0
 
 
 @pytest.mark.parametrize("step", [4, None])

@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from fastrec.data.content import over_limit, unpack_limit
-from fastrec.errors import DataError, DataNotFoundError
+from fastrec.errors import DataError, DataNotFoundError, shown
+from fastrec.files import sync_folder
 from fastrec.terminal import printable, say
 
 SILENCE_S = 8.0
@@ -40,7 +41,26 @@ _ZIP_FAULTS = (
     *(zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError, ValueError, OverflowError),
     *(zlib.error, lzma.LZMAError, struct.error),
 )
-_DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+
+
+class _DiskError(OSError):
+    """The part cannot be read or written: a fault of this machine, not of a source."""
+
+
+@contextlib.contextmanager
+def _on_disk() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _DiskError(error.errno, error.strerror or str(error)) from None
+
+
+@contextlib.contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except _DiskError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror}; free some space there") from None
 
 
 def download(
@@ -84,7 +104,7 @@ def download(
     DataNotFoundError
         If no source gave the bytes: what each one did. ``part`` stays for the next try, unless its bytes were wrong.
     DataError
-        If ``part`` cannot be written.
+        If ``part`` cannot be read or written.
 
     Guarantee
     ---------
@@ -92,6 +112,21 @@ def download(
     """
     if not (md5 or sha256):
         raise DataError(f"{label}: no pinned hash, so it cannot be fetched; provide it manually")
+    with _one_line(part):
+        return _from_any(urls, part, n_bytes, md5, sha256, label=label, progress=progress, silence_s=silence_s)
+
+
+def _from_any(
+    urls: Sequence[str],
+    part: Path,
+    n_bytes: int | None,
+    md5: str | None,
+    sha256: str | None,
+    *,
+    label: str,
+    progress: bool,
+    silence_s: float,
+) -> str:
     faults: dict[str, str] = {}
     deadline = time.monotonic() + silence_s
     for k, url in enumerate(urls):
@@ -101,9 +136,9 @@ def download(
             try:
                 if n_bytes is None or before != n_bytes:
                     _append(url, part, n_bytes, budget, label=label, progress=progress)
+            except _DiskError:
+                raise
             except (OSError, http.client.HTTPException, ValueError) as error:
-                if isinstance(error, OSError) and error.errno in _DISK_FAULTS:
-                    raise DataError(f"{part}: cannot be written: {error.strerror}; free some space there") from None
                 faults[url] = _reason(error)
                 silent = isinstance(error, TimeoutError)
                 if _size(part) != before:  # data arrived, so the clock restarts at its last byte
@@ -111,7 +146,8 @@ def download(
                 if _size(part) > before and not silent:
                     continue  # cut off on the way: the same source can go on from here
                 if before and isinstance(error, _StalePartError):
-                    part.unlink(missing_ok=True)
+                    with _on_disk():
+                        part.unlink(missing_ok=True)
                     continue
                 break
             deadline = time.monotonic() + silence_s
@@ -119,7 +155,8 @@ def download(
             if wrong is None:
                 return url
             faults[url] = wrong
-            part.unlink()
+            with _on_disk():
+                part.unlink()
             if not before:
                 break  # all of it came from this source: the next one
     tried = "\n".join(f"  {url}: {fault}" for url, fault in faults.items())
@@ -167,15 +204,19 @@ def _write(response: Any, part: Path, start: int, end: int | None, *, label: str
     )
     at = start
     try:
-        with part.open("r+b" if start else "wb") as out, bar:
-            out.seek(start)
+        with bar, contextlib.ExitStack() as stack:
+            with _on_disk():
+                out = stack.enter_context(part.open("r+b" if start else "wb", buffering=0))
+                out.seek(start)
             # read1: returns what has come, so that a slow server moves the bar and keeps its time-out fresh
             while chunk := response.read1(_CHUNK):
                 at += len(chunk)
                 if end is not None and at > end:
                     raise OSError(f"sent more than the {end:,} bytes it announced")
-                out.write(chunk)
                 bar.update(len(chunk))
+                while chunk:  # a nearly full disk takes a part
+                    with _on_disk():
+                        chunk = chunk[out.write(chunk) or 0 :]
     except TimeoutError:
         raise TimeoutError(f"fell silent after {at:,} bytes") from None
     if end is not None and at < end:
@@ -227,10 +268,11 @@ def _reason(error: BaseException) -> str:
 
 
 def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
+    with _on_disk():
+        try:
+            return path.stat().st_size
+        except FileNotFoundError:
+            return 0
 
 
 def _mismatch(path: Path, n_bytes: int | None, md5: str | None, sha256: str | None) -> str | None:
@@ -241,7 +283,7 @@ def _mismatch(path: Path, n_bytes: int | None, md5: str | None, sha256: str | No
     for name, pinned in (("sha256", sha256), ("md5", md5)):
         if pinned is None:
             continue
-        with path.open("rb") as f:
+        with _on_disk(), path.open("rb") as f:
             found = hashlib.file_digest(f, lambda name=name: hashlib.new(name, usedforsecurity=False)).hexdigest()  # type: ignore[misc]
         if found != pinned:
             return f"wrong {name} {found}, but {pinned} is pinned: the bytes are not the publisher's"
@@ -286,9 +328,11 @@ def unpack(archive: Path, folder: Path, members: Mapping[str, str]) -> None:
                     shutil.copyfileobj(source, out, _CHUNK)
                     out.flush()
                     os.fsync(out.fileno())  # on the disk before the folder gets its name
+        sync_folder(atomic_write)
         if folder.exists():
             os.replace(folder, old)
         os.replace(atomic_write, folder)
+        sync_folder(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
     except KeyError as error:
         raise DataError(f"{archive}: {error.args[0]}") from None
@@ -297,7 +341,8 @@ def unpack(archive: Path, folder: Path, members: Mapping[str, str]) -> None:
     except (*_ZIP_FAULTS, OSError) as error:
         # bz2 raises OSError without a number, and a damaged directory makes zipfile seek before the start
         if not isinstance(error, OSError) or error.errno in (None, errno.EINVAL):
-            raise DataError(f"{archive}: not a sound zip archive ({error}); delete it and fetch it again") from None
+            why = shown(str(error), 200)[1:-1]
+            raise DataError(f"{archive}: not a sound zip archive ({why}); delete it and fetch it again") from None
         raise DataError(f"{folder}: cannot be written: {error.strerror or error}") from None
     finally:
         shutil.rmtree(atomic_write, ignore_errors=True)
@@ -308,7 +353,11 @@ def exclusive(path: Path) -> Iterator[None]:
     """Hold the lock file ``path`` against other processes and threads; waits, and says so, while another holds it."""
     import fcntl
 
-    with path.open("w") as lock:
+    try:
+        lock = path.open("w")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror}; change its rights, or delete it") from None
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 from collections.abc import Sequence
@@ -10,7 +11,8 @@ from pathlib import Path
 
 from fastrec.data.content import PACKED, expanded, one_line
 from fastrec.data.datasets.fetch import SILENCE_S, download, exclusive, sweep, unpack
-from fastrec.errors import DataError, DataNotFoundError
+from fastrec.errors import DataError, DataNotFoundError, FastrecError
+from fastrec.files import make_folder, reason
 from fastrec.terminal import say
 
 _GROUPLENS = "https://files.grouplens.org/datasets/movielens"
@@ -300,12 +302,12 @@ def fetch(
         raise DataNotFoundError(f"{known.name} has no pinned hash, so it is not fetched. {_by_hand(known, base)}")
     sources = tuple(urls) if urls is not None else known.urls
     try:
-        base.mkdir(parents=True, exist_ok=True)
+        make_folder(base)
         (base / f".{known.name}.lock").touch()
-    except OSError as error:
+    except (OSError, FastrecError) as error:
         raise DataError(
-            f"{base}: cannot be written: {error.strerror}; name another folder with XDG_CACHE_HOME, or set "
-            f"FASTREC_DATA to a folder that holds {known.name}/"
+            f"{base}: cannot be written: {reason(error.__cause__ or error)}; name another folder with XDG_CACHE_HOME, "
+            f"or set FASTREC_DATA to a folder that holds {known.name}/"
         ) from None
     with exclusive(base / f".{known.name}.lock"):
         if target.is_dir() and not known.missing_from(target):
@@ -319,7 +321,8 @@ def fetch(
         except DataNotFoundError as error:
             raise DataNotFoundError(f"{error}\n{_by_hand(known, base)}") from None
         unpack(part, target, {f"{known.inner}/{m}" if known.inner else m: m for m in known.members})
-        part.unlink()
+        with contextlib.suppress(OSError):  # costs space only: ``sweep`` removes it once the set is complete
+            part.unlink()
     return target
 
 

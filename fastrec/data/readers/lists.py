@@ -22,7 +22,7 @@ NAMES = ("train.txt", "test.txt")
 
 def sniff(probe: Probe) -> bool:
     """Whether the first line is integers between blanks, or the name says that it is a list."""
-    return all(map(is_integer, probe.first.split())) or probe.path.name.startswith(NAMES)
+    return probe.path.name.startswith(NAMES) or all(map(is_integer, probe.first.split()))
 
 
 def read(file: Path, columns: Columns) -> Source:

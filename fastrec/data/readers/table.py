@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def scan(path: Path, columns: Columns, extra: Mapping[str, str] | None = None) -
             f"{path}, line 1: {shown(first)} holds no names of columns ({error}); is this a table?"
         ) from None
     if len(set(header)) < len(header):
-        raise DataError(f"{path}: two columns are called {shown(max(header, key=header.count))}; rename one")
+        raise DataError(f"{path}: two columns are called {shown(Counter(header).most_common(1)[0][0])}; rename one")
     outside = {name: text for name, text in (extra or {}).items() if name not in header}
     every, needed, rest = plan(str(path), [*header, *outside], columns)
     chosen = {use: column for use, column in every.items() if column in header}

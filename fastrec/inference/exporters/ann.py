@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrec.files import atomic_folder
 from fastrec.inference.exporters.parts.base import Content, Exporter, register
-from fastrec.inference.exporters.parts.folder import needed, write_folder, write_vectors
+from fastrec.inference.exporters.parts.folder import needed, write_vectors
 from fastrec.inference.top_k import VectorScorer, top_k
 
 SETTINGS: dict[str, Any] = {"metric": "ip", "connectivity": 16, "expansion_add": 200, "expansion_search": 64}
@@ -49,12 +50,10 @@ def write(path: Path, content: Content) -> None:
         "queries": int(rows.size),
     }
 
-    def fill(folder: Path) -> None:
+    with atomic_folder(path) as folder:
         index.save(str(folder / "index.usearch"))
         (folder / "index.json").write_text(json.dumps(about, indent=2) + "\n")
         write_vectors(folder, content.columns, content.metric)
-
-    write_folder(path, fill)
 
 
 def summary(path: Path) -> list[str]:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from fastrec.errors import ConfigError
+from fastrec.files import atomic_folder
 from fastrec.inference.exporters.parts.base import Content, Exporter, register
-from fastrec.inference.exporters.parts.folder import needed, write_folder, write_ids
+from fastrec.inference.exporters.parts.folder import needed, write_ids
 
 OPSET = 17
 MOST_BYTES = (1 << 31) - (1 << 20)
@@ -48,7 +49,7 @@ def write(path: Path, content: Content) -> None:
         "dynamo": False,  # the other exporter needs two packages more, and a model without control flow gains nothing
     }
 
-    def fill(folder: Path) -> None:
+    with atomic_folder(path) as folder:
         file = folder / "model.onnx"
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # that this exporter is not the default one
@@ -59,8 +60,6 @@ def write(path: Path, content: Content) -> None:
         onnx.checker.check_model(graph, full_check=True)
         onnx.save(graph, file)
         write_ids(folder, run)
-
-    write_folder(path, fill)
 
 
 ONNX = register(Exporter("onnx", write, takes_options=False, needs=("onnx",)))

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from fastrec.files import atomic_folder
 from fastrec.inference.exporters.parts.base import Content, Exporter, register
-from fastrec.inference.exporters.parts.folder import write_folder
 from fastrec.inference.weights import Weights
 from fastrec.runs import Run
 
@@ -32,15 +32,12 @@ def write(path: Path, content: Content) -> None:
     run, split = content.run, content.run.split()
     vectors = Weights(run, split).item_table
     rows = metadata(run, split.train)
-
-    def fill(folder: Path) -> None:
+    with atomic_folder(path) as folder:
         with (folder / "vectors.tsv").open("wb") as file:
             np.savetxt(file, vectors, fmt="%.7g", delimiter="\t")
         lines = ["\t".join(row) for row in rows]
         (folder / "metadata.tsv").write_text("\n".join(lines) + "\n", "ascii")
         (folder / "projector_config.pbtxt").write_text(CONFIG)
-
-    write_folder(path, fill)
 
 
 def metadata(run: Run, train: Any) -> list[list[str]]:

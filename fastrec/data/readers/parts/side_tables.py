@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ def _table(given: Any, option: str) -> tuple[pl.DataFrame, str]:
                 f"{path}, line 1: {shown(first)} holds no names of columns ({error}); is this a table?"
             ) from None
         if len(set(header)) < len(header):
-            raise DataError(f"{path}: two columns are called {shown(max(header, key=header.count))}; rename one")
+            raise DataError(f"{path}: two columns are called {shown(Counter(header).most_common(1)[0][0])}; rename one")
         schema = dict.fromkeys(header, pl.String)
         return pl.read_csv(content_of(path), separator=separator, schema=schema, glob=False), str(path)
 

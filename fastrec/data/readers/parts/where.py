@@ -31,7 +31,8 @@ def condition(where: str, header: list[str]) -> tuple[pl.Expr, list[str]]:
     names = list(dict.fromkeys(expression.meta.root_names()))
     absent = [name for name in names if name not in header]
     if absent:
-        raise ConfigError(f"--where {shown(where)}: no column {absent[0]!r}; the columns are {', '.join(header[:20])}")
+        there = ", ".join(shown(name, 40)[1:-1] for name in header[:20])
+        raise ConfigError(f"--where {shown(where)}: no column {shown(absent[0])}; the columns are {there}")
     if not names:
         raise ConfigError(f"--where {shown(where)}: names no column; {example}")
     return expression, names

@@ -1,11 +1,7 @@
-"""A folder that is written completely or not at all, and what the exports put into it."""
+"""What the exports that are folders have in common: the packages they need, and the ids of their rows."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import threading
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,34 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrec.errors import FastrecError, MissingPackageError, not_installed
-from fastrec.files import sync_folder
+from fastrec.errors import MissingPackageError, not_installed
 from fastrec.runs import Run
-
-
-def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
-    """Make a folder of what ``fill`` writes into the one it is given.
-
-    Raises
-    ------
-    FastrecError
-        If it cannot be written; nothing is left behind then.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-    try:
-        part.mkdir()
-        fill(part)
-        for file in part.iterdir():
-            with file.open("rb") as f:
-                os.fsync(f.fileno())
-        sync_folder(part)
-        os.replace(part, path)  # every file or none
-        sync_folder(path.parent)
-    except OSError as error:
-        reason = error.strerror or error
-        raise FastrecError(f"{path}: cannot be written ({reason}); free some space or name another folder") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def needed(package: str) -> Any:
