@@ -95,7 +95,7 @@ def test_a_config_file_that_no_one_would_write(tmp_path: Path, text: bytes, says
     path.write_bytes(text)
     with pytest.raises(ConfigError, match=rf"x\.toml: {says}") as caught:
         read_toml(path)
-    assert len(str(caught.value)) < 1000
+    assert len(str(caught.value)) < 1200
 
 
 @pytest.mark.parametrize("name", [".", "x" * 300, "none/x.toml", "a\0b"])

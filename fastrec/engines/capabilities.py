@@ -240,7 +240,11 @@ def choose(wish: Wish) -> Backend:
         refused.append((len(refusals), backend, refusals))
     if not rows:
         raise ConfigError(f"engine = {wish.engine!r}: must be one of auto, torch, fused")
-    _, backend, refusals = min(refused, key=lambda e: (e[0], wish.weighted and wish.device not in e[1].devices))
+    # the nearest: fewest refusals, and of those the one that takes all but the time-aware negatives
+    _, backend, refusals = min(
+        refused,
+        key=lambda e: (e[0], wish.weighted and wish.device not in e[1].devices, e[2][0][0] != "negatives_from"),
+    )
     name, values = refusals[0]
     where = f"engine = {backend.engine}" + (f" on {wish.device}" if wish.device in backend.devices else "")
     where += f", fused_mode = {wish.fused_mode}," if backend.engine == "fused" and name != "fused_mode" else ""

@@ -424,4 +424,4 @@ def test_a_run_prints_what_auto_and_the_defaults_became(
     options = ["--epochs", "1", "--no-tensorboard", "--l2", "0.01", "--device", "cpu", "--out", str(tmp_path / "run")]
     assert main(["train", "--data", str(world / "log.csv"), *columns, *options]) == 0
     said = "gmf, bce, adam: engine = torch, precision = fp32, lr = 0.002, init_std = 0.01, output_init = one"
-    assert f"{said}, output_lr = 0.1, output_l2 = 0.001\n" in capsys.readouterr().err
+    assert f"{said}, output_lr = 0.1, negatives = 4, output_l2 = 0.001\n" in capsys.readouterr().err
