@@ -2,11 +2,12 @@
 
 from fastrec.files.atomic import atomic_write, make_folder, reason, remove, sha256_file, sweep, sync_folder, write_bytes
 from fastrec.files.checked import COUNT, SHA256, expect, parse_json
-from fastrec.files.tensors import load_tensors, map_safetensors, write_tensors
+from fastrec.files.tensors import FileArray, load_tensors, map_safetensors, write_tensors
 
 __all__ = [
     "COUNT",
     "SHA256",
+    "FileArray",
     "atomic_write",
     "expect",
     "load_tensors",
