@@ -14,6 +14,7 @@ from fastrec.cli import (
     completion,
     data,
     doctor,
+    plan,
     recommend,
     report,
     runs,
@@ -87,7 +88,8 @@ def parser() -> Parser:
         recommend,
         similar,
         baselines,
-            doctor,
+        plan,
+        doctor,
         completion,
     )
     for group in groups:
