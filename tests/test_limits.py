@@ -30,6 +30,7 @@ OPTIONS = {
     "fastrec/engines/fused/many_engine.py:ManyEngine.__init__": "keyword options of an engine",
     "fastrec/inference/recommender.py:Recommender.recommend": "keyword options of the public method",
     "fastrec/engines/minibatch/engine.py:TorchEngine.__init__": "keyword options of an engine",
+    "fastrec/data/building/build.py:build": "keyword options of the public function",
     "fastrec/data/loading.py:load": "keyword options of the public function",
     "fastrec/data/interactions.py:Interactions.from_arrays": "the columns of a data set",
     "fastrec/data/interactions.py:Interactions.from_frame": "keyword options of the public function",

@@ -16,6 +16,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from fastrec.arguments import as_int, unmasked
 from fastrec.batches.epochs import Epochs, Iteration
+from fastrec.batches.slices import cut
 from fastrec.batches.stream import Stream
 from fastrec.errors import CheckpointError, ConfigError, DataError
 from fastrec.sampling import STREAM_VERSION, NegativeSampler, identity
@@ -93,7 +94,7 @@ class BatchDataset(IterableDataset[tuple[Tensor, Tensor]]):
         self._epochs.take(now, now.position)
         for start in range(now.position + first * self.batch_size, end, step * self.batch_size):
             size = min(self.batch_size, end - start)
-            lo, hi = (start + size * r // self.world for r in (self.rank, self.rank + 1))
+            lo, hi = cut(start, start + size, self.rank, self.world)
             batch = self.stream.read(now.epoch, lo, hi)
             self._epochs.take(now, start + size)
             yield torch.from_numpy(batch.users), torch.from_numpy(batch.items)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fastrec.batches.device import HostDevice
+from fastrec.batches.slices import Slices
 from fastrec.batches.stream import Batch, Stream
 from fastrec.errors import FastrecError
 from fastrec.sampling.order import Cursor
@@ -57,7 +58,7 @@ class Feed:
 
     Parameters
     ----------
-    stream : Stream
+    stream : Stream or Slices
     batch_size : int
         Positives a batch; the tail of an epoch is shorter.
     device : HostDevice, optional
@@ -79,7 +80,7 @@ class Feed:
 
     def __init__(
         self,
-        stream: Stream,
+        stream: Stream | Slices,
         *,
         batch_size: int,
         device: HostDevice | None = None,
@@ -209,7 +210,14 @@ def _stop(stopping: threading.Event, free: Any) -> None:
 
 
 def _work(
-    stream: Stream, device: HostDevice, rows: int, threads: int, cursor: Cursor, free: Any, ready: Any, stopping: Any
+    stream: Stream | Slices,
+    device: HostDevice,
+    rows: int,
+    threads: int,
+    cursor: Cursor,
+    free: Any,
+    ready: Any,
+    stopping: Any,
 ) -> None:
     """The thread: fill slots in order until told to stop; an exception ends it and is handed over last.
 

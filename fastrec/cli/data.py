@@ -1,4 +1,4 @@
-"""``fastrec data``: fetch, list and describe data sets."""
+"""``fastrec data``: fetch, list, describe and build data sets."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ from fastrec.terminal import say, say_json, table
 
 ABOUT = "Named data sets are looked for under $FASTREC_DATA/NAME, then in the cache (see `fastrec doctor`)."
 
+BUILD_OPTIONS = (
+    *("user_col", "item_col", "rating_col", "time_col", "time_format", "where", "weight_col"),
+    *("min_rating", "k_core"),
+)
+
 
 def add_commands(commands: Any) -> None:
-    """Add ``data list``, ``data fetch`` and ``data info``."""
-    parser = commands.add_parser("data", help="fetch, list and describe data sets", description=ABOUT)
+    """Add ``data list``, ``data fetch``, ``data info`` and ``data build``."""
+    parser = commands.add_parser("data", help="fetch, list, describe and build data sets", description=ABOUT)
     parser.set_defaults(run=lambda _: parser.print_help())
     data = parser.add_subparsers(title="commands", metavar="COMMAND")
     listing = data.add_parser("list", help="the named sets, and where each was found", description=ABOUT)
@@ -44,6 +49,19 @@ def add_commands(commands: Any) -> None:
             add_option(info, name)
     info.add_argument("--json", action="store_true", help="print JSON")
     info.set_defaults(run=_info)
+    build = data.add_parser(
+        "build",
+        help="make a saved CSR of a Parquet log that is larger than memory",
+        description="Make the file that `fastrec train --data` maps, from a Parquet file, a folder of parts or a glob, "
+        "without holding its rows in memory: rows are sorted on disk by ranges of users. A build that was cut off goes "
+        "on by the same command; one that is done already is not done again.",
+    )
+    build.add_argument("source", metavar="PATH", help="a Parquet file, a folder of parts, or a glob in quotes")
+    build.add_argument("--out", metavar="FILE.safetensors", required=True, help="the file to make")
+    for name in BUILD_OPTIONS:
+        add_option(build, name)
+    build.add_argument("--no-progress", action="store_true", help="print no line for each stage")
+    build.set_defaults(run=_build)
 
 
 def listed() -> list[dict[str, str | None]]:
@@ -90,6 +108,22 @@ def _info(args: argparse.Namespace) -> None:
     say(table([(x.name, ""), *rows]))
     for note in x.notes:
         say(f"note: {note}", keep="")
+
+
+def _build(args: argparse.Namespace) -> None:
+    from fastrec.data.building.build import build
+
+    options = {name: value for name, value in given(args).items() if name in BUILD_OPTIONS}
+    say_stage = _quiet if args.no_progress else _stage
+    say(f"{build(args.source, args.out, **options, say=say_stage)}", keep="")
+
+
+def _stage(line: str) -> None:
+    say(line, err=True, flush=True, keep="")
+
+
+def _quiet(line: str) -> None:
+    pass
 
 
 def _info_json(x: Any) -> None:

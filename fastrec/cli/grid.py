@@ -31,10 +31,12 @@ def add_options(train: Any) -> None:
 
 def run_grid(args: argparse.Namespace, config: Config) -> int:
     """Train a grid; the exit code."""
+    from fastrec.engines.processes import refuse_several
     from fastrec.training.grid import parse_sets, train_grid
     from fastrec.training.job import prepare
     from fastrec.training.resolve import resolve
 
+    refuse_several("a grid (--set, --seeds)")
     sets = parse_sets(args.set or [])
     if twice := [name for name in sets[0] if config.origins.get(name) == ""]:
         raise ConfigError(f"{', '.join(twice)}: given both as an option and by --set; leave one out")

@@ -14,6 +14,7 @@ from fastrec.cli import (
     completion,
     data,
     doctor,
+    plan,
     recommend,
     report,
     runs,
@@ -22,6 +23,7 @@ from fastrec.cli import (
     update,
 )
 from fastrec.cli.exits import EXIT_DATA, EXIT_INTERRUPTED, EXIT_USAGE, fail
+from fastrec.engines.processes import refuse_several
 from fastrec.errors import ConfigError, FastrecError, not_installed
 from fastrec.terminal import Parser, drop_unwritable, ended_by_signals, fill_closed, joined
 
@@ -33,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = commands.parse_args(joined(list(sys.argv[1:] if argv is None else argv), commands))
     try:
         with ended_by_signals():  # as Ctrl-C: what was half made is taken away
+            if not getattr(args, "several", False):
+                refuse_several(f"fastrec {args.command}" if args.command else "fastrec")
             code = int(args.run(args) or 0)
     except ConfigError as error:
         code = fail(error, EXIT_USAGE)
@@ -72,7 +76,22 @@ def parser() -> Parser:
     )
     top.add_argument("--version", action="version", version=f"fastrec {fastrec.__version__}")
     top.set_defaults(run=lambda _: top.print_help(), parser=top)
-    commands = top.add_subparsers(title="commands", metavar="COMMAND")
-    for group in (data, train, update, runs, report, compare, audit, recommend, similar, baselines, doctor, completion):
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    groups = (
+        data,
+        train,
+        update,
+        runs,
+        report,
+        compare,
+        audit,
+        recommend,
+        similar,
+        baselines,
+        plan,
+        doctor,
+        completion,
+    )
+    for group in groups:
         group.add_commands(commands)
     return top

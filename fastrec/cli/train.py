@@ -51,14 +51,13 @@ def add_commands(commands: Any) -> None:
             groups[section] = train.add_argument_group(section)
         add_option(groups[section], name)
     add_renamed(train)
-    train.set_defaults(run=_train)
+    train.set_defaults(run=_train, several=True)
 
 
 def _train(args: argparse.Namespace) -> int:
-    from fastrec.training.fit import fit, resume
-    from fastrec.training.job import prepare
+    from fastrec.engines.processes import joined
+    from fastrec.training.fit import resume
     from fastrec.training.resolve import resolve
-    from fastrec.training.tracking import telling_of_compilation
 
     options = given(args)
     if args.resume:
@@ -73,18 +72,29 @@ def _train(args: argparse.Namespace) -> int:
     if config.run.out and Path(config.run.out).exists():  # reported before minutes of loading, not after
         raise ConfigError(f"{config.run.out}: exists; every run gets a new folder, so that nothing is overwritten")
     config = resolve(config)
+    with joined() as processes:
+        return _train_new(config, processes, synthetic_if_missing=args.synthetic_if_missing)
+
+
+def _train_new(config: Config, processes: Any, *, synthetic_if_missing: bool) -> int:
+    from fastrec.training.fit import fit
+    from fastrec.training.job import prepare
+    from fastrec.training.ranks import in_turn
+    from fastrec.training.tracking import telling_of_compilation
+
     try:
-        with telling_of_compilation(config.run.progress):
-            split = prepare(config)
+        with telling_of_compilation(config.run.progress and processes.rank == 0):
+            split = in_turn(processes, config.data.data, lambda: prepare(config))
     except DataNotFoundError as error:
-        if not (args.synthetic_if_missing and config.data.data == Config().data.data):
+        if not (synthetic_if_missing and config.data.data == Config().data.data):
             raise
         missing = config.data.data
         said = f"{missing} was not found, so this is a run on {FALLBACK}: its figures say nothing about MovieLens"
-        say(f"{said}\nwhy: {error}", flush=True)
+        if processes.rank == 0:
+            say(f"{said}\nwhy: {error}", flush=True)
         config = config.settled({"data": FALLBACK})
         return finish(fit(prepare(config), config, loaded=True), [said])
-    if config.run.progress:
+    if config.run.progress and processes.rank == 0:
         size = f"{split.n_users:,} users, {split.n_items:,} items"
         parts = _parts(split.how, {part: getattr(split, part).n_interactions for part in PARTS})
         say(f"{config.data.data}: {size}; {parts} ({split.how})", err=True, flush=True, keep="")
@@ -113,6 +123,10 @@ def _settled(config: Config) -> str:
 
 def finish(result: Any, last: list[str], every: bool | None = None) -> int:
     """Score the baselines of a result, print its closing table, and give the exit code."""
+    from fastrec.engines.processes import launched
+
+    if launched().rank:  # rank 0 prints
+        return EXIT_INTERRUPTED if result.stopped == "interrupted" else 0
     result = baselines.next_to(result, every)
     say("\n".join([summary(result), *last]), flush=True)
     if lost := drop_unwritable():

@@ -37,7 +37,7 @@ def add_commands(commands: Any) -> None:
         if section not in groups:
             groups[section] = command.add_argument_group(section)
         add_option(groups[section], name, _DEFAULTS.get(name, ""))
-    command.set_defaults(run=_update)
+    command.set_defaults(run=_update, several=True)
 
 
 def _update(args: argparse.Namespace) -> int:

@@ -35,6 +35,8 @@ class Wish(NamedTuple):
     """Whether positives have weights (``weight_col``)."""
     negatives_from: str = "all"
     """Which items may be negatives: "all", or those "existing" at the time of the positive."""
+    processes: int = 1
+    """Processes that train together."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ BY_TRITON = Losses("with a Triton form", lambda loss: loss.triton is not None)
 class Backend:
     """One row of the table: what a way of computing takes. An empty column takes everything.
 
-    ``without`` lists (model, loss) pairs that are left out though both columns list them.
+    ``without`` lists (model, loss) pairs that are left out though both columns list them; ``divided`` are the losses
+    that several processes compute, each from its rows of a batch.
     """
 
     name: str
@@ -74,6 +77,7 @@ class Backend:
     devices: tuple[str, ...] = ("cpu", "cuda")
     precisions: tuple[str, ...] = ("fp32",)
     modes: tuple[str, ...] = ()
+    divided: Losses = EVERY
     others: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     """Further options by name, and the values it takes."""
 
@@ -99,6 +103,8 @@ class Backend:
             found.append(("loss", fit))
         if not found and wish.weighted and not self._weighs(losses.get(wish.loss)):
             found.append(("loss", [n for n in losses.names() if self._weighs(losses.get(n)) and _scored(wish, n)]))
+        if not found and wish.processes > 1 and wish.loss not in self.divided.names():
+            found.append(("loss", self.divided.names()))
         return found
 
     def _weighs(self, loss: Loss) -> bool:
@@ -114,7 +120,8 @@ def _scored(wish: Wish, loss: str) -> bool:
 
 _ROWS = ("mf", "gmf")
 _NCF = ("mf", "gmf", "mlp", "neumf")
-_PLAIN: dict[str, tuple[Any, ...]] = {"accumulate": (1,), "hard_negatives": (0,), "compile": (False,)}
+_ONE: dict[str, tuple[Any, ...]] = {"processes": (1,)}
+_PLAIN: dict[str, tuple[Any, ...]] = {"accumulate": (1,), "hard_negatives": (0,), "compile": (False,), **_ONE}
 _UNWEIGHTED = {"weighted": (False,)}
 _GMF_BPR = (("gmf", "bpr"),)
 
@@ -185,13 +192,14 @@ BACKENDS = (
         losses=BY_TRITON,
         devices=("cuda",),
         precisions=("fp32", "bf16"),
-        others={"compile": (False,), **_UNWEIGHTED},
+        others={"compile": (False,), **_UNWEIGHTED, **_ONE},
     ),
     Backend(
         "autograd",
         "torch",
         "any device: mini-batches by torch's autograd, about 4 times slower than kernels",
         precisions=("fp32", "bf16", "fp16"),
+        divided=BY_LOGITS,
     ),
 )
 """In the order in which ``auto`` prefers them."""
@@ -247,6 +255,7 @@ def choose(wish: Wish) -> Backend:
     )
     name, values = refusals[0]
     where = f"engine = {backend.engine}" + (f" on {wish.device}" if wish.device in backend.devices else "")
+    where += f" in {wish.processes} processes" if wish.processes > 1 and name != "processes" else ""
     where += f", fused_mode = {wish.fused_mode}," if backend.engine == "fused" and name != "fused_mode" else ""
     if name == "weighted":
         raise ConfigError(f"weight_col: {where} takes no weights; use engine = torch, or leave it out")
@@ -270,11 +279,13 @@ def slow_path(wish: Wish, backend: Backend) -> str | None:
 
 def table() -> list[tuple[str, ...]]:
     """The table as rows of text, its header first: for the docs, ``fastrec doctor`` and messages."""
-    header = ("backend", "engine", "model", "loss", "optimiser", "negatives", "device", "precision")
+    header = ("backend", "engine", "model", "loss", "optimiser", "negatives", "device", "precision", "processes")
     rows: list[tuple[str, ...]] = [header]
     for b in BACKENDS:
         pairs = "".join(f", not {m} with {n}" for m, n in b.without)
         cells = (b.models, b.optimizers, b.distributions, b.devices, b.precisions)
         shown = [", ".join(c) or "any" for c in cells]
-        rows.append((b.name, b.engine, shown[0], b.losses.having + pairs, *shown[1:]))
+        several = "1" if "processes" in b.others else "any"
+        several += f", from 2 losses {b.divided.having}" if b.divided is not EVERY else ""
+        rows.append((b.name, b.engine, shown[0], b.losses.having + pairs, *shown[1:], several))
     return rows

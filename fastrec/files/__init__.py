@@ -12,11 +12,12 @@ from fastrec.files.atomic import (
     write_bytes,
 )
 from fastrec.files.checked import COUNT, SHA256, expect, parse_json
-from fastrec.files.tensors import load_tensors, map_safetensors, write_tensors
+from fastrec.files.tensors import FileArray, load_tensors, map_safetensors, write_tensors
 
 __all__ = [
     "COUNT",
     "SHA256",
+    "FileArray",
     "atomic_folder",
     "atomic_write",
     "expect",

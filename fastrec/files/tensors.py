@@ -13,6 +13,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -36,6 +37,37 @@ _CODES = {
 _NAMES = {np.dtype(v): k for k, v in _CODES.items() if k != "BF16"}
 
 
+@dataclass(frozen=True)
+class FileArray:
+    """A one-dimensional array that is in a file of raw little-endian values: written from there, never in memory.
+
+    Parameters
+    ----------
+    path : Path
+    dtype : dtype
+    n : int
+        Number of values.
+    """
+
+    path: Path
+    dtype: np.dtype[Any]
+    n: int
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.n * self.dtype.itemsize
+
+    def __getitem__(self, chunk: slice) -> NDArray[np.uint8]:
+        """The bytes of a slice with a start and a stop."""
+        stop = min(chunk.stop, self.size)
+        return np.fromfile(self.path, np.uint8, stop - chunk.start, offset=chunk.start)
+
+    def values(self, start: int, stop: int) -> NDArray[Any]:
+        """The values from ``start`` to ``stop``."""
+        return np.fromfile(self.path, self.dtype, stop - start, offset=start * self.dtype.itemsize)
+
+
 def write_tensors(
     path: str | os.PathLike[str],
     tensors: Mapping[str, Any],
@@ -49,7 +81,7 @@ def write_tensors(
     ----------
     path : path
         The file to make or replace.
-    tensors : mapping of str to ndarray or torch.Tensor
+    tensors : mapping of str to ndarray, torch.Tensor or FileArray
         Any device, contiguous or not.
     metadata : mapping of str to str, optional
         Text kept in the header.
@@ -101,8 +133,10 @@ def write_tensors(
     return sha256.hexdigest()
 
 
-def _raw(value: Any, what: str) -> tuple[str, list[int], NDArray[np.uint8]]:
+def _raw(value: Any, what: str) -> tuple[str, list[int], NDArray[np.uint8] | FileArray]:
     """Code of the type, shape, and the bytes of an array or tensor."""
+    if isinstance(value, FileArray):
+        return _NAMES[value.dtype], [value.n], value
     if hasattr(value, "detach"):
         value = value.detach().cpu().contiguous()
         shape, name = list(value.shape), str(value.dtype).removeprefix("torch.")
@@ -123,9 +157,9 @@ def _combined(head: bytes, digests: Sequence[bytes]) -> str:
     return hashlib.sha256(head + b"".join(digests)).hexdigest()
 
 
-def _digests(parts: Sequence[NDArray[np.uint8]]) -> list[bytes]:
-    chunks = [part[at : at + _CHUNK] for part in parts for at in range(0, part.size, _CHUNK)]
-    return _in_threads(lambda chunk: hashlib.sha256(chunk.data).digest(), chunks)
+def _digests(parts: Sequence[NDArray[np.uint8] | FileArray]) -> list[bytes]:
+    chunks = [(part, at) for part in parts for at in range(0, part.size, _CHUNK)]
+    return _in_threads(lambda chunk: hashlib.sha256(chunk[0][chunk[1] : chunk[1] + _CHUNK].data).digest(), chunks)
 
 
 def _in_threads(work: Callable[[Any], bytes], chunks: Sequence[Any]) -> list[bytes]:

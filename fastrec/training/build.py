@@ -9,18 +9,26 @@ from fastrec.config import Config
 from fastrec.data.split import Split
 from fastrec.engines.base import Engine
 from fastrec.engines.capabilities import choose
+from fastrec.engines.processes import ONE, Processes
 from fastrec.errors import ConfigError, DataError
 from fastrec.optim.schedules import learning_rate
 from fastrec.runs import fingerprints, open_run
 from fastrec.sampling import ExistingSampler, NegativeSampler
-from fastrec.training.resolve import check_lr, loss_options, wish
+from fastrec.training.resolve import check_lr, loss_options, own_device, wish
 from fastrec.training.start import Start
 
 
-def build_engine(split: Split, config: Config, start: Start | None = None) -> Engine:
-    """The engine of a resolved config, with initial weights; of an update at its start, with the state there."""
-    kind = config.training.device.split(":")[0]
+def build_engine(split: Split, config: Config, start: Start | None = None, processes: Processes = ONE) -> Engine:
+    """The engine of a resolved config, with initial weights; of an update at its start, with the state there.
+
+    Raises
+    ------
+    ConfigError
+        If what one process can train, several cannot.
+    """
     start = start or Start()
+    if processes.world > 1:  # a resumed run may have been one process
+        choose(wish(config, config.training.device, processes.world))
     sampler, train = make_sampler(split, config), split.train
     seed, weights = config.training.seed, train.weights
     stream = Stream(train.indptr, train.items, sampler, seed=seed, weights=weights, only=start.only)
@@ -38,16 +46,17 @@ def build_engine(split: Split, config: Config, start: Start | None = None) -> En
         "output_lr": config.optim.output_lr,
         "threads": config.training.threads,
     }
-    engine = _engine_of(model, stream, config, kind, options)
+    engine = _engine_of(model, stream, config, processes, options)
     start.restore(engine)
     return engine
 
 
-def _engine_of(model: Any, stream: Stream, config: Config, kind: str, options: dict[str, Any]) -> Engine:
+def _engine_of(model: Any, stream: Stream, config: Config, processes: Processes, options: dict[str, Any]) -> Engine:
     from fastrec.batches.device import open_device
     from fastrec.engines.fused.engine import FusedEngine
     from fastrec.engines.minibatch.engine import TorchEngine
 
+    kind = config.training.device.split(":")[0]
     if config.training.engine == "fused" and kind == "cuda":
         from fastrec.engines.fused.cuda import CudaEngine
 
@@ -78,7 +87,8 @@ def _engine_of(model: Any, stream: Stream, config: Config, kind: str, options: d
         negatives=config.negatives.negatives,
         dropout=config.model.dropout,
         seed=config.training.seed,
-        device=config.training.device,
+        device=own_device(config.training.device),
+        processes=processes,
         precision=config.training.precision,
         graph=config.training.graph,
         compile=config.training.compile,

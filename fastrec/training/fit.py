@@ -13,7 +13,8 @@ import numpy as np
 from fastrec.config import Config
 from fastrec.data.split import Split
 from fastrec.engines.base import Engine
-from fastrec.errors import CheckpointError, FastrecError, shown
+from fastrec.engines.processes import Processes, joined
+from fastrec.errors import CheckpointError, FastrecError
 from fastrec.evaluation.selection import Selection, resolve_selection
 from fastrec.runs import Run, create, locked, open_run, write_card
 from fastrec.runs.checkpoint import Checkpoints
@@ -21,19 +22,13 @@ from fastrec.runs.folder import CARD
 from fastrec.runs.shared import Shared
 from fastrec.terminal import html_table
 from fastrec.training.build import build_engine, make_lr
-from fastrec.training.resolve import (
-    PATHS,
-    absolute_path,
-    check_candidates,
-    in_memory,
-    refuse_distributed,
-    resolve,
-    settle_for,
-)
+from fastrec.training.faults import clear_memory_errors, recording_faults
+from fastrec.training.ranks import follow, lead, same_job, validation
+from fastrec.training.resolve import PATHS, absolute_path, check_candidates, in_memory, resolve, settle_for
 from fastrec.training.scoring import make_validator, metrics_of_test, recorded_config
 from fastrec.training.start import Start
 from fastrec.training.tracking import Tracker, telling_of_compilation
-from fastrec.training.trainer import Diverged, State, Trainer, clear_memory_errors
+from fastrec.training.trainer import State, Trainer
 
 if TYPE_CHECKING:
     from fastrec.inference.recommender import Recommender
@@ -120,6 +115,11 @@ def fit(
     start : Start, optional
         Where an update begins (``training.update``); left out: from initial weights.
 
+    Returns
+    -------
+    Result
+        Under torchrun on every process: only rank 0 writes the run folder, which the others open at the end.
+
     Raises
     ------
     ConfigError
@@ -130,18 +130,36 @@ def fit(
     config = settle_for(split, resolve(config if loaded else in_memory(split, config)))
     config = config.settled({"select": resolve_selection(config.evaluation.select, split)})
     check_candidates(split, config)
-    progress = config.run.progress if progress is None else progress
-    start = start or Start()
-    with clear_memory_errors(), telling_of_compilation(progress):
-        engine = build_engine(split, config, start)  # before the folder: what cannot be built leaves none behind
-    with clear_memory_errors(), _closing(engine, config.training.threads), telling_of_compilation(progress):
+    shown = config.run.progress if progress is None else progress
+    with joined() as processes:
+        same_job(processes, config, split)
+        return _fit(processes, split, config, start or Start(), out=out, progress=shown, test=test, shared=shared)
+
+
+def _fit(
+    processes: Processes,
+    split: Split,
+    config: Config,
+    start: Start,
+    *,
+    out: str | Path | None,
+    progress: bool,
+    test: bool,
+    shared: Shared | None,
+) -> Result:
+    telling = progress and processes.rank == 0
+    with clear_memory_errors(), telling_of_compilation(telling):
+        engine = build_engine(split, config, start, processes)  # before the folder: what cannot be built leaves none
+    with clear_memory_errors(), _closing(engine, config.training.threads), telling_of_compilation(telling):
+        if processes.rank:
+            return _of_run(follow(config, engine, start, processes))
         kept = config.settled({}, inert=config.inert | {"out"})  # a run's own folder is not an option to run it again
         run = create(out or config.run.out, config=kept.to_dict(), split=split, toml=kept.to_toml(), shared=shared)
         with locked(run.path):
             start.record(run)
             run.record(engine=engine.describe(), avoided=config.negatives.exclude)
-            with _recorded(run):
-                return _train(run, split, config, engine, start, progress=progress, test=test)
+            with recording_faults(run):
+                return _train(run, split, config, engine, start, processes, progress=progress, test=test)
 
 
 def resume(path: str | Path, *, progress: bool | None = None, test: bool = True, **given: Any) -> Result:
@@ -164,9 +182,15 @@ def resume(path: str | Path, *, progress: bool | None = None, test: bool = True,
         If there is no complete checkpoint, config or data are not those of the run (the difference is shown), its
         draws are of another stream version, or another process trains it.
     """
+    with joined() as processes:
+        return _resume(processes, path, given, progress=progress, test=test)
+
+
+def _resume(
+    processes: Processes, path: str | Path, given: dict[str, Any], *, progress: bool | None, test: bool
+) -> Result:
     from fastrec.batches.device import check_device
 
-    refuse_distributed()
     run = open_run(path)
     run.check_stream("continue it")
     config = recorded_config(run)
@@ -185,31 +209,29 @@ def resume(path: str | Path, *, progress: bool | None = None, test: bool = True,
             "train again"
         )
     if run.manifest.get("status") == "done":
-        return _finished(run, config)
+        return _finished(run)
     shown = asked.run.progress if progress is None else progress
+    same_job(processes, config, run.split())
+    if processes.rank:
+        start = Start.recorded(run)
+        engine = build_engine(_to_train(run, config), asked, start, processes)
+        with clear_memory_errors(), _closing(engine, asked.training.threads):
+            return _of_run(follow(asked, engine, start, processes))
     with locked(run.path):
         run = open_run(path)  # another process may have ended it in between
         if run.manifest.get("status") == "done":
-            return _finished(run, config)
-        start = Start.recorded(run)
-        timed = config.negatives.negatives_from == "existing"
-        engine = build_engine(run.split_with_times() if timed else run.split(), asked, start)
+            return _finished(run)
+        start, split = Start.recorded(run), _to_train(run, config)
+        engine = build_engine(split, asked, start, processes)
         closing = _closing(engine, asked.training.threads)
-        with clear_memory_errors(), closing, telling_of_compilation(shown), _recorded(run):
+        with clear_memory_errors(), closing, telling_of_compilation(shown), recording_faults(run):
             run.record(status="training")
-            return _train(run, run.split(), asked, engine, start, progress=shown, again=True, test=test)
+            return _train(run, run.split(), asked, engine, start, processes, progress=shown, test=test)
 
 
-@contextlib.contextmanager
-def _recorded(run: Run) -> Iterator[None]:
-    """Put into the manifest that training diverged or failed, and why; checkpoints and weights stay as they are."""
-    try:
-        yield
-    except Exception as error:
-        why = shown(str(error).strip() or type(error).__name__, 500)[1:-1]
-        with contextlib.suppress(FastrecError):  # a full disk, which may be the error itself
-            run.record(status="diverged" if isinstance(error, Diverged) else "failed", error=why)
-        raise
+def _to_train(run: Run, config: Config) -> Split:
+    """The split of a run, with times where its negatives follow them."""
+    return run.split_with_times() if config.negatives.negatives_from == "existing" else run.split()
 
 
 @contextlib.contextmanager
@@ -233,9 +255,9 @@ def _train(
     config: Config,
     engine: Engine,
     start: Start,
+    processes: Processes,
     *,
     progress: bool,
-    again: bool = False,
     test: bool = True,
 ) -> Result:
     checkpoints = Checkpoints(run.path / "checkpoints", config.run.keep)
@@ -248,7 +270,7 @@ def _train(
         engine,
         epochs=start.epoch + config.training.epochs,
         patience=config.training.patience,
-        validate=None if validator is None else lambda: validator(engine.model),
+        validate=validation(config, processes, None if validator is None else lambda: validator(engine.model)),
         select=str(config.evaluation.select),
         checkpoints=checkpoints,
         checkpoint_every=config.run.checkpoint_every,
@@ -258,12 +280,14 @@ def _train(
         extra={"config": config.digest(), "data": run.manifest["data"]["fingerprints"]["split"]},
         state=State(epoch=start.epoch, step=start.step),
         first=start.epoch,
+        processes=processes,
     )
     steps = checkpoints.steps()
     checkpoints.sweep()
     if strays := checkpoints.strays():
         notes.append(f"{checkpoints.folder}: ignored, not written by this run: {', '.join(strays)}")
-    if again and steps:
+    lead(processes, run.path, steps[-1] if start.resumed and steps else None)
+    if start.resumed and steps:
         tensors, meta = checkpoints.load()
         for what in ("config", "data"):
             if meta[what] != trainer.extra[what]:
@@ -273,7 +297,7 @@ def _train(
                 )
         trainer.resume(tensors, meta)
     elif start.about:
-        if again:
+        if start.resumed:
             raise CheckpointError(f"{run.path}: was cut off before its first checkpoint; delete it and update again")
         trainer.save()  # a resumed update begins with it, wherever the parent is then
     tracker = Tracker(
@@ -317,17 +341,24 @@ def _train(
         result={**summary, "metrics": metrics, "notes": notes},
     )
     write_card(run)
+    processes.tell("done")
     return _result(run, summary, metrics, notes)
 
 
-def _finished(run: Run, config: Config) -> Result:  # noqa: ARG001
+def _finished(run: Run) -> Result:
+    (result := _of_run(run)).notes.append(f"{run.path} is done: there was nothing left to train")
+    return result
+
+
+def _of_run(run: Run) -> Result:
+    """The result that a run's manifest records."""
     known = {f.name for f in fields(Result)}
     result = {k: v for k, v in run.manifest["result"].items() if k in known}
     if not (run.path / CARD).exists():  # the process ended between the record and its card
         with contextlib.suppress(FastrecError):  # a read-only run is as good without
             write_card(run)
     metrics, notes = result.pop("metrics"), result.pop("notes")
-    return _result(run, result, metrics, [*notes, f"{run.path} is done: there was nothing left to train"])
+    return _result(run, result, metrics, [*notes])
 
 
 def _result(run: Run, summary: dict[str, Any], metrics: dict[str, dict[str, Any]], notes: list[str]) -> Result:
@@ -345,8 +376,8 @@ def _result(run: Run, summary: dict[str, Any], metrics: dict[str, dict[str, Any]
 
 
 def _notes(split: Split, config: Config, engine: Engine) -> list[str]:
-    notes = [n for n in split.train.notes if not any(n in said for said in split.notes)] + list(split.notes)
-    notes += config.notes
+    notes = [n for n in split.train.notes if not any(n in said for said in split.notes)]
+    notes += [*split.notes, *config.notes]
     if slow := getattr(engine, "slow_path", None):
         notes.append(slow)
     left_out = getattr(getattr(engine, "stream", None), "n_left_out", 0)

@@ -15,6 +15,7 @@ from typing import Any
 
 from fastrec.config import OPTIONS, SECTION_OF, TYPES, Config, unknown
 from fastrec.data.split import Split
+from fastrec.engines.processes import refuse_several
 from fastrec.errors import CheckpointError, ConfigError, shown
 from fastrec.evaluation.selection import resolve_selection
 from fastrec.files import write_bytes
@@ -144,8 +145,10 @@ def train_grid(
     Raises
     ------
     ConfigError
-        If there is no validation part to pick by, a row is impossible, or a folder holds another run.
+        If there is no validation part to pick by, a row is impossible, a folder holds another run, or this is one of
+        several processes.
     """
+    refuse_several("a grid")
     if seeds < 1:
         raise ConfigError(f"seeds = {seeds}: train at least 1")
     first = config.training.seed

@@ -12,9 +12,11 @@ from fastrec.data import splits
 from fastrec.data.interactions import Interactions
 from fastrec.data.loading import has_split, is_frame, load, load_split
 from fastrec.data.split import Split, add_validation
+from fastrec.engines.processes import joined
 from fastrec.errors import ConfigError
 from fastrec.runs import is_split_file, open_split
 from fastrec.training.fit import Result, fit
+from fastrec.training.ranks import in_turn
 from fastrec.training.resolve import FILTERS, MEMORY, SPLITTING, resolve
 
 
@@ -105,8 +107,12 @@ def train(data: Any = None, *, preset: str | None = None, **options: Unpack[Trai
     elif isinstance(data, Interactions):
         config = config.override(data=MEMORY + data.name)
     config = resolve(config)  # before minutes of loading
-    split = cut(data, config) if isinstance(data, Interactions) else prepare(config)
-    return fit(split, config, loaded=True)
+    with joined() as processes:
+        if isinstance(data, Interactions):
+            split = cut(data, config)
+        else:
+            split = in_turn(processes, config.data.data, lambda: prepare(config))
+        return fit(split, config, loaded=True)
 
 
 def _refuse_unused(data: Any, options: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from fastrec.config.needs import DATA_NEEDS, NEEDS, TUNED, DataFacts, Facts, wit
 from fastrec.data import splits
 from fastrec.data.split import Split
 from fastrec.engines.capabilities import Wish, choose
+from fastrec.engines.processes import launched
 from fastrec.errors import ConfigError
 from fastrec.models import losses
 
@@ -29,8 +30,8 @@ PATHS = ("data", "item_table", "user_table", "pretrained_gmf", "pretrained_mlp")
 """Options that may name a path; a run records it as absolute, so that its config works from any folder."""
 
 
-def wish(config: Config, device: str) -> Wish:
-    """The requirements of a config on an engine on a device."""
+def wish(config: Config, device: str, processes: int = 1) -> Wish:
+    """The requirements of a config on an engine on a device, for so many processes that train together."""
     training = config.training
     return Wish(
         model=config.model.model,
@@ -46,6 +47,7 @@ def wish(config: Config, device: str) -> Wish:
         compile=training.compile,
         weighted=config.data.weight_col is not None,
         negatives_from=config.negatives.negatives_from,
+        processes=processes,
     )
 
 
@@ -56,24 +58,26 @@ def resolve(config: Config) -> Config:
     ------
     ConfigError
         If the device does not exist on this machine, compile finds no compiler, no backend takes the options together,
-        or an option that was given has no effect.
+        an option that was given has no effect, or the environment is not that of a process of several.
     """
     from fastrec.batches.device import check_compiler, check_device
 
-    refuse_distributed()
+    world = launched().world
     device = check_device(config.training.device)
+    own_device(device)
     if config.training.compile:
         check_compiler(device)
-    engine = choose(wish(config, device)).engine
+    engine = choose(wish(config, device, world)).engine
     precision = config.training.precision
     if precision == "auto":  # bf16 keeps a float32 master in the torch engine, and none in the fused one
         precision = "bf16" if device.startswith("cuda") and engine == "torch" else "fp32"
     became = {"device": device, "engine": engine, "precision": precision}
     asked = {**config.asked, **{k: config[k] for k in became if config[k] == "auto"}}
+    said = _of_several(config, device, engine, world)
     config = config.settled(became | _absolute(config), asked=asked)
-    choose(wish(config, device))
+    choose(wish(config, device, world))
     config = with_defaults(config)
-    config = config.settled({}, notes=tuple(dict.fromkeys((*config.notes, *_misfits(config)))))
+    config = config.settled({}, notes=tuple(dict.fromkeys((*config.notes, *said, *_misfits(config)))))
     model, values = models.model_class(config.model.model), config.values()
     rule = splits.get("auto" if config.split.split == "given" else config.split.split)
     facts = Facts(
@@ -92,20 +96,35 @@ def resolve(config: Config) -> Config:
     return without_inert(config, NEEDS, facts)
 
 
-def refuse_distributed() -> None:
-    """Refuse to train under torchrun and the like: every process would train the same run into a folder of its own.
+def own_device(device: str) -> str:
+    """The device of this process: of several, each takes the CUDA device of its local rank.
 
     Raises
     ------
     ConfigError
-        If the environment says that this is one of several processes.
+        If several processes were given one CUDA device, or there is none of the number of the local rank.
     """
-    rank, size = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
-    if (size or "1") != "1" or (rank is not None and size is None):
+    from fastrec.batches.device import check_device
+
+    place = launched()
+    if place.world == 1 or not device.startswith("cuda"):
+        return device
+    if device != "cuda":
         raise ConfigError(
-            f"WORLD_SIZE={size}, RANK={rank}: fastrec trains in one process and would train the entire run once per "
-            "process; start it without torchrun"
+            f"device = {device!r}: {place.world} processes take a CUDA device each, that of their local rank; use "
+            "device = cuda"
         )
+    return check_device(f"cuda:{place.local_rank}")
+
+
+def _of_several(config: Config, device: str, engine: str, world: int) -> list[str]:
+    """What a run of several processes has to say about its engine."""
+    if world == 1:
+        return []
+    said = f"{world} processes: each trains its rows of every batch, with a copy of all weights"
+    if config.training.engine == "auto" and (single := choose(wish(config, device)).engine) != engine:
+        said += f"; engine = {engine}, because {single}, which auto takes in one process, does not train in several"
+    return [said]
 
 
 def absolute_path(value: str) -> str:

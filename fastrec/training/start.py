@@ -34,6 +34,8 @@ class Start:
         The parent's optimiser state ("optimizer.NAME.KEY") and its engine's record; None starts it from zero.
     about : dict
         The run's record of it (``manifest["update"]``); empty for a run that updates none.
+    resumed : bool
+        Whether the run has a folder already, whose last checkpoint is where it goes on.
     """
 
     epoch: int = 0
@@ -42,6 +44,7 @@ class Start:
     weights: dict[str, Any] = field(default_factory=dict)
     state: tuple[dict[str, Any], dict[str, Any]] | None = None
     about: dict[str, Any] = field(default_factory=dict)
+    resumed: bool = False
 
     @staticmethod
     def recorded(run: Run) -> Start:
@@ -54,12 +57,12 @@ class Start:
         """
         about = run.manifest.get("update")
         if about is None:
-            return Start()
+            return Start(resumed=True)
         only = None
         if about["positives"] == "new":
             path = run.verified(NEW)
             only = load_tensors(path)["positives"].numpy()
-        return Start(about["first_epoch"], about["first_step"], only, about=about)
+        return Start(about["first_epoch"], about["first_step"], only, about=about, resumed=True)
 
     def record(self, run: Run) -> None:
         """Put it into a run folder just made."""

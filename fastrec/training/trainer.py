@@ -12,20 +12,18 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple
 
 from fastrec.engines.base import Engine, Progress
+from fastrec.engines.processes import ONE, Processes
 from fastrec.errors import CheckpointError, FastrecError, shown
 from fastrec.files import COUNT, SHA256, expect
 from fastrec.runs.checkpoint import Checkpoints
 from fastrec.sampling.order import Cursor
+from fastrec.training.faults import Diverged, clear_memory_errors
 from fastrec.training.tracking import ProgressBar, Tracker, rounded
 
 MAX_WEIGHT = 1e4
 """A larger weight means divergence. Initial weights stay below 700 (init_std = 100) and weights that rank well below
 100; `lr = 1e6` gives 1e6 to 1e7 with a finite loss, which no check of the loss finds."""
 _PATIENT_S = 1.0  # an advance lasts about this long at most, so that a signal is answered
-
-
-class Diverged(FastrecError):
-    """The loss or the weights are NaN, infinite or absurd; the last checkpoint is from before."""
 
 
 _STATE = {
@@ -129,6 +127,10 @@ class Trainer:
         Kept in every checkpoint: what a resumed run must agree with.
     first : int
         Epochs before this run's own: those of the run that it updates.
+    processes : Processes
+        Those that train together. Rank 0 decides what depends on the clock; a signal to any of them ends all.
+    keeps : bool
+        Whether this process keeps the best weights; of several only rank 0 does.
     """
 
     engine: Engine
@@ -143,6 +145,8 @@ class Trainer:
     progress: bool = True
     lr: Callable[[int], float] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    processes: Processes = ONE
+    keeps: bool = True
     state: State = field(default_factory=State)
     first: int = 0
 
@@ -192,7 +196,9 @@ class Trainer:
                         self._end_epoch(bar)
                         if s.ended is None and not self.checkpoint_every:
                             self.save()
-                    if self._signal is not None or (stop_after is not None and s.step >= stop_after):
+                    if self.processes.any(self._signal is not None) or (
+                        stop_after is not None and s.step >= stop_after
+                    ):
                         if s.ended is None and s.epoch < self.epochs:
                             self.save()
                             return "interrupted"
@@ -235,6 +241,7 @@ class Trainer:
         n = min(n, max(1, int(_PATIENT_S / self._step_s)) if self._step_s else 1)
         if stop_after is not None:
             n = min(n, stop_after - s.step)
+        n = self.processes.tell(n)
         began = time.perf_counter()
         done = self.engine.advance(s.cursor, n)
         took = time.perf_counter() - began
@@ -319,6 +326,8 @@ class Trainer:
             s.waited += 1
             return
         s.best, s.best_epoch, s.waited = value, s.epoch + 1, 0
+        if not self.keeps:
+            return
         weights = {k: v.detach().cpu().clone() for k, v in self.engine.model.state_dict().items()}
         if self.checkpoints is not None:
             s.best_file = self.checkpoints.save_best(s.best_epoch, weights)
@@ -326,7 +335,7 @@ class Trainer:
             self._best_weights = weights
 
     def _restore_best(self) -> None:
-        if not self.selects or self.state.best_epoch is None:
+        if not self.selects or not self.keeps or self.state.best_epoch is None:
             return
         if self.checkpoints is not None and self.state.best_file is not None:
             self._best_weights = self.checkpoints.load_best(self.state.best_file)
@@ -334,9 +343,11 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint of the state as it is; nothing where there is no place for it."""
+        if self.checkpoints is None and self.keeps:
+            return
+        self._check_weights()  # on every process, so that all of them end if the weights are refused
         if self.checkpoints is None:
             return
-        self._check_weights()
         if self.tracker is not None:
             self.state.metrics_bytes = self.tracker.length
         tensors, meta = self.engine.state()
@@ -377,22 +388,3 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def clear_memory_errors() -> Iterator[None]:
-    """Say what to do when memory runs out, on the host or on the device, or torch.compile fails."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        text = str(error)
-        signs = ("out of memory", "can't allocate memory", "Cannot allocate memory")
-        if isinstance(error, MemoryError) or any(sign in text for sign in signs):
-            raise FastrecError(
-                f"out of memory while training ({text.splitlines()[0] if text else 'host memory'}); lower batch_size "
-                "or dim, or set accumulate"
-            ) from error
-        if type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
-            why = text.strip().splitlines()[0] if text.strip() else type(error).__name__
-            raise FastrecError(f"torch.compile cannot compile the model ({why}); leave compile out") from error
-        raise

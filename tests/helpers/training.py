@@ -29,10 +29,10 @@ def positives(seed: int = 5, n_users: int = N_USERS, n_items: int = N_ITEMS) -> 
     return indptr, np.concatenate(rows).astype(np.int32)
 
 
-def make_stream(n_negatives: int = 4, seed: int = 1) -> Stream:
+def make_stream(n_negatives: int = 4, seed: int = 1, weights: Any = None) -> Stream:
     indptr, items = positives()
     sampler = NegativeSampler(indptr, items, n_items=N_ITEMS, n_negatives=n_negatives, seed=seed)
-    return Stream(indptr, items, sampler, seed=seed)
+    return Stream(indptr, items, sampler, seed=seed, weights=weights)
 
 
 def make_model(model: str = "gmf", dim: int = 4, seed: int = 2, init_std: float = 0.1, **options: Any) -> Any:

@@ -398,21 +398,31 @@ def test_a_run_may_be_resumed_under_a_relative_path_of_its_data(
 
 
 @pytest.mark.parametrize(
-    "variables", [{"WORLD_SIZE": "2", "RANK": "0"}, {"WORLD_SIZE": "4", "RANK": "3"}, {"RANK": "1"}]
+    ("variables", "said"),
+    [
+        ({"WORLD_SIZE": "2", "RANK": "0"}, "MASTER_ADDR, MASTER_PORT not set"),
+        ({"RANK": "1"}, "WORLD_SIZE, MASTER_ADDR, MASTER_PORT not set"),
+        ({"WORLD_SIZE": "2", "RANK": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}, "WORLD_SIZE=2, RANK=2: not"),
+    ],
 )
-def test_one_of_several_processes_is_refused(
-    variables: dict[str, str], world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+def test_a_part_of_torchruns_environment_is_refused(
+    variables: dict[str, str],
+    said: str,
+    world: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for name in ("WORLD_SIZE", "RANK"):
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     out = tmp_path / "run"
     assert main(["train", "--data", str(world / "log.csv"), "--out", str(out)]) == 2
-    assert "start it without torchrun" in capsys.readouterr().err
-    with pytest.raises(ConfigError, match="without torchrun"):
+    assert said in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="start them by torchrun"):
         fit(bare(), Config(), out=out)
-    with pytest.raises(ConfigError, match="without torchrun"):
+    with pytest.raises(ConfigError, match="start them by torchrun"):
         resume(out)
     assert not out.exists()
 

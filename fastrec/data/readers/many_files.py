@@ -62,7 +62,7 @@ def glob_files(pattern: str) -> list[Path] | None:
     return files
 
 
-def read_files(where: str, files: Sequence[Path], columns: Columns, root: Path | None = None) -> Source:
+def scan_files(where: str, files: Sequence[Path], columns: Columns, root: Path | None = None) -> Table:
     """Files with the same columns as one table, in the given order; ``key=value`` in their paths are columns too.
 
     Raises
@@ -94,10 +94,24 @@ def read_files(where: str, files: Sequence[Path], columns: Columns, root: Path |
             f"{where}: the parts differ in the types of their columns ({error}); write them alike"
         ) from None
     notes = tuple(dict.fromkeys(note for table in tables for note in table.notes))
-    joined = first._replace(lazy=lazy, again=None, notes=notes)
-    source = settled(where, joined, columns)
-    note = f"{len(files)} files read as one table, in the order of their names"
-    return Source(source.frame, source.catalog, "table in many files", (note, *source.notes))
+    return first._replace(lazy=lazy, again=None, notes=notes)
+
+
+def counted(files: Sequence[Path]) -> str:
+    """The note on files that are read as one table."""
+    return f"{len(files)} files read as one table, in the order of their names"
+
+
+def read_files(where: str, files: Sequence[Path], columns: Columns, root: Path | None = None) -> Source:
+    """The table of ``scan_files`` in memory.
+
+    Raises
+    ------
+    DataError
+        As ``scan_files``, and for values that are missing or of the wrong type.
+    """
+    source = settled(where, scan_files(where, files, columns, root), columns)
+    return Source(source.frame, source.catalog, "table in many files", (counted(files), *source.notes))
 
 
 def sniff(probe: Probe) -> bool:

@@ -14,13 +14,16 @@ from torch import Tensor
 
 from fastrec import optim
 from fastrec.batches.device import HostDevice, open_device
-from fastrec.batches.feed import Feed, ResidentFeed
+from fastrec.batches.feed import DeviceBatch, Feed, ResidentFeed
+from fastrec.batches.slices import Slices, cut
 from fastrec.batches.stream import Stream
 from fastrec.engines.base import Progress
 from fastrec.engines.capabilities import BACKENDS, Wish, choose, name_of, slow_path
 from fastrec.engines.minibatch.cuda_step import CudaStep
+from fastrec.engines.minibatch.exchange import Exchange
 from fastrec.engines.minibatch.graph import GraphedStep
 from fastrec.engines.minibatch.steps import AutogradStep, CpuStep, Options
+from fastrec.engines.processes import ONE, Processes
 from fastrec.engines.units import Units
 from fastrec.errors import CheckpointError, ConfigError
 from fastrec.jit import triton_runs
@@ -75,6 +78,8 @@ class TorchEngine:
         Compile the forward pass by ``torch.compile``.
     threads : int, optional
         CPU threads of sampler and dropout.
+    processes : Processes
+        Those that train together: each takes its rows of every batch, and gradients are summed before each update.
 
     Raises
     ------
@@ -105,6 +110,7 @@ class TorchEngine:
         graph: bool = True,
         compile: bool = False,
         threads: int | None = None,
+        processes: Processes = ONE,
     ) -> None:
         if dropout and "dropout" not in model.options:
             raise ConfigError(
@@ -118,6 +124,9 @@ class TorchEngine:
         self.stream, self.lr, self.step = stream, lr, 0
         self.n_positives = stream.n_positives
         self._micro, self.batch_size = batch_size, batch_size * accumulate
+        self._processes, self._slices = processes, None
+        if processes.world > 1:
+            self._slices = Slices(stream, batch_size, rank=processes.rank, world=processes.world)
         self.n_negatives = n_hard or stream.n_negatives
         self._rule = optim.get(optimizer)
         form = losses.get(loss).bind(loss_options or {}, self.n_negatives, stream.sampler.n_items)
@@ -135,7 +144,7 @@ class TorchEngine:
         wish = Wish(
             name_of(model), loss, optimizer, "uniform" if existing else drawn, self._kind(), precision,
             engine="torch", accumulate=accumulate, hard_negatives=n_hard, compile=compile,
-            weighted=stream.weights is not None, negatives_from=drawn if existing else "all",
+            weighted=stream.weights is not None, negatives_from=drawn if existing else "all", processes=processes.world,
         )  # fmt: skip
         self.backend = choose(wish)
         if self.backend.name != "autograd" and not self._kernels_serve():
@@ -143,11 +152,15 @@ class TorchEngine:
         self.slow_path = slow_path(wish, self.backend)
         """A note on a path that is slower than it need be; None otherwise."""
         drop = AddressedDropout(dropout, seed, threads=threads) if dropout else None
-        self._step = self._make_step(
-            options, drop, batch_size, graph=graph and accumulate == 1 and stream.weights is None
-        )
+        plain = accumulate == 1 == processes.world and stream.weights is None
+        self._step = self._make_step(options, drop, batch_size, graph=graph and plain)
+        if processes.world > 1:
+            rows = accumulate * -(-batch_size // processes.world)
+            exchange = Exchange(model, processes, positives=rows, columns=1 + stream.n_negatives)
+            assert isinstance(self._step, (CpuStep, AutogradStep)), "capabilities: the others train in one process"
+            self._step.exchange = exchange
         self.feed = self._make_feed(batch_size)
-        self._about = {
+        self._about: dict[str, Any] = {
             "engine": "torch",
             "backend": self.backend.name,
             "step": ("autograd" if self.backend.name == "autograd" else "kernels")
@@ -156,6 +169,10 @@ class TorchEngine:
             "feed": "resident" if isinstance(self.feed, ResidentFeed) else "ring",
             "gathered": str(self._step.dtype).removeprefix("torch."),
         }
+        if processes.world > 1:
+            rows_of = ", ".join(f"{role} rows" for role in exchange.sparse)
+            self._about["processes"] = processes.world
+            self._about["gradients"] = f"{rows_of or 'none'} by touched rows, the others by a dense all-reduce"
 
     def _kind(self) -> str:
         """Column of the capability table: a device that captures graphs takes what CUDA takes."""
@@ -194,6 +211,8 @@ class TorchEngine:
     def _make_feed(self, batch_size: int) -> Feed | ResidentFeed:
         """Choose the feed: on CUDA the sampler's Triton twin if it draws the same negatives, else the ring."""
         sampler, stream = self.stream.sampler, self.stream
+        if self._slices is not None:
+            return Feed(self._slices, batch_size=self._slices.batch_size, device=self.device, threads=1)
         if self.device.kind == "cuda" and not stream.eligible.size and GPU_TWIN.items() <= sampler.describe().items():
             from fastrec.sampling.triton_twin import GpuStream
 
@@ -218,11 +237,9 @@ class TorchEngine:
             update = min(self.batch_size, self.n_positives - cursor.position)
             stop, lr = cursor.position + update, self._units.step_lr(self.lr(self.step), update)
             while cursor.position < stop:
-                batch, after = self.feed.next(cursor)
-                if self.stream.weights is not None:
-                    weights = self.stream.weights_of(cursor.epoch, cursor.position, after.position)
-                    batch = batch._replace(weights=torch.from_numpy(weights).to(self.device.device))
-                cursor = after
+                batch, cursor = self._next(cursor)
+                if batch is None:
+                    continue
                 n = batch.users.shape[0]
                 loss = self._step.accumulate(batch, n / update, cursor.epoch, lr)
                 total.add_(loss, alpha=n * (1 + self.n_negatives))
@@ -230,8 +247,26 @@ class TorchEngine:
             self.step += 1
             steps += 1
         done = cursor.position - start
+        self._processes.add([total])
         # sync point: the only one of an advance
         return Progress(cursor, float(total), done * (1 + self.n_negatives), done, steps)
+
+    def _next(self, cursor: Cursor) -> tuple[DeviceBatch | None, Cursor]:
+        """The rows of this process of the batch at ``cursor``, None where it has none, and the cursor after it."""
+        start = cursor.position
+        if self._slices is None:
+            batch, after = self.feed.next(cursor)
+            stop = after.position
+        else:
+            after = Cursor(cursor.epoch, min(start + self._micro, self.n_positives))
+            start, stop = cut(start, after.position, self._slices.rank, self._slices.world)
+            if start == stop:
+                return None, after
+            batch, _ = self.feed.next(self._slices.local(cursor))
+        if self.stream.weights is not None:
+            weights = torch.from_numpy(self.stream.weights_of(cursor.epoch, start, stop))
+            batch = batch._replace(weights=weights.to(self.device.device))
+        return batch, after
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Weights and optimiser state by name, the step, and the scaler."""

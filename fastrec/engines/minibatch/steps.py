@@ -16,6 +16,7 @@ from fastrec.batches.feed import DeviceBatch
 from fastrec.engines.capabilities import name_of
 from fastrec.engines.minibatch.cpu_factors import CpuFactors
 from fastrec.engines.minibatch.cpu_mlp import CpuMlp
+from fastrec.engines.minibatch.exchange import Exchange
 from fastrec.engines.minibatch.precision import MixedPrecision
 from fastrec.engines.units import SETTLED
 from fastrec.errors import ConfigError
@@ -143,12 +144,16 @@ class CpuStep:
         self.optimizer = options.optimizer_of(model, lr, added_to=True)
         self._still = options.still(model)
         self._zeroed = getattr(self.optimizer, "zeroes_gradients", False)
+        self.exchange: Exchange | None = None
+        """Sums gradients before an update, where several processes train."""
 
     def accumulate(self, batch: DeviceBatch, fraction: float, epoch: int, lr: float) -> Tensor:  # noqa: ARG002
         """Add the gradient of ``fraction`` times the batch's mean loss; returns that mean."""
         users, items, kernels = batch.users.numpy(), batch.items, self._kernels
         if self._options.n_hard:
             items = self._hardest(users, items)
+        if self.exchange is not None:
+            self.exchange.touch(batch.users, items)
         l2, output_l2 = (value * fraction / items.numel() for value in self._decays)
         if isinstance(kernels, CpuFactors):
             logits = kernels.logits(users, items.numpy())
@@ -195,6 +200,8 @@ class CpuStep:
     def update(self, lr: float) -> None:
         """One step of the optimiser; gradients are zero after it."""
         set_lr(self.optimizer, lr)
+        if self.exchange is not None:
+            self.exchange.combine()
         stop(self._still)
         self.optimizer.step()
         if not self._zeroed:
@@ -243,6 +250,8 @@ class AutogradStep:
         self.scaler = torch.amp.GradScaler(self._device.type) if options.precision == "fp16" else None
         self._forward: Callable[..., Tensor] = torch.compile(model, dynamic=False) if options.compile else model
         self._uses: dict[str, Tensor] | None = None
+        self.exchange: Exchange | None = None
+        """Sums gradients before an update, where several processes train."""
 
     def accumulate(self, batch: DeviceBatch, fraction: float, epoch: Any, lr: float) -> Tensor:  # noqa: ARG002
         """Add the gradient of ``fraction`` times the batch's mean loss; returns that mean."""
@@ -252,6 +261,8 @@ class AutogradStep:
         if self._options.n_hard:
             with torch.no_grad():
                 items = hardest(items, self._score(users, items, drop=False), self._options.n_hard)
+        if self.exchange is not None:
+            self.exchange.touch(users, items)
         loss = self._mean_loss(users, items, batch.weights)
         scaled = loss * fraction if fraction != 1.0 else loss
         (self.scaler.scale(scaled) if self.scaler else scaled).backward()  # type: ignore[no-untyped-call]
@@ -262,6 +273,8 @@ class AutogradStep:
     def update(self, lr: float | None) -> None:
         """One step of the optimiser, then no gradients; ``None`` leaves the rate that ``self.lr`` holds."""
         set_lr(self.optimizer, self.lr if lr is None else lr)
+        if self.exchange is not None:
+            self.exchange.combine(self._uses_by_role() if self._l2 or self._output_l2 else None)
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         if self._l2 or self._output_l2:
@@ -306,12 +319,16 @@ class AutogradStep:
     @torch.no_grad()
     def _count_uses(self, users: Tensor, items: Tensor, fraction: float) -> None:
         """How much of the L2 term falls on each row: a row counts as often as samples use it."""
+        uses = self._uses_by_role()
+        for name, ids in (("user", users), ("item", items.reshape(-1))):
+            part = torch.full((ids.numel(),), self._l2 * fraction / ids.numel(), device=self._device)
+            uses[name].index_add_(0, ids, part)
+
+    def _uses_by_role(self) -> dict[str, Tensor]:
         if self._uses is None:
             sizes = {"user": self.model.n_users, "item": self.model.n_items}
             self._uses = {name: torch.zeros(size, device=self._device) for name, size in sizes.items()}
-        for name, ids in (("user", users), ("item", items.reshape(-1))):
-            part = torch.full((ids.numel(),), self._l2 * fraction / ids.numel(), device=self._device)
-            self._uses[name].index_add_(0, ids, part)
+        return self._uses
 
     @torch.no_grad()
     def _add_l2(self) -> None:

@@ -131,6 +131,8 @@ def _check(raw: mmap.mmap, columns: list[bytes]) -> None:
             path = meta.get(3)
             if isinstance(path, list) and len(path) == 1 and path[0] in columns:
                 _check_chunk(raw, start, meta, n_rows)
+        if hasattr(mmap, "MADV_DONTNEED"):
+            raw.madvise(mmap.MADV_DONTNEED)  # else every page that was looked at counts as memory of the process
 
 
 def _check_chunk(raw: mmap.mmap, end: int, meta: Struct, n_rows: int) -> None:

@@ -1,0 +1,1 @@
+"""From a Parquet log of any size to a saved CSR, in bounded memory: ``build``."""
