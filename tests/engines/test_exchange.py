@@ -133,7 +133,10 @@ def test_rows_are_sent_only_where_that_is_less() -> None:
     ("wish", "match"),
     [
         ({"engine": "fused", "model": "mf", "optimizer": "sgd"}, "processes = 2: engine = fused .*takes 1; use engine"),
-        ({"model": "mf", "loss": "softmax"}, "loss = 'softmax': engine = torch on cpu in 2 processes takes 'bce'"),
+        (
+            {"model": "mf", "loss": "inbatch-softmax"},
+            "loss = 'inbatch-softmax': engine = torch on cpu in 2 processes takes 'bce'",
+        ),
     ],
 )
 def test_what_several_processes_do_not_train_is_refused(wish: dict[str, Any], match: str) -> None:
