@@ -41,8 +41,6 @@ DIALECT = {
 
 ALLOWED = {
     ("CHANGELOG.md", "`FASTREC_RIVALS` and `make bench-rivals` are now"): "the former names, which the message refuses",
-    ("README.md", "2 samples a pair, skips"): "the table is printed from a record, word by word",
-    ("README.md", "whole-epoch NumPy negatives"): "the table is printed from a record, word by word",
     ("fastrec/bench/context.py", '"said"'): "a key of recorded runs",
     ("fastrec/bench/record.py", '"rival"'): "a role in recorded runs",
 }
