@@ -37,8 +37,9 @@ Kernel = Callable[..., Any]
 
 
 ROOMS = (
-    *("errors", "terminal", "arguments", "config", "files", "jit", "lanes", "sampling", "data", "batches", "models"),
-    *("optim", "engines", "runs", "evaluation", "training", "inference", "bench", "cli", "__main__"),
+    *("errors", "registry", "terminal", "arguments", "config", "files", "jit", "lanes", "sampling", "data"),
+    *("batches", "models", "optim", "engines", "runs", "evaluation", "training", "inference", "bench", "cli"),
+    "__main__",
 )
 """The rooms of the package in the order in which imports run: each may import from those before it."""
 

@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fastrec.data.interactions import Interactions
-from fastrec.errors import ConfigError
-
-_REGISTERED: dict[str, Baseline] = {}
+from fastrec.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -50,24 +48,17 @@ class Baseline:
     prepare: Callable[..., Any] | None = None
 
 
-def register(baseline: Baseline) -> Baseline:
-    """Make a baseline known by its name.
+_REGISTRY: Registry[Baseline] = Registry("baseline", lambda baseline: baseline.fit)
 
-    Raises
-    ------
-    ConfigError
-        If another baseline has the name.
-    """
-    there = _REGISTERED.setdefault(baseline.name, baseline)
-    if there.fit.__module__ != baseline.fit.__module__:
-        raise ConfigError(f"baseline {baseline.name!r} is registered by {there.fit.__module__} already")
-    _REGISTERED[baseline.name] = baseline
-    return baseline
+
+def register(baseline: Baseline) -> Baseline:
+    """Make a baseline known by its name; raises ConfigError if another module has registered the name."""
+    return _REGISTRY.put(baseline.name, baseline)
 
 
 def registered() -> dict[str, Baseline]:
     """Baselines by name, of the modules imported so far; ``baselines.get`` imports what is missing."""
-    return dict(_REGISTERED)
+    return _REGISTRY.values()
 
 
 class RowScores(nn.Module):

@@ -5,24 +5,22 @@ Importing this package does not import torch; ``build`` and ``model_class`` do.
 
 from __future__ import annotations
 
-import difflib
-import pkgutil
-import sys
 from collections.abc import Sequence
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from fastrec.errors import ConfigError
+from fastrec.registry import Folder
 
 if TYPE_CHECKING:
     from fastrec.models.parts.base import Model
 
 
+_FOLDER: Folder[type[Model]] = Folder("model = ", __name__, "fastrec.models.parts.base")
+
+
 def names() -> list[str]:
     """Names of the models, by their files and by ``register``."""
-    files = {m.name.replace("_", "-") for m in pkgutil.iter_modules(__path__) if not m.ispkg}
-    base = sys.modules.get("fastrec.models.parts.base")
-    return sorted(files | (set(base.registered()) if base is not None else set()))
+    return _FOLDER.names()
 
 
 def model_class(name: str) -> type[Model]:
@@ -33,16 +31,7 @@ def model_class(name: str) -> type[Model]:
     ConfigError
         If there is none.
     """
-    from fastrec.models.parts.base import registered
-
-    if name not in registered() and name in names():
-        import_module(f"{__name__}.{name.replace('-', '_')}")
-    if name not in registered():
-        near = difflib.get_close_matches(name, names(), 1)
-        raise ConfigError(
-            f"model = {name!r}: must be one of {', '.join(names())}" + (f"; did you mean {near[0]}?" if near else "")
-        )
-    return registered()[name]
+    return _FOLDER.get(name)
 
 
 def build(

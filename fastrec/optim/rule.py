@@ -8,9 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fastrec.errors import ConfigError
-
-_REGISTERED: dict[str, Rule] = {}
+from fastrec.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -76,21 +74,14 @@ class Rule:
     sums: bool = False
 
 
-def register(rule: Rule) -> Rule:
-    """Make a rule known by its name.
+_REGISTRY: Registry[Rule] = Registry("optimizer", lambda rule: rule.make)
 
-    Raises
-    ------
-    ConfigError
-        If another rule has the name.
-    """
-    there = _REGISTERED.setdefault(rule.name, rule)
-    if there.make.__module__ != rule.make.__module__:
-        raise ConfigError(f"optimizer {rule.name!r} is registered by {there.make.__module__} already")
-    _REGISTERED[rule.name] = rule
-    return rule
+
+def register(rule: Rule) -> Rule:
+    """Make a rule known by its name; raises ConfigError if another module has registered the name."""
+    return _REGISTRY.put(rule.name, rule)
 
 
 def registered() -> dict[str, Rule]:
     """Rules by name, of the modules imported so far; ``fastrec.optim.get`` imports what is missing."""
-    return dict(_REGISTERED)
+    return _REGISTRY.values()

@@ -157,7 +157,7 @@ def hinge() -> Any:
     """A loss with a torch form only, as a newcomer would register it."""
     loss = loss_parts.register(Loss("hinge", lambda x: torch.relu(1 - x[:, :1] + x[:, 1:]).mean(), pairs=True))
     yield loss
-    del loss_parts._REGISTERED["hinge"]
+    del loss_parts._REGISTRY._values["hinge"]
 
 
 @pytest.mark.parametrize("model", ["mf", "gmf", "mlp", "neumf"])

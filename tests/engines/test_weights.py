@@ -212,6 +212,6 @@ def test_the_capability_table_says_what_takes_weights(monkeypatch: pytest.Monkey
     for optimizer in optim.names():
         assert choose(Wish("mf", optimizer=optimizer, weighted=True)).devices[0] == "cpu"
     plain = dataclasses.replace(losses.get("bce"), name="mean-only", rows=None, row=None)
-    monkeypatch.setattr(parts, "_REGISTERED", {**parts.registered(), "mean-only": plain})
+    monkeypatch.setitem(parts._REGISTRY._values, "mean-only", plain)
     with pytest.raises(ConfigError, match=r"'mean-only': .* takes 'bce' or 'bpr' or 'gbce' or 'inbatch-softmax'"):
         choose(Wish("mf", loss="mean-only", engine="torch", weighted=True))

@@ -5,13 +5,9 @@ Importing this package does not import NumPy; ``get`` does.
 
 from __future__ import annotations
 
-import difflib
-import pkgutil
-import sys
-from importlib import import_module
 from typing import TYPE_CHECKING
 
-from fastrec.errors import ConfigError, shown
+from fastrec.registry import Folder
 
 if TYPE_CHECKING:
     from fastrec.data.splits.parts.base import SplitRule
@@ -20,11 +16,12 @@ OTHERS = ("auto", "given")
 """Values of ``split`` that name no rule: the data's own split where there is one, else leave-one-out; and only that."""
 
 
+_FOLDER: Folder[SplitRule] = Folder("split = ", __name__, "fastrec.data.splits.parts.base", OTHERS)
+
+
 def names() -> list[str]:
     """Names of the rules, by their files and by ``register``."""
-    files = {m.name.replace("_", "-") for m in pkgutil.iter_modules(__path__) if not m.ispkg}
-    base = sys.modules.get("fastrec.data.splits.parts.base")
-    return sorted(files | (set(base.registered()) if base is not None else set()))
+    return _FOLDER.names()
 
 
 def values() -> list[str]:
@@ -40,18 +37,7 @@ def get(name: str) -> SplitRule:
     ConfigError
         If there is none.
     """
-    from fastrec.data.splits.parts.base import registered
-
-    name = "leave-one-out" if name == "auto" else name
-    if name not in registered() and name in names():
-        import_module(f"{__name__}.{name.replace('-', '_')}")
-    if name not in registered():
-        near = difflib.get_close_matches(name, values(), 1)
-        raise ConfigError(
-            f"split = {shown(name)}: must be one of {', '.join(values())}"
-            + (f"; did you mean {near[0]}?" if near else "")
-        )
-    return registered()[name]
+    return _FOLDER.get("leave-one-out" if name == "auto" else name)
 
 
 def roles(how: str) -> tuple[str, str]:

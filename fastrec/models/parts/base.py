@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from fastrec.errors import ConfigError
 from fastrec.models.parts import init
+from fastrec.registry import Registry
 
 Role = Literal["user", "item", "output", "hidden", "bias"]
 """What a weight is to the optimiser and to the L2 term: see ``Model``."""
 
 _PAIRS_AT_ONCE = 1 << 16  # scores of score_all in flight: bounds its memory at 4 * widest layer * this
 _M = TypeVar("_M", bound="type[Model]")
-_REGISTERED: dict[str, type[Model]] = {}
 
 
 class Model(nn.Module):
@@ -129,20 +129,14 @@ class Model(nn.Module):
         return {name: self.role_of(name) for name, _ in self.named_parameters()}
 
 
-def register(name: str) -> Callable[[_M], _M]:
-    """Class decorator: ``model = name`` builds this class.
+_REGISTRY: Registry[type[Model]] = Registry("model", lambda cls: cls)
 
-    Raises
-    ------
-    ConfigError
-        If another class has the name.
-    """
+
+def register(name: str) -> Callable[[_M], _M]:
+    """Class decorator: ``model = name`` builds this class; raises ConfigError if another class has the name."""
 
     def put(cls: _M) -> _M:
-        there = _REGISTERED.setdefault(name, cls)
-        if (there.__module__, there.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise ConfigError(f"model {name!r} is registered as {there.__module__}.{there.__qualname__} already")
-        _REGISTERED[name] = cls  # a module that is reloaded
+        _REGISTRY.put(name, cls)
         return cls
 
     return put
@@ -150,7 +144,7 @@ def register(name: str) -> Callable[[_M], _M]:
 
 def registered() -> dict[str, type[Model]]:
     """Classes by name, of the modules imported so far; ``fastrec.models.model_class`` imports what is missing."""
-    return dict(_REGISTERED)
+    return _REGISTRY.values()
 
 
 def normal(name: str, shape: tuple[int, ...], std: float, seed: int) -> nn.Parameter:

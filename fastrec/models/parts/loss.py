@@ -13,8 +13,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from fastrec.errors import ConfigError
-
-_REGISTERED: dict[str, Loss] = {}
+from fastrec.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -140,21 +139,14 @@ def above_zero(name: str, value: float) -> float:
     return value
 
 
-def register(loss: Loss) -> Loss:
-    """Make a loss known by its name.
+_REGISTRY: Registry[Loss] = Registry("loss", lambda loss: loss.mean)
 
-    Raises
-    ------
-    ConfigError
-        If another loss has the name.
-    """
-    there = _REGISTERED.setdefault(loss.name, loss)
-    if there is not loss and there.mean.__module__ != loss.mean.__module__:
-        raise ConfigError(f"loss {loss.name!r} is registered by {there.mean.__module__} already")
-    _REGISTERED[loss.name] = loss
-    return loss
+
+def register(loss: Loss) -> Loss:
+    """Make a loss known by its name; raises ConfigError if another module has registered the name."""
+    return _REGISTRY.put(loss.name, loss)
 
 
 def registered() -> dict[str, Loss]:
     """Losses by name, of the modules imported so far; ``fastrec.models.losses.get`` imports what is missing."""
-    return dict(_REGISTERED)
+    return _REGISTRY.values()

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 from fastrec.data.interactions import Interactions
 from fastrec.data.split import Split
-from fastrec.errors import ConfigError
-
-_REGISTERED: dict[str, SplitRule] = {}
+from fastrec.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -48,21 +46,14 @@ class SplitRule:
         return self.draws_test or (self.draws_validation and validation > 0)
 
 
-def register(rule: SplitRule) -> SplitRule:
-    """Make a rule known by its name.
+_REGISTRY: Registry[SplitRule] = Registry("split", lambda rule: rule.cut)
 
-    Raises
-    ------
-    ConfigError
-        If another rule has the name.
-    """
-    there = _REGISTERED.setdefault(rule.name, rule)
-    if there.cut.__module__ != rule.cut.__module__:
-        raise ConfigError(f"split {rule.name!r} is registered by {there.cut.__module__} already")
-    _REGISTERED[rule.name] = rule
-    return rule
+
+def register(rule: SplitRule) -> SplitRule:
+    """Make a rule known by its name; raises ConfigError if another module has registered the name."""
+    return _REGISTRY.put(rule.name, rule)
 
 
 def registered() -> dict[str, SplitRule]:
     """Rules by name, of the modules imported so far; ``fastrec.data.splits.get`` imports what is missing."""
-    return dict(_REGISTERED)
+    return _REGISTRY.values()

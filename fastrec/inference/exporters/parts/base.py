@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from fastrec.errors import ConfigError, DataError
 from fastrec.evaluation.full_ranking import Vectors
+from fastrec.registry import Registry
 from fastrec.runs import Run
 
 METRICS = {"folded": "dot", "separate": "dot + item_bias"}
 """How a user's items are ranked by what is in the file, for each value of ``bias``."""
-_REGISTERED: dict[str, Exporter] = {}
 
 
 @dataclass(frozen=True)
@@ -115,21 +115,14 @@ class Exporter:
     summary: Callable[[Path], list[str]] | None = None
 
 
-def register(exporter: Exporter) -> Exporter:
-    """Make an exporter known by its name.
+_REGISTRY: Registry[Exporter] = Registry("exporter", lambda exporter: exporter.write)
 
-    Raises
-    ------
-    ConfigError
-        If another exporter has the name.
-    """
-    there = _REGISTERED.setdefault(exporter.name, exporter)
-    if there.write.__module__ != exporter.write.__module__:
-        raise ConfigError(f"exporter {exporter.name!r} is registered by {there.write.__module__} already")
-    _REGISTERED[exporter.name] = exporter
-    return exporter
+
+def register(exporter: Exporter) -> Exporter:
+    """Make an exporter known by its name; raises ConfigError if another module has registered the name."""
+    return _REGISTRY.put(exporter.name, exporter)
 
 
 def registered() -> dict[str, Exporter]:
     """Exporters by name, of the modules imported so far; ``exporters.get`` imports what is missing."""
-    return dict(_REGISTERED)
+    return _REGISTRY.values()
