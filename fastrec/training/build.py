@@ -11,6 +11,7 @@ from fastrec.engines.base import Engine
 from fastrec.engines.capabilities import choose
 from fastrec.engines.processes import ONE, Processes
 from fastrec.errors import ConfigError, DataError
+from fastrec.models import losses
 from fastrec.optim.schedules import learning_rate
 from fastrec.runs import fingerprints, open_run
 from fastrec.sampling import ExistingSampler, NegativeSampler
@@ -24,9 +25,11 @@ def build_engine(split: Split, config: Config, start: Start | None = None, proce
     Raises
     ------
     ConfigError
-        If what one process can train, several cannot.
+        If what one process can train, several cannot; or the loss has no effect of its own on these data.
     """
-    start = start or Start()
+    start, loss = start or Start(), losses.get(config.optim.loss)
+    if loss.without_effect and (why := loss.without_effect(config.negatives.negatives, split.n_items)):
+        raise ConfigError(f"loss = {config.optim.loss}: has no effect of its own: {why}")
     if processes.world > 1:  # a resumed run may have been one process
         choose(wish(config, config.training.device, processes.world))
     sampler, train = make_sampler(split, config), split.train

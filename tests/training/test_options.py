@@ -192,6 +192,14 @@ def test_compile_changes_the_backend() -> None:
     assert choose(wish(Config(compile=True), "cpu")).name != choose(wish(Config(), "cpu")).name
 
 
+def test_a_loss_with_nothing_to_calibrate_is_refused(world: Path, tmp_path: Path) -> None:
+    options = {**SMALL, **COLUMNS, "model": "mf", "loss": "gbce"}
+    with pytest.raises(ConfigError, match=r"loss = gbce: has no effect of its own: 39 negatives of 40 items"):
+        train(str(world / "log.csv"), out=str(tmp_path / "run"), negatives=39, **options)
+    assert not (tmp_path / "run").exists()
+    train(str(world / "log.csv"), out=str(tmp_path / "run"), negatives=38, **{**options, "epochs": 1})
+
+
 INERT: dict[str, tuple[dict[str, Any], str]] = {
     "validation": ({"split": "none", "validation": 0.2}, "a split that has a validation part"),
     "test_fraction": ({"test_fraction": 0.3}, "split = ratio or time"),

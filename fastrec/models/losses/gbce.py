@@ -63,6 +63,13 @@ def numbers(n_negatives: int, n_items: int, *, calibration: float) -> tuple[floa
     return beta(calibration, n_negatives, n_items), 0.0
 
 
+def without_effect(n_negatives: int, n_items: int) -> str | None:
+    """With as many negatives as other items, the sampling rate is 1 and there is nothing to calibrate."""
+    if n_negatives < n_items - 1:
+        return None
+    return f"{n_negatives} negatives of {n_items} items leave nothing to calibrate; use loss = bce, or fewer negatives"
+
+
 GBCE = register(
     Loss(
         "gbce",
@@ -72,6 +79,7 @@ GBCE = register(
         distributions=("uniform",),
         options={"calibration": 0.75},
         numbers=numbers,
+        without_effect=without_effect,
     )
 )
 """For uniform negatives: what it undoes is their sampling rate."""

@@ -63,6 +63,8 @@ class Loss:
         Names of its options and their defaults.
     numbers : callable, optional
         (n_negatives, n_items, options by keyword) -> the two numbers that its forms take; raises ConfigError.
+    without_effect : callable, optional
+        (n_negatives, n_items) -> why its options change nothing there, and what to do; None where they do.
     bound : tuple of float
         The numbers that ``bind`` put in.
     """
@@ -83,6 +85,7 @@ class Loss:
     corrected: Callable[..., Any] | None = None
     options: Mapping[str, float] = field(default_factory=dict)
     numbers: Callable[..., tuple[float, float]] | None = None
+    without_effect: Callable[[int, int], str | None] | None = None
     bound: tuple[float, float] = (0.0, 0.0)
 
     def bind(self, options: Mapping[str, float], n_negatives: int, n_items: int) -> Loss:
