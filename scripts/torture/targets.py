@@ -27,6 +27,7 @@ from fastrec.runs import open_run, open_split, save_split
 from fastrec.runs.checkpoint import Checkpoints
 from scripts.torture import worlds
 from tests.data.test_data_fuzz import FORMATS, mutated
+from tests.helpers.sealed import resealed
 
 Tree = dict[str, bytes]
 ODD = (
@@ -74,24 +75,7 @@ def substituted(value: Any, r: random.Random) -> Any:
 def with_header(data: bytes, r: random.Random) -> bytes:
     """A safetensors file under a damaged header, with a checksum that fits: what a hostile writer would do."""
     length = int.from_bytes(data[:8], "little")
-    header, body = substituted(json.loads(data[8 : 8 + length]), r), data[8 + length :]
-    meta = header.get("__metadata__") if isinstance(header, dict) else None
-    sealed = isinstance(meta, dict) and "checksum" in meta
-    if sealed:
-        meta["checksum"] = "0" * 64
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    head = len(text).to_bytes(8, "little") + text
-    if sealed:
-        digests = b""
-        try:
-            entries = sorted(tuple(v["data_offsets"]) for k, v in header.items() if k != "__metadata__")
-            digests = b"".join(hashlib.sha256(body[a:b]).digest() for a, b in entries if a != b)
-        except (TypeError, KeyError, ValueError):
-            pass  # no checksum fits such a header
-        digest = hashlib.sha256(head + digests).hexdigest()
-        head = head.replace(b'"checksum":"' + b"0" * 64, b'"checksum":"' + digest.encode())
-    return head + body
+    return resealed(substituted(json.loads(data[8 : 8 + length]), r), data[8 + length :])
 
 
 def signed(name: str, content: bytes, r: random.Random) -> bytes:

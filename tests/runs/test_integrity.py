@@ -28,6 +28,7 @@ from fastrec.runs import manifest as manifest_module
 from fastrec.runs.checkpoint import Checkpoints
 from fastrec.training.trainer import State
 from tests.helpers.fakes import random_parts
+from tests.helpers.sealed import resealed
 
 N = int(os.environ.get("FASTREC_MUTATIONS", "100"))
 ODD = [
@@ -138,24 +139,7 @@ def header_of(data: bytes) -> dict[str, Any]:
 
 def with_header(data: bytes, header: Any, *, sealed: bool) -> bytes:
     """The file under another header; ``sealed`` with a checksum that fits, as a hostile writer would."""
-    body = data[8 + int.from_bytes(data[:8], "little") :]
-    meta = header.get("__metadata__") if isinstance(header, dict) else None
-    sealed = sealed and isinstance(meta, dict) and "checksum" in meta
-    if sealed:
-        meta["checksum"] = "0" * 64
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    head = len(text).to_bytes(8, "little") + text
-    if sealed:
-        digests = b""
-        try:
-            entries = sorted(tuple(v["data_offsets"]) for k, v in header.items() if k != "__metadata__")
-            digests = b"".join(hashlib.sha256(body[a:b]).digest() for a, b in entries if a != b)
-        except (TypeError, KeyError, ValueError):
-            pass  # no checksum fits such a header
-        digest = hashlib.sha256(head + digests).hexdigest()
-        head = head.replace(b'"checksum":"' + b"0" * 64, b'"checksum":"' + digest.encode())
-    return head + body
+    return resealed(header, data[8 + int.from_bytes(data[:8], "little") :], sealed=sealed)
 
 
 @pytest.mark.parametrize("mmap", [True, False])
