@@ -1,4 +1,4 @@
-"""Time to quality: seconds of training until validation HR@10 passes .60, for each engine and for the notebook.
+"""Time to quality: seconds of training until validation passes a target, for each engine and for the notebook.
 
 The notebook's epochs are counted on its twin, the careful loop with the notebook's model, batch, optimiser and rate:
 the same updates in distribution. Its seconds are these epochs times what one of its epochs takes, measured on a part.
@@ -19,13 +19,16 @@ from fastrec.config import Config
 from fastrec.sampling.order import Cursor
 from fastrec.training.fit import fit
 
-TARGET = 0.60
+METRIC = "full:NDCG@10"
+TARGET = 0.27
+"""Of the validation part of the default split of MovieLens-1M: the notebook's recipe comes to .273 in 60 epochs, the
+default to .29. HR@10 counts any of a user's validation items, and every engine has .97 of it after one epoch."""
 LONGEST = 60
 NOTEBOOK_BATCH = 256
 NOTEBOOK_POSITIVES = 50_000
 RECIPES: dict[str, dict[str, Any]] = {
     "torch": {**engines.TORCH, "batch_size": 1024, "lr": 2e-3, "dim": 64},
-    "fused-lock-free": {**engines.ENGINES["fused-lock-free"], "dim": 64, "lr": 0.05, "l2": 0.01, "init_std": 0.1},
+    "fused-lock-free": {**engines.ENGINES["fused-lock-free"], "dim": 64, "lr": 0.05, "l2": 0.054, "init_std": 0.1},
     "fused-deterministic": {
         **engines.ENGINES["fused-deterministic"],
         "dim": 64,
@@ -68,26 +71,23 @@ def epochs_to(target: float, train: Any, score: Any, longest: int) -> tuple[floa
 
 
 def time_to_quality(context: Context) -> dict[str, Any]:
-    """Every engine from initial weights to validation HR@10 of .60 (99 frozen candidates), scored after each epoch."""
-    from fastrec.evaluation.candidates import candidates_for
-    from fastrec.evaluation.metrics import single
+    """Every engine from initial weights to the target on validation, scored after each epoch."""
+    from fastrec.evaluation.selection import SCORES, Selection, Validator
 
     split, threads = context.split, context.threads
-    frozen = candidates_for(split, "validation", threads=threads)
+    validator = Validator.of(split, Selection.parse(METRIC), scores=SCORES, threads=threads)
+    assert validator is not None
     train = context.train
     longest = 2 if context.quick else LONGEST
     rows, reached, notes = [], [], []
 
-    def hit_rate(model: Any) -> float:
-        return single(frozen.ranks(model, threads=threads), frozen.users, (10,))["HR@10"]
-
     def add(name: str, seconds: float, epochs: int, scores: list[float], how: str, extrapolated: str = "") -> None:
         if seconds == float("inf"):
-            notes.append(f"{name} stayed at HR@10 {max(scores):.3f} in {epochs} epochs")
+            notes.append(f"{name} stayed at {METRIC} {max(scores):.3f} in {epochs} epochs")
             return
         samples = epochs * train.n_interactions * (1 + context.n_negatives)
         row = single_row(
-            name, samples, seconds, unit="samples/s", what=how, threads=threads, epochs=epochs, hr_at_10=scores[-1],
+            name, samples, seconds, unit="samples/s", what=how, threads=threads, epochs=epochs, reached=scores[-1],
             to_target_s=seconds,
         )  # fmt: skip
         row |= {"extrapolated": extrapolated, "role": "baseline" if extrapolated else "fastrec"}
@@ -104,12 +104,16 @@ def time_to_quality(context: Context) -> dict[str, Any]:
         def epoch_of(k: int, engine: Any = engine) -> None:
             engine.advance(Cursor(k, 0), 1 << 30)
 
-        seconds, epochs, scores = epochs_to(TARGET, epoch_of, lambda engine=engine: hit_rate(engine.model), longest)
+        seconds, epochs, scores = epochs_to(
+            TARGET, epoch_of, lambda engine=engine: validator.value(engine.model), longest
+        )
         engine.close()
         add(name, seconds, epochs, scores, f"{epochs} epochs of {engines.WHAT[name]}, D = {recipe['dim']}")
 
     twin = pytorch.Careful(train, dim=context.dim, batch_size=NOTEBOOK_BATCH, threads=1, seed=context.seed)
-    _, epochs, scores = epochs_to(TARGET, lambda _k: twin.epoch(), lambda: hit_rate(Vectors(twin.model)), longest)
+    _, epochs, scores = epochs_to(
+        TARGET, lambda _k: twin.epoch(), lambda: validator.value(Vectors(twin.model)), longest
+    )
     path = pytorch.fastest_notebook(train, threads=threads, dim=context.dim, batch_size=NOTEBOOK_BATCH)
     path.train(2_000)
     calibrated = calibration_rate()
@@ -120,7 +124,13 @@ def time_to_quality(context: Context) -> dict[str, Any]:
     seconds = one * epochs if scores[-1] >= TARGET else float("inf")
     how = f"{epochs} epochs of GMF with Adam 1e-3, batch {NOTEBOOK_BATCH}, {one:.0f} s each"
     add("notebook", seconds, epochs, scores, how, f"epochs counted on its twin, seconds from {some:,} positives")
-    facts = {"target": TARGET, "reached": reached, "notebook_epoch_s": one, "calibration_steps_per_s": calibrated}
+    facts = {
+        "metric": METRIC,
+        "target": TARGET,
+        "reached": reached,
+        "notebook_epoch_s": one,
+        "calibration_steps_per_s": calibrated,
+    }
     return {"rows": rows, "facts": facts, "notes": notes}
 
 
