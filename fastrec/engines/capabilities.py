@@ -215,6 +215,10 @@ def name_of(model: Any) -> str | None:
     return next((name for name, cls in registered().items() if type(model) is cls), None)
 
 
+DRAWS = ("distribution", "negatives_from")
+"""Fields of a wish that say how negatives are drawn."""
+
+
 def choose(wish: Wish) -> Backend:
     """The first backend that takes a wish.
 
@@ -248,10 +252,14 @@ def choose(wish: Wish) -> Backend:
         refused.append((len(refusals), backend, refusals))
     if not rows:
         raise ConfigError(f"engine = {wish.engine!r}: must be one of auto, torch, fused")
-    # the nearest: fewest refusals, and of those the one that takes all but the time-aware negatives
+    # the nearest: fewest refusals, and of those one that takes all but the negatives
     _, backend, refusals = min(
         refused,
-        key=lambda e: (e[0], wish.weighted and wish.device not in e[1].devices, e[2][0][0] != "negatives_from"),
+        key=lambda e: (
+            e[0],
+            wish.weighted and wish.device not in e[1].devices,
+            e[2][0][0] not in DRAWS,
+        ),
     )
     name, values = refusals[0]
     where = f"engine = {backend.engine}" + (f" on {wish.device}" if wish.device in backend.devices else "")

@@ -110,7 +110,7 @@ class Folder:
         model, loss = str(config.get("model")), str(config.get("loss", "bce"))
         if model not in MODELS:
             raise ConfigError(
-                f"{run.path}: a {model} has no user vector to fold in (its network takes a trained row of each user); "
+                f"{run.path}: a {model} has no user vector that a list of items could be folded into; "
                 f"train one of {', '.join(MODELS)}"
             )
         if loss not in FORMS:

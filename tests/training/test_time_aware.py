@@ -114,12 +114,19 @@ def test_a_saved_split_keeps_its_times(split: Split, tmp_path: Path) -> None:
     assert open_split(tmp_path / "w.safetensors").test.timestamps is None
 
 
+MANY = {"loss": "softmax", "model": "mf", "engine": "fused", "optimizer": "sgd"}
+
+
 def test_what_is_refused(split: Split, tmp_path: Path) -> None:
     for options, says in (
         ({"distribution": "popularity"}, r"negatives_from = 'existing'.* it needs distribution = uniform"),
         (
             {"loss": "softmax", "model": "mf", "engine": "fused", "optimizer": "sgd"},
             r"negatives_from = .existing.: engine = fused",
+        ),
+        (
+            {**MANY, "negatives_from": "all", "distribution": "popularity"},
+            "distribution = .popularity.: engine = fused",
         ),
         ({"loss": "inbatch-softmax"}, r"negatives_from = 'existing'.* a loss without in-batch negatives"),
         ({"unrated_negatives": True}, r"unrated_negatives = True.* has not appeared"),
