@@ -109,10 +109,7 @@ class Folder:
         config, split = run.config, run.split()
         model, loss = str(config.get("model")), str(config.get("loss", "bce"))
         if model not in MODELS:
-            raise ConfigError(
-                f"{run.path}: a {model} has no user vector that a list of items could be folded into; "
-                f"train one of {', '.join(MODELS)}"
-            )
+            raise ConfigError(f"{run.path}: a {model} has no user vector to fold in; train one of {', '.join(MODELS)}")
         if loss not in FORMS:
             raise ConfigError(
                 f"{run.path}: loss = {loss} scores a user against the other users of a batch, which someone new does "
